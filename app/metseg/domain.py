@@ -1,0 +1,75 @@
+"""The nouns that cross module borders. Arrays are indexed (x, y, z) in the order of the file they come from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["t1n", "t1c", "t2w", "t2f", "ct"]
+
+Affine = NDArray[np.float64]
+"""Shape (4, 4): voxel indices to RAS+ millimetres."""
+
+FloatVolume = NDArray[np.float32]
+"""Shape (x, y, z)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """Where the images of one case lie; nothing has been read yet.
+
+    Attributes:
+        case_id: name of the case's folder, opaque; the label map is called `<case_id>.nii.gz`.
+        folder: the case's folder.
+        images: file of each modality that is present.
+    """
+
+    case_id: str
+    folder: Path
+    images: Mapping[Modality, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A voxel grid in space.
+
+    Attributes:
+        shape: voxels along each axis.
+        affine: voxel indices to RAS+ millimetres.
+    """
+
+    shape: tuple[int, int, int]
+    affine: Affine
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along each axis, in millimetres."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel, in cubic millimetres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case as read from disk: all modalities on the grid of the reference modality (t1c).
+
+    Attributes:
+        case_id: see CaseFiles.
+        grid: the source grid, that of the reference modality.
+        images: shape (x, y, z) each, on `grid`, finite.
+        reference_header: the reference modality's NIfTI header as bytes; a written label map copies it.
+        warnings: what was odd about the input but did not prevent reading it; a sentence each.
+    """
+
+    case_id: str
+    grid: Grid
+    images: Mapping[Modality, FloatVolume]
+    reference_header: bytes
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,66 @@
+"""The challenge's labels and the nested regions that the network predicts.
+
+Labels: 0 background, 1 NETC (non-enhancing tumour core), 2 SNFH (surrounding FLAIR hyperintensity), 3 ET (enhancing
+tumour); later challenges add 4 RC (resection cavity), which is read and scored but never predicted. Regions, in the
+network's channel order: WT = {1, 2, 3}, TC = {1, 3}, ET = {3}. Source: Erdur et al. 2023, section 2.1.
+"""
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+BACKGROUND: Final = 0
+NETC: Final = 1
+SNFH: Final = 2
+ET: Final = 3
+RC: Final = 4
+
+RegionName = Literal["WT", "TC", "ET"]
+REGIONS: Final[tuple[RegionName, ...]] = ("WT", "TC", "ET")
+REGION_LABELS: Final[dict[RegionName, tuple[int, ...]]] = {
+    "WT": (NETC, SNFH, ET),
+    "TC": (NETC, ET),
+    "ET": (ET,),
+}
+
+LabelMap = NDArray[np.uint8]
+"""Shape (x, y, z), labels 0..4."""
+
+RegionMasks = NDArray[np.bool_]
+"""Shape (3, x, y, z), channels WT, TC, ET."""
+
+
+def region_masks(labels: LabelMap) -> RegionMasks:
+    """Splits a label map into its regions.
+
+    Args:
+        labels: shape (x, y, z), labels 0..4; 4 (RC) belongs to none of the three regions.
+
+    Returns:
+        Shape (3, x, y, z), channels WT, TC, ET.
+    """
+    member_of = np.zeros((len(REGIONS), 256), dtype=np.bool_)
+    for channel, region in enumerate(REGIONS):
+        member_of[channel, list(REGION_LABELS[region])] = True
+    return np.stack([row[labels] for row in member_of])
+
+
+def decode_regions(masks: RegionMasks) -> LabelMap:
+    """Turns three region masks into one label map.
+
+    3 where ET; 1 where TC and not ET; then 2 where WT and not TC: so an ET voxel that is outside TC but inside WT ends
+    as 2 (method.md section 3, after the authors' AURORA tool).
+
+    Args:
+        masks: shape (3, x, y, z), channels WT, TC, ET.
+
+    Returns:
+        Shape (x, y, z), labels 0..3.
+    """
+    wt, tc, et = masks
+    labels = np.zeros(wt.shape, dtype=np.uint8)
+    labels[et] = ET
+    labels[tc & ~et] = NETC
+    labels[wt & ~tc] = SNFH
+    return labels
