@@ -1,0 +1,66 @@
+"""SegResNet and its training form SegResNetVAE (Myronenko 2018; Erdur et al. 2023, section 2.3)."""
+
+from typing import TYPE_CHECKING
+
+from metseg.plan import SegResNetPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VAE_PREFIX = "vae"
+"""Parameters whose name starts so belong to the VAE branch, which frozen weights leave out."""
+
+VAE_LATENT = 256
+"""Width of the VAE's latent vector (Erdur et al., section 2.3)."""
+
+
+def build_segresnet(plan: SegResNetPlan, *, in_channels: int, out_channels: int) -> "nn.Module":
+    """Builds the network that inference runs.
+
+    Returns:
+        (batch, in_channels, x, y, z) to logits (batch, out_channels, x, y, z); sides divisible by 8.
+    """
+    from monai.networks.nets.segresnet import SegResNet  # noqa: PLC0415 - heavy
+
+    return SegResNet(
+        spatial_dims=3,
+        init_filters=plan.init_filters,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        act=plan.activation,
+        norm=("group", {"num_groups": plan.norm_groups}),
+        blocks_down=plan.blocks_down,
+        blocks_up=plan.blocks_up,
+    )
+
+
+def build_segresnet_vae(
+    plan: SegResNetPlan, *, in_channels: int, out_channels: int, input_image_size: tuple[int, int, int]
+) -> "nn.Module":
+    """Builds the network that training runs: SegResNet with the VAE branch beside its decoder.
+
+    Without its `vae*` parameters its state loads strictly into `build_segresnet`'s network, with bitwise equal logits.
+
+    Args:
+        plan: the architecture.
+        in_channels: input channels.
+        out_channels: output channels.
+        input_image_size: every training input has exactly this size; each side divisible by 16.
+
+    Returns:
+        (batch, in_channels, *input_image_size) to (logits, VAE loss); the VAE loss is None in eval mode.
+    """
+    from monai.networks.nets.segresnet import SegResNetVAE  # noqa: PLC0415 - heavy
+
+    return SegResNetVAE(
+        input_image_size=input_image_size,
+        vae_nz=VAE_LATENT,
+        spatial_dims=3,
+        init_filters=plan.init_filters,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        act=plan.activation,
+        norm=("group", {"num_groups": plan.norm_groups}),
+        blocks_down=plan.blocks_down,
+        blocks_up=plan.blocks_up,
+    )
