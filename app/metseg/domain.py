@@ -1,7 +1,7 @@
 """The nouns that cross module borders. Arrays are indexed (x, y, z) in the order of the file they come from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +24,15 @@ class CaseFiles:
     Attributes:
         case_id: name of the case's folder, opaque; the label map is called `<case_id>.nii.gz`.
         folder: the case's folder.
-        images: file of each modality that is present.
+        images: file of each modality that is present once.
+        rivals: files of each modality that is present more than once (`.nii` beside `.nii.gz`): none is preferred,
+            reading such a modality is an error.
     """
 
     case_id: str
     folder: Path
     images: Mapping[Modality, Path]
+    rivals: Mapping[Modality, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
