@@ -1,0 +1,54 @@
+"""Postprocessing of the fused label map: components too small to be believed go (Erdur et al. 2023, section 2.8)."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.components import bounding_box, find_components
+from metseg.labels import BACKGROUND, ET, NETC, RC, SNFH, LabelMap
+from metseg.plan import PostprocessPlan
+
+ROUNDING_VOXELS: Final = 1e-6
+"""A voxel of 0.9999999 mm3 counts as 1 mm3: a component is small only when it falls short by more than this."""
+
+
+def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: float = 1.0) -> LabelMap:
+    """Applies the four rules, in this order; components are 26-connected and found anew for each rule.
+
+    1. Whole-tumour components (labels 1, 2, 3 together) under `min_wt_mm3` are removed.
+    2. NETC components under `min_netc_mm3` become ET.
+    3. SNFH components under `min_snfh_mm3` are removed.
+    4. ET components under `min_et_mm3` are removed; voxels that rule 2 made ET count here.
+
+    "Under" is strict: a component of exactly the threshold stays. A threshold of 0 switches its rule off.
+
+    Args:
+        labels: shape (x, y, z), labels 0..4; label 4 (RC) is neither counted nor changed.
+        plan: the thresholds.
+        voxel_volume_mm3: of the map's grid; 1 on the method's own grid.
+
+    Returns:
+        A new map; `labels` is left as it was.
+    """
+    cleaned = labels.copy(order="K")
+    box = bounding_box(labels != BACKGROUND)
+    if box is None:
+        return cleaned
+    part = labels[box].copy(order="C")
+    _relabel_small(part, (part != BACKGROUND) & (part != RC), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
+    _relabel_small(part, part == NETC, plan.min_netc_mm3 / voxel_volume_mm3, ET)
+    _relabel_small(part, part == SNFH, plan.min_snfh_mm3 / voxel_volume_mm3, BACKGROUND)
+    _relabel_small(part, part == ET, plan.min_et_mm3 / voxel_volume_mm3, BACKGROUND)
+    cleaned[box] = part
+    return cleaned
+
+
+def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float, new_label: int) -> None:
+    """Gives the mask's components of fewer than `min_voxels` voxels a new label, in place; `labels` is C-contiguous."""
+    if min_voxels <= 1:
+        return
+    components = find_components(mask)
+    is_small = components.sizes < min_voxels - ROUNDING_VOXELS
+    voxels = components.voxels[is_small[components.component_of - 1]]
+    labels.reshape(-1)[voxels] = new_label
