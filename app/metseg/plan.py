@@ -207,6 +207,4 @@ def load_plan(path: Path) -> Plan:
             f"{'.'.join(str(part) for part in item['loc']) or 'plan'}: {item['msg']} (found {item['input']!r:.80})"
             for item in error.errors()
         )
-        raise UsageError(
-            f"plan {path}: {problems}", hint="docs/plans.md lists every key with its range."
-        ) from error
+        raise UsageError(f"plan {path}: {problems}", hint="docs/plans.md lists every key with its range.") from error

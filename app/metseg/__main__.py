@@ -1,0 +1,56 @@
+"""The program `metseg`: one place where errors become messages and exit codes."""
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from metseg.errors import ExitCode, MetsegError
+
+logger = logging.getLogger("metseg")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt no `except Exception` catches it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with a code of `ExitCode`."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(int(run(arguments)))
+
+
+def run(arguments: Sequence[str] | None = None) -> ExitCode:
+    """Runs the command line and returns its exit code; everything that goes wrong ends as one clear line."""
+    import click  # noqa: PLC0415 - so that an interrupt during the imports below is caught too
+
+    try:
+        from metseg.cli import app  # noqa: PLC0415
+
+        result = app(args=list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        return ExitCode(result) if isinstance(result, int) else ExitCode.DONE
+    except MetsegError as error:
+        logger.error("%s%s", error, f"  -> {error.hint}" if error.hint else "")  # noqa: TRY400 - the user's error, not ours
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        logger.error("interrupted; finished label maps are complete, the others were not written")  # noqa: TRY400
+        return ExitCode.INTERRUPTED
+    except Terminated:
+        logger.error("terminated; finished label maps are complete, the others were not written")  # noqa: TRY400
+        return ExitCode.TERMINATED
+    except Exception:
+        logger.exception("a bug in metseg: please report it with the lines below")
+        return ExitCode.BUG
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    main()

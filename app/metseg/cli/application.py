@@ -1,0 +1,64 @@
+"""The typer application: which commands there are and what holds for all of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import metseg
+from metseg.cli.check import check
+from metseg.cli.fuse import fuse
+from metseg.cli.infer import CONTAINER_INPUT, infer
+from metseg.cli.info import info
+from metseg.cli.logs import LogFormat, configure_logging
+
+app = typer.Typer(
+    name="metseg",
+    no_args_is_help=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 usage, 3 input, 4 weights, 5 device, 6 output, 10 some cases failed, 70 a bug.",
+)
+
+SEGMENT = "Segment"
+INSPECT = "Look before and after"
+TOLERANT = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Callers pass options that later versions of their interface have; `infer` warns of them and goes on."""
+
+app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(infer)
+app.command(rich_help_panel=SEGMENT)(fuse)
+app.command(rich_help_panel=INSPECT)(check)
+app.command(rich_help_panel=INSPECT)(info)
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback interface
+    if value:
+        typer.echo(f"metseg {metseg.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, with times and modules.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", "--log_format", help="Log lines as text or JSON.")
+    ] = LogFormat.TEXT,
+) -> None:
+    """Finds and segments brain metastases on MRI: a folder of cases in, a folder of label maps out.
+
+    Research software for the BraTS challenge; not a medical device. Without a command it runs `infer` from /input to
+    /output when there is an /input, as challenge platforms do.
+    """
+    configure_logging(verbose=verbose, quiet=quiet, log_format=log_format)
+    if context.invoked_subcommand is None:
+        if Path(CONTAINER_INPUT).is_dir():
+            context.invoke(infer, context=context)
+        else:
+            typer.echo(context.get_help())

@@ -1,0 +1,48 @@
+"""`metseg check`: everything that is wrong with a folder of cases, or with finished label maps, in one table."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metseg.errors import ExitCode
+
+logger = logging.getLogger(__name__)
+
+
+def check(
+    data_path: Annotated[Path, typer.Option("--data-path", "--data_path", help="Folder of cases.")],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="The bundle that will run: decides which images must be there.")
+    ] = None,
+    prediction_path: Annotated[
+        Path | None,
+        typer.Option("--prediction-path", "--prediction_path", help="Finished label maps, to check as a submission."),
+    ] = None,
+) -> int:
+    """Lists every problem of every case; exits with 3 when one of them prevents segmentation."""
+    from rich.console import Console  # noqa: PLC0415 - heavy
+
+    from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415
+    from metseg.check import check_cases, problems_table  # noqa: PLC0415
+    from metseg.submission import check_submission  # noqa: PLC0415
+
+    if prediction_path is not None:
+        problems = check_submission(data_path, prediction_path)
+        subject = f"label maps in {prediction_path}"
+    else:
+        plan = open_bundle(weights or default_bundle_folder()).plan
+        problems = check_cases(
+            data_path,
+            required=sorted(plan.required_modalities),
+            optional=sorted(plan.modalities - plan.required_modalities),
+        )
+        subject = f"cases in {data_path}"
+    errors = sum(problem.severity == "error" for problem in problems)
+    if problems:
+        console = Console() if sys.stdout.isatty() else Console(width=200)
+        console.print(problems_table(problems))
+    logger.info("%s: %d errors, %d warnings", subject, errors, len(problems) - errors)
+    return int(ExitCode.INPUT if errors else ExitCode.DONE)

@@ -1,0 +1,127 @@
+"""`metseg infer`: the main job."""
+
+import logging
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metseg.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+CONTAINER_INPUT = "/input"
+CONTAINER_OUTPUT = "/output"
+
+
+class OnErrorOption(StrEnum):
+    """What happens when a case can't be segmented."""
+
+    STOP = "stop"
+    SKIP = "skip"
+    BLANK = "blank"
+
+
+class DeviceOption(StrEnum):
+    """Where the networks run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def infer(  # noqa: PLR0917 - typer passes options by name
+    context: typer.Context,
+    data_path: Annotated[
+        Path, typer.Option("--data-path", "--data_path", help="Folder of cases, <ID>/<ID>-{t1n,t1c,t2w,t2f}.nii.gz.")
+    ] = Path(CONTAINER_INPUT),
+    output_path: Annotated[
+        Path, typer.Option("--output-path", "--output_path", help="Folder for the label maps, <ID>.nii.gz.")
+    ] = Path(CONTAINER_OUTPUT),
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A bundle's folder. [default: the bundled one, or METSEG_WEIGHTS]")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. [default: its own]")
+    ] = None,
+    parameters_file: Annotated[
+        Path | None,
+        typer.Option("--parameters-file", "--parameters_file", help="YAML: weights, plan, device, on_error."),
+    ] = None,
+    additional_files: Annotated[
+        Path | None,
+        typer.Option("--additional-files", "--additional_files", help="A folder that holds a bundle to use."),
+    ] = None,
+    report_dir: Annotated[
+        Path | None,
+        typer.Option("--report-dir", "--report_dir", help="Folder for the report; never inside the output folder."),
+    ] = None,
+    save: Annotated[
+        str, typer.Option("--save", help="Also save to the report folder: probabilities, agreement, or both, by comma.")
+    ] = "",
+    device: Annotated[
+        DeviceOption | None, typer.Option("--device", help="Where the networks run. [default: auto]")
+    ] = None,
+    on_error: Annotated[
+        OnErrorOption | None,
+        typer.Option(
+            "--on-error",
+            "--on_error",
+            help="When a case fails: stop, skip it, or write a blank map. [default: stop, or METSEG_ON_ERROR]",
+        ),
+    ] = None,
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing in the output folder.")] = False,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="I/N with I from 0: every N-th case, from the I-th on.")
+    ] = None,
+) -> int:
+    """Segments every case of a folder.
+
+    One label map a case, on the grid and with the header of its t1c; nothing else is written to the output folder.
+    """
+    from metseg.cli.settings import resolve_settings  # noqa: PLC0415 - heavy
+
+    _warn_of_unknown(context.args)
+    settings = resolve_settings(
+        weights=weights,
+        plan=plan,
+        device=device,
+        on_error=on_error,
+        parameters_file=parameters_file,
+        additional_files=additional_files,
+    )
+    from metseg.cli.run import run_inference  # noqa: PLC0415 - heavy
+
+    return run_inference(
+        settings,
+        data_path=data_path,
+        output_path=output_path,
+        report_dir=report_dir,
+        save=frozenset(part for part in save.split(",") if part),
+        resume=resume,
+        shard=parse_shard(shard),
+    )
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """Reads `I/N`; without it the rank that torchrun gave this process, else everything.
+
+    Raises:
+        UsageError: not of that form, or I is not below N.
+    """
+    if text is None:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UsageError(f"--shard {text}: expected I/N with 0 <= I < N", hint="The first of two shards is 0/2.")
+    return int(index), int(count)
+
+
+def _warn_of_unknown(arguments: list[str]) -> None:
+    for argument in arguments:
+        if not (argument.startswith("--") and "=" in argument):
+            raise UsageError(f"unexpected argument {argument!r}", hint="metseg infer --help lists the options.")
+        logger.warning("option %s is unknown and ignored", argument)

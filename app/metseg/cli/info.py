@@ -1,0 +1,79 @@
+"""`metseg info`: what is installed and which bundle would run; needs no torch."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import metseg
+
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "connected-components-3d", "scipy", "safetensors", "SimpleITK")
+
+
+def info(
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A bundle's folder. [default: the bundled one]")
+    ] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> int:
+    """Shows versions, the bundle, its plans and members."""
+    facts = collect_facts(weights)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        typer.echo("\n".join(_lines(facts)))
+    return 0
+
+
+def collect_facts(weights: Path | None = None) -> dict[str, Any]:
+    """Everything that `metseg info` shows, as plain JSON data.
+
+    Raises:
+        WeightsError: there is no bundle.
+    """
+    from metseg.bundle import default_bundle_folder, open_bundle, plan_names  # noqa: PLC0415 - heavy
+
+    bundle = open_bundle(weights or default_bundle_folder())
+    plan = bundle.plan
+    return {
+        "metseg": metseg.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "bundle": {
+            "folder": str(bundle.folder),
+            "plan": plan.name,
+            "plan_sha256": plan.sha256,
+            "plans": [plan.name, *(name for name in plan_names(bundle.folder) if name != plan.name)],
+            "required_modalities": sorted(plan.required_modalities),
+            "modalities": sorted(plan.modalities),
+            "members": [
+                {"name": member.name, "sha256": member.sha256, "channels": list(member.channels)}
+                for member in plan.members
+            ],
+        },
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    bundle = facts["bundle"]
+    lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]
+    lines += [f"  {name} {found or 'not installed'}" for name, found in facts["packages"].items()]
+    lines += [f"bundle {bundle['folder']}", f"  plans: {', '.join(bundle['plans'])} (the first is the default)"]
+    lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
+    lines += [
+        f"  member {member['name']}: {', '.join(member['channels'])}; SHA-256 {member['sha256'][:16]}..."
+        for member in bundle["members"]
+    ]
+    return lines

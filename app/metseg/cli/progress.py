@@ -1,0 +1,77 @@
+"""How far a batch is: a bar on a terminal, one line a case everywhere."""
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from metseg.records import CaseRecord
+
+logger = logging.getLogger(__name__)
+
+
+class BatchProgress:
+    """Logs each case when it is done, with the time that the rest will take.
+
+    Args:
+        cases: how many there are.
+    """
+
+    def __init__(self, cases: int) -> None:
+        self._cases = cases
+        self._done = 0
+        self._start = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task = self._bar.add_task("segmenting", total=cases)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def case_done(self, record: CaseRecord) -> None:
+        """One line: case, outcome, lesions, seconds, remaining; then its warnings."""
+        self._done += 1
+        elapsed = time.monotonic() - self._start
+        remaining = elapsed / self._done * (self._cases - self._done)
+        self._bar.advance(self._task)
+        line = f"[{self._done}/{self._cases}] {record.case_id}: {record.outcome}"
+        if record.succeeded:
+            line += f", {record.lesions} lesion{'' if record.lesions == 1 else 's'}"
+        line += f", {record.elapsed_s:.1f} s, {_clock(remaining)} remaining"
+        logger.info("%s", line)
+        for warning in record.warnings:
+            logger.warning("case %s: %s", record.case_id, warning)
+        if record.error:
+            logger.error("case %s: %s", record.case_id, record.error)
+
+    def summarise(self, records: Sequence[CaseRecord], output_path: Path) -> None:
+        """The last line: how many of each outcome, and where the label maps are."""
+        counts = Counter(record.outcome for record in records)
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        logger.info("%s in %s; label maps in %s", outcomes, _clock(time.monotonic() - self._start), output_path)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

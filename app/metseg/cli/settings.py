@@ -1,0 +1,108 @@
+"""Where a run's operational settings come from: options first, then the parameters file, the environment, defaults."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import yaml
+
+from metseg.bundle import PLAN_FILE, Bundle, default_bundle_folder, open_bundle
+from metseg.device import DeviceChoice
+from metseg.errors import UsageError, WeightsError
+
+logger = logging.getLogger(__name__)
+
+OnErrorName = Literal["stop", "skip", "blank"]
+PARAMETERS = ("weights", "plan", "device", "on_error")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a run, resolved.
+
+    Attributes:
+        bundle: weights and plan.
+        device: as asked for.
+        on_error: see `pipeline.Job`.
+    """
+
+    bundle: Bundle
+    device: DeviceChoice
+    on_error: OnErrorName
+
+
+def resolve_settings(
+    *,
+    weights: Path | None,
+    plan: str | None,
+    device: str | None,
+    on_error: str | None,
+    parameters_file: Path | None,
+    additional_files: Path | None,
+) -> Settings:
+    """Puts options, parameters file and environment together; the first that speaks wins.
+
+    Raises:
+        UsageError: a value is not one that exists.
+        WeightsError: there is no bundle where one should be.
+    """
+    parameters = read_parameters(parameters_file) if parameters_file else {}
+    base = parameters_file.parent if parameters_file else Path()
+    folder = weights or (base / parameters["weights"] if "weights" in parameters else None)
+    if folder is None:
+        folder = find_bundle(additional_files) if additional_files else default_bundle_folder()
+    plan = plan or parameters.get("plan")
+    if plan and not (folder / "plans" / f"{plan}.yaml").is_file() and (base / plan).is_file():
+        plan = str(base / plan)
+    chosen_device = device or parameters.get("device") or os.environ.get("METSEG_DEVICE") or "auto"
+    chosen_on_error = on_error or parameters.get("on_error") or os.environ.get("METSEG_ON_ERROR") or "stop"
+    return Settings(
+        bundle=open_bundle(folder, plan),
+        device=cast("DeviceChoice", _one_of("device", chosen_device, get_args(DeviceChoice))),
+        on_error=cast("OnErrorName", _one_of("on_error", chosen_on_error, get_args(OnErrorName))),
+    )
+
+
+def read_parameters(path: Path) -> dict[str, str]:
+    """Reads a parameters file; an empty one, as some callers pass, gives nothing. Unknown keys are warned of.
+
+    Raises:
+        UsageError: missing, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"parameters file {path}: can't be read: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"parameters file {path}: expected a mapping, found {type(content).__name__}")
+    unknown = sorted(str(key) for key in content if key not in PARAMETERS)
+    if unknown:
+        logger.warning("parameters file %s: unknown keys %s ignored; known: %s", path, unknown, ", ".join(PARAMETERS))
+    return {key: str(content[key]) for key in PARAMETERS if content.get(key) is not None}
+
+
+def find_bundle(folder: Path) -> Path:
+    """The bundle in a folder of additional files: the folder itself, `weights/`, or the only sub-folder with a plan.
+
+    Raises:
+        WeightsError: there is none, or more than one.
+    """
+    if (folder / PLAN_FILE).is_file():
+        return folder
+    found = sorted(path.parent for pattern in (f"*/{PLAN_FILE}", f"*/*/{PLAN_FILE}") for path in folder.glob(pattern))
+    if len(found) != 1:
+        raise WeightsError(
+            f"additional files {folder}: expected one bundle ({PLAN_FILE}), found {len(found)}",
+            hint="Name the bundle's folder with --weights.",
+        )
+    return found[0]
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise UsageError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
+    return value

@@ -1,0 +1,145 @@
+"""The device and the arithmetic that a run uses: chosen once at the start, from facts, never by timing."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from metseg.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""Processor flags under which oneDNN multiplies bfloat16 natively."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where the networks run and in which arithmetic.
+
+    Attributes:
+        name: torch's name, `cpu` or `cuda:0`.
+        precision: of the networks; everything around them is float32.
+        description: for the log and the report.
+        threads: CPU threads of torch.
+    """
+
+    name: str
+    precision: Precision
+    description: str
+    threads: int
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the networks run on a GPU."""
+        return self.name.startswith("cuda")
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The precision as torch names it."""
+        import torch  # noqa: PLC0415 - heavy
+
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
+
+
+def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None = None) -> Device:
+    """Chooses the device and sets torch's threads and determinism.
+
+    Args:
+        choice: `auto` takes a GPU that the installed torch supports, else the CPU, and warns when a GPU is passed over.
+        precision: None for the device's usual one: float16 on a GPU, bfloat16 on a CPU whose flags promise it, else
+            float32. Anything else is for measurements.
+
+    Raises:
+        DeviceError: `cuda` was asked for and can't be used.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    threads = usable_cpus()
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if choice != "cpu":
+        problem = _cuda_problem()
+        if problem is None:
+            index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+            torch.cuda.set_device(index)
+            return Device(f"cuda:{index}", precision or "float16", torch.cuda.get_device_name(index), threads)
+        if choice == "cuda":
+            raise DeviceError(
+                f"device cuda: {problem}",
+                hint="Run with --device cpu, or give the container a GPU (docker run --gpus all).",
+            )
+        if torch.cuda.is_available() or _nvidia_is_promised():
+            logger.warning("no GPU used: %s; running on the CPU", problem)
+    flags = cpu_flags()
+    usual: Precision = "bfloat16" if flags & BF16_CPU_FLAGS else "float32"
+    description = f"CPU, {threads} threads" + (", native bfloat16" if usual == "bfloat16" else "")
+    return Device("cpu", precision or usual, description, threads)
+
+
+def _cuda_problem() -> str | None:
+    import torch  # noqa: PLC0415 - heavy
+
+    if not torch.backends.cuda.is_built():
+        return "the installed torch is a CPU build"
+    if not torch.cuda.is_available():
+        return "torch finds no usable GPU"
+    capability = torch.cuda.get_device_capability(0)
+    supported = [_capability(arch) for arch in torch.cuda.get_arch_list()]
+    same_major = [minor for major, minor in supported if major == capability[0]]
+    if not any(minor <= capability[1] for minor in same_major):
+        architecture = f"{capability[0]}.{capability[1]}"
+        return f"the GPU's compute capability {architecture} is not among those that the installed torch supports"
+    return None
+
+
+def _capability(architecture: str) -> tuple[int, int]:
+    digits = "".join(character for character in architecture.rsplit("_", maxsplit=1)[-1] if character.isdigit())
+    return int(digits[:-1]), int(digits[-1])
+
+
+def _nvidia_is_promised() -> bool:
+    """Whether a GPU is on this machine as far as its device files tell."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's flags as Linux lists them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: its affinity, cut to the container's quota (cgroup v2 and v1)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, int(quota))) if quota else count
+
+
+def _cgroup_quota() -> float | None:
+    root = Path("/sys/fs/cgroup")
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+            return None if quota == "max" else float(quota) / float(period)
+        quota_us = float((root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period_us = float((root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return quota_us / period_us if quota_us > 0 else None

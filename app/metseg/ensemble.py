@@ -1,0 +1,156 @@
+"""The frozen ensemble at work: sliding window and test-time augmentation, one member after the other.
+
+Shapes: an image is (channels, x, y, z), a batch (passes, channels, x, y, z), logits and probabilities (3, x, y, z) with
+the regions WT, TC, ET as channels.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.bundle import Bundle, load_member
+from metseg.device import Device
+from metseg.plan import MemberPlan, Plan
+from metseg.preprocess import PreparedCase, voxel_seed
+from metseg.tta import count_passes, flip, images_of_rounds
+from metseg.windows import Layout, gaussian_weights, lay_windows
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+Probabilities = NDArray[np.float32]
+"""Shape (3, x, y, z), channels WT, TC, ET."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One loaded model.
+
+    Attributes:
+        plan: its entry in the plan.
+        network: on the device, in its precision, eval mode.
+    """
+
+    plan: MemberPlan
+    network: "nn.Module"
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """All loaded models of a bundle with the plan to run them by."""
+
+    plan: Plan
+    members: tuple[Member, ...]
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPrediction:
+    """What one member says of one case.
+
+    Attributes:
+        name: the member's.
+        probabilities: on the layout's region of the network's grid.
+    """
+
+    name: str
+    probabilities: Probabilities
+
+
+def load_ensemble(bundle: Bundle, device: Device) -> Ensemble:
+    """Loads every member of a bundle onto the device, once for all cases.
+
+    Raises:
+        WeightsError: a member is missing, altered, or does not fit the plan.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    members = tuple(
+        Member(
+            member,
+            load_member(bundle.folder, member).to(
+                device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
+            ),
+        )
+        for member in bundle.plan.members
+    )
+    return Ensemble(plan=bundle.plan, members=members, device=device)
+
+
+def usable_members(ensemble: Ensemble, case: PreparedCase) -> tuple[Member, ...]:
+    """The members whose channels the case's images give, in the plan's order."""
+    return tuple(member for member in ensemble.members if set(member.plan.channels) <= set(case.channels))
+
+
+def plan_layout(case: PreparedCase, plan: Plan) -> Layout:
+    """Where the windows go on this case."""
+    return lay_windows(case.trip.network.shape, case.brain, plan.window)
+
+
+def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tuple[MemberPrediction, ...]:
+    """Runs every usable member on a case.
+
+    Returns:
+        One prediction a usable member; none when the case lacks what every member reads.
+    """
+    region = {name: layout.cut(volume) for name, volume in case.channels.items()}
+    seed = voxel_seed(case.channels, case.brain)
+    predictions = []
+    for member in usable_members(ensemble, case):
+        image = np.stack([region[channel] for channel in member.plan.channels])
+        logits = sliding_logits(member.network, image, layout, ensemble, seed)
+        predictions.append(MemberPrediction(member.plan.name, logits.sigmoid_().cpu().numpy()))
+    return tuple(predictions)
+
+
+def sliding_logits(
+    network: "nn.Module", image: NDArray[np.float32], layout: Layout, ensemble: Ensemble, seed: int
+) -> "Tensor":
+    """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
+
+    Args:
+        network: (batch, channels, x, y, z) to logits (batch, 3, x, y, z).
+        image: shape (channels, *layout.shape), in [0, 1].
+        layout: the windows.
+        ensemble: gives the passes and the device.
+        seed: of the noise.
+
+    Returns:
+        Shape (3, *layout.shape), float32, on the device.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    device = torch.device(ensemble.device.name)
+    weights = torch.from_numpy(gaussian_weights(layout.window)).to(device)
+    total = torch.zeros((3, *layout.shape), device=device)
+    coverage = torch.zeros(layout.shape, device=device)
+    passes = count_passes(ensemble.plan.tta)
+    with torch.inference_mode():
+        for number, (copy, flips) in enumerate(images_of_rounds(image, ensemble.plan.tta, seed)):
+            source = torch.from_numpy(copy).to(device=device, dtype=ensemble.device.dtype)
+            for origin in layout.origins:
+                place = tuple(slice(first, first + side) for first, side in zip(origin, layout.window, strict=True))
+                window = source[(slice(None), *place)].unsqueeze(0)
+                for axes in flips:
+                    logits = flip(network(_channels_last(flip(window, axes))), axes)[0].float()
+                    total[(slice(None), *place)] += logits.mul_(weights)
+                if number == 0:
+                    coverage[place] += weights
+        return total.div_(coverage.mul_(passes))
+
+
+def _channels_last(batch: "Tensor") -> "Tensor":
+    import torch  # noqa: PLC0415 - heavy
+
+    return batch.contiguous(memory_format=torch.channels_last_3d)
+
+
+def names_of(members: Sequence[Member]) -> str:
+    """Names of members, for messages."""
+    return ", ".join(member.plan.name for member in members)

@@ -1,0 +1,323 @@
+"""The way of a case, from its files to its label map.
+
+    discover -> read -> prepare -> predict (each member) -> fuse -> postprocess -> restore -> write
+
+`segment_case` is that way without files; `run_batch` drives it over a folder: one case is read ahead and the last one
+is written behind while the network works, in two threads of this process.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import cc3d
+
+from metseg.agreement import LesionAgreement, lesion_agreement
+from metseg.domain import Case, CaseFiles, Modality
+from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, predict_case, usable_members
+from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
+from metseg.geometry import labels_to_source
+from metseg.labels import LabelMap
+from metseg.nifti import blank_label_map, read_case, remove_partials, write_label_map
+from metseg.plan import Plan
+from metseg.postprocess import postprocess
+from metseg.preprocess import PreparedCase, prepare_case
+from metseg.records import CaseRecord, Stopwatch
+
+logger = logging.getLogger(__name__)
+
+OnError = Literal["stop", "skip", "blank"]
+REFERENCE: Modality = "t1c"
+"""The modality whose grid and header a label map takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run over which cases; nothing in it changes a voxel of a segmentation.
+
+    Attributes:
+        cases: what to segment, as `discovery` found it.
+        output_path: folder of label maps; created when missing.
+        on_error: what happens when a case fails: `stop` the batch, `skip` the case, or write a `blank` map.
+        resume: leave cases alone whose label map exists.
+    """
+
+    cases: tuple[CaseFiles, ...]
+    output_path: Path
+    on_error: OnError = "stop"
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """The result of one case.
+
+    Attributes:
+        labels: on the source grid.
+        network_labels: the same on the network's 1 mm RAS grid.
+        lesions: 26-connected components of `network_labels`.
+        members: names of the models that voted.
+        agreement: the members' agreement on each lesion.
+        predictions: each member's probabilities on the region that the windows cover, `region_start` its first voxel.
+        region_start: first voxel of that region on the network's grid.
+    """
+
+    labels: LabelMap
+    network_labels: LabelMap
+    lesions: int
+    members: tuple[str, ...]
+    agreement: tuple[LesionAgreement, ...]
+    predictions: tuple[MemberPrediction, ...]
+    region_start: tuple[int, int, int]
+
+
+def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Segmentation:
+    """Segments one prepared case (method.md section 3).
+
+    Raises:
+        InputError: the case lacks an image that every member reads.
+    """
+    plan = ensemble.plan
+    layout = plan_layout(case, plan)
+    with watch.stage("network"):
+        predictions = predict_case(case, ensemble, layout)
+    with watch.stage("fuse"):
+        votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
+        fused = _fuse(predictions, votes, plan)
+    with watch.stage("postprocess"):
+        clean = postprocess(fused, plan.postprocess)
+        lesions = int(cc3d.connected_components(clean > 0, connectivity=26, return_N=True)[1])
+        agreement = lesion_agreement(clean, votes)
+    with watch.stage("restore"):
+        network_labels = layout.paste(clean, case.trip.network.shape)
+        labels = labels_to_source(network_labels, case.trip)
+    return Segmentation(
+        labels=labels,
+        network_labels=network_labels,
+        lesions=lesions,
+        members=tuple(prediction.name for prediction in predictions),
+        agreement=agreement,
+        predictions=predictions,
+        region_start=layout.start,
+    )
+
+
+def _fuse(predictions: Sequence[MemberPrediction], votes: Sequence[LabelMap], plan: Plan) -> LabelMap:
+    of_probabilities = plan.fusion.method == "mean" or (
+        plan.fusion.method == "maximum" and plan.fusion.maximum_of == "probabilities"
+    )
+    if of_probabilities:
+        return fuse_probabilities([item.probabilities for item in predictions], plan.fusion, plan.threshold)
+    return fuse_labels(votes, plan.fusion)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A case that was read ahead."""
+
+    case: Case
+    prepared: PreparedCase
+    warnings: tuple[str, ...]
+    watch: Stopwatch
+
+
+def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
+    """Reads and prepares what the usable members need.
+
+    Raises:
+        InputError: an image is missing or can't be used.
+    """
+    plan, watch = ensemble.plan, Stopwatch()
+    _require(files, plan)
+    wanted = [modality for modality in files.images if modality in plan.modalities | {REFERENCE}]
+    with watch.stage("read"):
+        case = read_case(files, modalities=wanted, reference=REFERENCE)
+    with watch.stage("prepare"):
+        prepared = prepare_case(case, plan.intensity, spacing_mm=plan.spacing_mm)
+    return _Loaded(case, prepared, (*case.warnings, *_absence(prepared, plan, ensemble)), watch)
+
+
+def _require(files: CaseFiles, plan: Plan) -> None:
+    present = set(files.images)
+    if REFERENCE in present and any(member.modalities <= present for member in plan.members):
+        return
+    missing = sorted((plan.required_modalities | {REFERENCE}) - present) or sorted(plan.modalities - present)
+    raise InputError(
+        f"case {files.case_id}: {', '.join(missing)} missing in {files.folder}; found {', '.join(sorted(present))}",
+        hint=f"Add {files.case_id}-{missing[0]}.nii.gz: no member of {plan.name} works without it.",
+    )
+
+
+def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[str, ...]:
+    voting = usable_members(ensemble, prepared)
+    missing = sorted(plan.modalities - set(prepared.channels))
+    if not missing:
+        return ()
+    names = ", ".join(member.plan.name for member in voting)
+    return (f"{', '.join(missing)} missing: segmented by {names} alone ({len(voting)} of {len(plan.members)} members)",)
+
+
+Listener = Callable[[CaseRecord, Segmentation | None, Case | None], None]
+"""Told about each case once its file is in place, in order; what it keeps costs memory."""
+
+
+def run_batch(job: Job, ensemble: Ensemble, listener: Listener | None = None) -> tuple[CaseRecord, ...]:
+    """Segments every case of a job.
+
+    Returns:
+        One record a case, in order.
+
+    Raises:
+        InputError: under `stop`, a case can't be segmented.
+        OutputError: a label map can't be written; what was finished stays.
+    """
+    cases = job.cases
+    prepare_output(job.output_path)
+    todo = [files for files in cases if not (job.resume and label_map_path(job, files).exists())]
+    records = {files.case_id: CaseRecord(files.case_id, "present") for files in cases if files not in todo}
+    if records:
+        logger.info("resume: %d of %d label maps are there already", len(records), len(cases))
+    for record, segmentation, case in _run_cases(job, ensemble, todo):
+        records[record.case_id] = record
+        if listener is not None:
+            listener(record, segmentation, case)
+    return tuple(records[files.case_id] for files in cases)
+
+
+def label_map_path(job: Job, files: CaseFiles) -> Path:
+    """Where a case's label map goes."""
+    return job.output_path / f"{files.case_id}.nii.gz"
+
+
+def prepare_output(output_path: Path) -> None:
+    """Makes the output folder, removes what a killed run left half written, and proves that it can be written to.
+
+    Raises:
+        OutputError: it can't be made or written to.
+    """
+    try:
+        output_path.mkdir(parents=True, exist_ok=True)
+        remove_partials(output_path)
+    except OSError as error:
+        raise OutputError(
+            f"output {output_path}: can't be made: {error.strerror}", hint="Name a folder that this user may write to."
+        ) from error
+    if not os.access(output_path, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"output {output_path}: user {os.getuid()} may not write there",
+            hint="Change the folder's owner or mode, or run as its owner (docker run --user).",
+        )
+
+
+_Finished = tuple[CaseRecord, Segmentation | None, Case | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A case that waits for its file to be written; `labels` is None when nothing is to be."""
+
+    files: CaseFiles
+    record: CaseRecord
+    watch: Stopwatch
+    labels: LabelMap | None
+    header: bytes
+    segmentation: Segmentation | None = None
+    case: Case | None = None
+
+
+def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Iterator[_Finished]:
+    with _worker("read") as reader, _worker("write") as writer:
+        behind: Future[_Finished] | None = None
+        for files, loading in _read_ahead(reader, todo, ensemble):
+            try:
+                result = _attempt(files, loading, ensemble, job.on_error)
+            except MetsegError:
+                if behind is not None:
+                    yield behind.result()
+                raise
+            if behind is not None:
+                yield behind.result()
+            behind = writer.submit(_write, job, result)
+        if behind is not None:
+            yield behind.result()
+
+
+@contextmanager
+def _worker(name: str) -> Iterator[ThreadPoolExecutor]:
+    """One thread; on the way out what it has begun is finished and what it has not is dropped."""
+    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, todo: Sequence[CaseFiles], ensemble: Ensemble
+) -> Iterator[tuple[CaseFiles, "Future[_Loaded]"]]:
+    ahead = reader.submit(load_case, todo[0], ensemble) if todo else None
+    for number, files in enumerate(todo):
+        current = ahead
+        ahead = reader.submit(load_case, todo[number + 1], ensemble) if number + 1 < len(todo) else None
+        assert current is not None  # noqa: S101 - for the type checker: one was submitted for each case
+        yield files, current
+
+
+def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, on_error: OnError) -> _Result:
+    try:
+        loaded = loading.result()
+        segmentation = segment_case(loaded.prepared, ensemble, loaded.watch)
+    except Exception as error:
+        # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows it as it is.
+        if on_error == "stop":
+            raise
+        if not isinstance(error, MetsegError):
+            logger.exception("case %s: unexpected %s", files.case_id, type(error).__name__)
+        return _give_up(files, error, on_error)
+    record = CaseRecord(
+        case_id=files.case_id,
+        outcome="segmented",
+        lesions=segmentation.lesions,
+        members=segmentation.members,
+        warnings=loaded.warnings,
+        agreement=segmentation.agreement,
+    )
+    header = loaded.case.reference_header
+    return _Result(files, record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
+
+
+def _give_up(files: CaseFiles, error: Exception, on_error: OnError) -> _Result:
+    hint = getattr(error, "hint", "")
+    message = f"{error} {hint}".strip() or type(error).__name__
+    if on_error == "skip":
+        return _Result(files, CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
+    labels, header = blank_label_map(files)
+    warning = "blank because failed: an empty label map was written; it does not mean that there is no tumour"
+    record = CaseRecord(files.case_id, "blank", error=message, warnings=(warning,))
+    return _Result(files, record, Stopwatch(), labels, header)
+
+
+def _write(job: Job, result: _Result) -> _Finished:
+    with result.watch.stage("write"):
+        if result.labels is not None:
+            write_label_map(label_map_path(job, result.files), result.labels, result.header)
+    seconds = result.watch.seconds
+    record = replace(result.record, stage_s=seconds, elapsed_s=sum(seconds.values()))
+    return record, result.segmentation, result.case
+
+
+def exit_code_of(records: Sequence[CaseRecord], on_error: OnError) -> ExitCode:
+    """The exit code of a batch that ran to its end (contract.md, Exit code).
+
+    Under `blank` it is 0 while at least one case succeeded: callers delete everything on a non-zero code.
+    """
+    succeeded = sum(record.succeeded for record in records)
+    if succeeded == len(records) or (on_error == "blank" and succeeded):
+        return ExitCode.DONE
+    return ExitCode.SOME_FAILED

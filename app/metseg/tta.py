@@ -1,0 +1,79 @@
+"""Test-time augmentation: the passes that a network sees a window in (method.md section 3; Erdur et al. 2023, 2.6)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.plan import TtaPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Flip = tuple[int, ...]
+"""Spatial axes that are mirrored: 0 = x (sagittal plane), 1 = y (coronal plane)."""
+
+NOISY_COPIES = 4
+"""`aurora` draws four noises, each seen plain, mirrored along x, and mirrored along y: with the plain pass, 13."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Passes that share one copy of the image.
+
+    Attributes:
+        noise: number of the noise that is added, None for the image as it is.
+        flips: one pass each.
+    """
+
+    noise: int | None
+    flips: tuple[Flip, ...]
+
+
+def plan_rounds(plan: TtaPlan) -> tuple[Round, ...]:
+    """The passes of a variant, grouped by the copy of the image that they read."""
+    match plan.variant:
+        case "none":
+            return (Round(None, ((),)),)
+        case "flips":
+            return (Round(None, ((), (0,), (1,), (0, 1))),)
+        case "aurora":
+            noisy = tuple(Round(copy, ((), (0,), (1,))) for copy in range(NOISY_COPIES))
+            return (Round(None, ((),)), *noisy)
+
+
+def count_passes(plan: TtaPlan) -> int:
+    """Number of passes of a variant: 1, 4 or 13."""
+    return sum(len(round_.flips) for round_ in plan_rounds(plan))
+
+
+def images_of_rounds(
+    image: NDArray[np.float32], plan: TtaPlan, seed: int
+) -> Iterator[tuple[NDArray[np.float32], tuple[Flip, ...]]]:
+    """Yields each round's copy of the image, with its flips.
+
+    Noise is drawn on the CPU from a generator of its own, seeded by the plan, the voxels and the copy's number, so a
+    result depends neither on the device nor on what ran before.
+
+    Args:
+        image: shape (channels, x, y, z), in [0, 1].
+        plan: the variant and its noise.
+        seed: `preprocess.voxel_seed` of the case.
+    """
+    for round_ in plan_rounds(plan):
+        if round_.noise is None:
+            yield image, round_.flips
+            continue
+        generator = np.random.Generator(np.random.SFC64([plan.seed, seed, round_.noise]))
+        std = generator.uniform(0, plan.noise_std_max)
+        noise = generator.standard_normal(image.shape, dtype=np.float32)
+        noise *= np.float32(std)
+        noise += image
+        yield noise, round_.flips
+
+
+def flip(batch: "Tensor", axes: Flip) -> "Tensor":
+    """Mirrors spatial axes of a batch (batch, channels, x, y, z); applying it twice gives the batch back."""
+    return batch.flip([axis + 2 for axis in axes]) if axes else batch

@@ -1,0 +1,127 @@
+"""Where the sliding window goes: MONAI's semantics, restricted to the brain's bounding box.
+
+MONAI's `SlidingWindowInferer` scans the whole volume; most of a skull-stripped one is background. Here windows cover
+the brain's box alone. Where a window is larger than the box it reaches into the surrounding voxels, and beyond the
+volume's border the border voxel is repeated (replicate padding, as AURORA does).
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.plan import WindowPlan
+from metseg.preprocess import Box
+
+SIDE_MULTIPLE = 8
+"""SegResNet halves its input three times."""
+
+SIGMA_PER_SIDE = 0.125
+"""Standard deviation of the Gaussian weighting, per side of the window (MONAI's default)."""
+
+MIN_WEIGHT = 1e-3
+"""No voxel of a window weighs less (MONAI's default)."""
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Windows over a region of the network's grid.
+
+    Attributes:
+        start: first voxel of the region along each axis; negative where the region overhangs the volume.
+        shape: voxels of the region along each axis.
+        window: sides of every window.
+        origins: first voxel of each window, relative to the region.
+    """
+
+    start: Triple
+    shape: Triple
+    window: Triple
+    origins: tuple[Triple, ...]
+
+    def cut(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Copies the region out of a volume (x, y, z), repeating border voxels where it overhangs."""
+        index = np.ix_(
+            *(
+                np.clip(np.arange(start, start + side), 0, limit - 1)
+                for start, side, limit in zip(self.start, self.shape, volume.shape, strict=True)
+            )
+        )
+        return volume[index]
+
+    def paste(self, region: NDArray[np.uint8], volume_shape: Triple) -> NDArray[np.uint8]:
+        """Puts a region of labels back into an empty volume; what overhangs is dropped."""
+        volume = np.zeros(volume_shape, dtype=np.uint8)
+        inside, source = [], []
+        for start, side, limit in zip(self.start, self.shape, volume_shape, strict=True):
+            first, last = max(start, 0), min(start + side, limit)
+            inside.append(slice(first, last))
+            source.append(slice(first - start, last - start))
+        volume[tuple(inside)] = region[tuple(source)]
+        return volume
+
+
+def lay_windows(volume_shape: Triple, brain: Box, plan: WindowPlan) -> Layout:
+    """Places the windows that cover the brain's box.
+
+    Args:
+        volume_shape: the network's grid.
+        brain: the box to cover; an empty one is covered by a single window.
+        plan: sides, overlap, extent.
+    """
+    axes = [
+        _lay_axis(limit, box.start, max(box.stop - box.start, 1), side, plan)
+        for limit, box, side in zip(volume_shape, brain, plan.size, strict=True)
+    ]
+    (x, y, z) = axes
+    return Layout(
+        start=(x.start, y.start, z.start),
+        shape=(x.length, y.length, z.length),
+        window=(x.side, y.side, z.side),
+        origins=tuple(product(x.origins, y.origins, z.origins)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    start: int
+    length: int
+    side: int
+    origins: tuple[int, ...]
+
+
+def _lay_axis(limit: int, box_start: int, box_side: int, side: int, plan: WindowPlan) -> _Axis:
+    rounded = ceil(box_side / SIDE_MULTIPLE) * SIDE_MULTIPLE
+    if plan.extent == "whole":
+        side = rounded
+    elif plan.extent == "trimmed":
+        side = min(side, rounded)
+    if box_side <= side:
+        centred = box_start - (side - box_side) // 2
+        start = min(max(centred, 0), limit - side) if limit >= side else -((side - limit) // 2)
+        return _Axis(start, side, side, (0,))
+    step = max(int(side * (1 - plan.overlap)), 1)
+    count = ceil((box_side - side) / step) + 1
+    origins = tuple(min(number * step, box_side - side) for number in range(count))
+    return _Axis(box_start, box_side, side, origins)
+
+
+def gaussian_weights(window: Triple) -> NDArray[np.float32]:
+    """Weight of each voxel of a window, as MONAI's `compute_importance_map(mode="gaussian")` has it.
+
+    Returns:
+        Shape `window`, above 0, 1 at the centre.
+    """
+    weights = np.ones(window, dtype=np.float32)
+    for axis, side in enumerate(window):
+        offsets = np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2)
+        profile = np.exp(offsets**2 / np.float32(-2 * (SIGMA_PER_SIDE * side) ** 2))
+        shape = [1, 1, 1]
+        shape[axis] = side
+        weights = weights * profile.reshape(shape)
+    smallest = max(float(weights.min()), MIN_WEIGHT)
+    return np.maximum(weights, np.float32(smallest))
