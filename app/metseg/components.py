@@ -45,7 +45,7 @@ class Components:
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
     """The smallest box that holds every true voxel of a 3-D mask, or None where there is none."""
-    plane: NDArray[np.bool_] = mask.any(axis=0)
+    plane = np.logical_or.reduce(mask, axis=0)
     sides = (mask.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))
     ends = [np.flatnonzero(side)[[0, -1]] if side.any() else None for side in sides]
     box = tuple(slice(int(end[0]), int(end[1]) + 1) for end in ends if end is not None)

@@ -9,8 +9,8 @@ from metseg.components import bounding_box, find_components
 from metseg.labels import BACKGROUND, ET, NETC, RC, SNFH, LabelMap
 from metseg.plan import PostprocessPlan
 
-ROUNDING_VOXELS: Final = 1e-6
-"""A voxel of 0.9999999 mm3 counts as 1 mm3: a component is small only when it falls short by more than this."""
+ROUNDING_VOXELS: Final = 1e-3
+"""A header may say 0.9999999 mm for 1 mm: a component is small only when it falls short by more than this."""
 
 
 def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: float = 1.0) -> LabelMap:
