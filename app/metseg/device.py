@@ -90,7 +90,7 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
 def _cuda_problem() -> str | None:
     import torch  # noqa: PLC0415 - heavy
 
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:
         return "the installed torch is a CPU build"
     if not torch.cuda.is_available():
         return "torch finds no usable GPU"

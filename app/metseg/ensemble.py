@@ -7,7 +7,7 @@ the regions WT, TC, ET as channels.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,18 +69,18 @@ def load_ensemble(bundle: Bundle, device: Device) -> Ensemble:
     Raises:
         WeightsError: a member is missing, altered, or does not fit the plan.
     """
+    members = tuple(Member(plan, _place(load_member(bundle.folder, plan), device)) for plan in bundle.plan.members)
+    return Ensemble(plan=bundle.plan, members=members, device=device)
+
+
+def _place(network: Any, device: Device) -> "nn.Module":
+    """Typed loosely: torch's annotations of `Module.to` lack `memory_format`."""
     import torch  # noqa: PLC0415 - heavy
 
-    members = tuple(
-        Member(
-            member,
-            load_member(bundle.folder, member).to(
-                device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
-            ),
-        )
-        for member in bundle.plan.members
+    placed: nn.Module = network.to(
+        device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
     )
-    return Ensemble(plan=bundle.plan, members=members, device=device)
+    return placed
 
 
 def usable_members(ensemble: Ensemble, case: PreparedCase) -> tuple[Member, ...]:

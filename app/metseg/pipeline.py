@@ -15,16 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import cc3d
-
 from metseg.agreement import LesionAgreement, lesion_agreement
+from metseg.blank import blank_label_map
 from metseg.domain import Case, CaseFiles, Modality
 from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, predict_case, usable_members
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
 from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import LabelMap
-from metseg.nifti import blank_label_map, read_case, remove_partials, write_label_map
+from metseg.nifti import read_case, remove_partials, write_label_map
 from metseg.plan import Plan
 from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
@@ -92,7 +91,6 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
         fused = _fuse(predictions, votes, plan)
     with watch.stage("postprocess"):
         clean = postprocess(fused, plan.postprocess)
-        lesions = int(cc3d.connected_components(clean > 0, connectivity=26, return_N=True)[1])
         agreement = lesion_agreement(clean, votes)
     with watch.stage("restore"):
         network_labels = layout.paste(clean, case.trip.network.shape)
@@ -100,7 +98,7 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
     return Segmentation(
         labels=labels,
         network_labels=network_labels,
-        lesions=lesions,
+        lesions=len(agreement),
         members=tuple(prediction.name for prediction in predictions),
         agreement=agreement,
         predictions=predictions,

@@ -6,16 +6,19 @@ Training prepares its volumes with these same functions, so that the two can't d
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.components import Box, bounding_box
 from metseg.domain import Case, FloatVolume
 from metseg.errors import InputError
 from metseg.geometry import Trip, plan_trip, to_network
 from metseg.plan import SUBTRACTION, ChannelName, IntensityPlan
 
-Box = tuple[slice, slice, slice]
+MRI_MODALITIES: Final[tuple[Literal["t1n", "t1c", "t2w", "t2f"], ...]] = ("t1n", "t1c", "t2w", "t2f")
+"""The modalities that are scaled by percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,10 @@ def prepare_case(case: Case, intensity: IntensityPlan, *, spacing_mm: float = 1.
     """
     trip = plan_trip(case.grid, spacing_mm)
     channels: dict[ChannelName, FloatVolume] = {}
-    for modality, image in case.images.items():
-        if modality == "ct":
+    for modality in MRI_MODALITIES:
+        if modality not in case.images:
             continue
+        image = case.images[modality]
         try:
             channels[modality] = scale_intensities(to_network(image, trip), intensity)
         except InputError as error:
@@ -110,29 +114,21 @@ def subtract(t1c: FloatVolume, t1n: FloatVolume) -> FloatVolume:
         t1c: shape (x, y, z), scaled to [0, 1].
         t1n: same shape and scale.
     """
-    difference = t1c - t1n
-    return np.square(difference, out=difference)
+    difference: FloatVolume = t1c - t1n
+    difference *= difference
+    return difference
 
 
 def brain_box(channels: Mapping[ChannelName, FloatVolume]) -> Box:
-    """Bounding box of the voxels that are above 0 in some channel: the brain, when the skull is stripped."""
+    """Bounding box of the voxels that are above 0 in some channel: the brain, when the skull is stripped.
+
+    Empty slices where there is none.
+    """
     first, *others = channels.values()
     seen: NDArray[np.bool_] = first > 0
     for channel in others:
         np.logical_or(seen, channel > 0, out=seen)
-    return bounding_box(seen)
-
-
-def bounding_box(mask: NDArray[np.bool_]) -> Box:
-    """The smallest box that holds all true voxels; empty slices where there is none."""
-    planes = mask.any(axis=2)
-    sides = (planes.any(axis=1), planes.any(axis=0), mask.any(axis=(0, 1)))
-    slices = []
-    for side in sides:
-        found = np.flatnonzero(side)
-        slices.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
-    x, y, z = slices
-    return x, y, z
+    return bounding_box(seen) or (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
 def voxel_seed(channels: Mapping[ChannelName, FloatVolume], box: Box) -> int:
@@ -140,5 +136,5 @@ def voxel_seed(channels: Mapping[ChannelName, FloatVolume], box: Box) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(channels):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(channels[name][box]))
+        digest.update(np.ascontiguousarray(channels[name][box]).data)
     return int.from_bytes(digest.digest(), "little")

@@ -12,8 +12,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.components import Box
 from metseg.plan import WindowPlan
-from metseg.preprocess import Box
 
 SIDE_MULTIPLE = 8
 """SegResNet halves its input three times."""
