@@ -1,0 +1,28 @@
+"""`python -m training cohort`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.cohort.settings import SizeName, load_settings
+
+
+def cohort(
+    *,
+    cases: Annotated[int, typer.Option(min=1, help="Number of cases.")],
+    output: Annotated[Path, typer.Option(help="Folder for the cases; made if missing.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cohort.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; the files do not depend on it.")] = 1,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first case.")] = 0,
+    size: Annotated[SizeName, typer.Option(help="full: 240x240x155; tiny: 96x96x64 with a small brain.")] = "full",
+    settings: Annotated[Path | None, typer.Option(help="YAML on top of the default distributions.")] = None,
+) -> None:
+    """Simulates BraTS-METS cases: <ID>/<ID>-{t1n,t1c,t2w,t2f,seg}.nii.gz."""
+    from training.cohort.writing import write_cohort  # noqa: PLC0415  reads the template: not for --help
+
+    console = Console()
+    chosen = load_settings(settings, size=size)
+    for written in write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first):
+        console.print(f"{written.case_id}  {len(written.lesions)} lesions", highlight=False)

@@ -1,0 +1,191 @@
+"""Every number of the synthetic cohort, with its source: one frozen model that a YAML file can override.
+
+Intensities are in units of the scaled image (percentiles 0.1 and 99.9 of the whole volume become 0 and 1, method.md
+section 1), so that they compare directly with what the network reads. "Measured" means: read off eleven public BraTS
+cases (ten gliomas of BraTS 2021, one metastasis case of BraTS-METS 2023), tissue by tissue, after that scaling; see
+docs/cohort.md for the figures.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from metseg.errors import UsageError
+
+Modality = Literal["t1n", "t1c", "t2w", "t2f"]
+MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
+SizeName = Literal["full", "tiny"]
+
+
+def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"a range runs from low to high, found {value}")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""Lower and upper end of a uniform distribution."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GridSettings(_Frozen):
+    """The grid on disk and the size of the anatomy on it."""
+
+    shape: tuple[int, int, int] = Field((240, 240, 155), description="voxels; BraTS, SRI24 space")
+    anatomy_scale: float = Field(1.0, gt=0, le=1, description="1 for the real size; 0.4 makes a brain fit 96x96x64")
+    lesion_scale: float = Field(1.0, gt=0, le=1, description="factor on every lesion's diameter and oedema")
+
+
+class AnatomySettings(_Frozen):
+    """Deformation of the ICBM152 template and individual tissue."""
+
+    scale: Range = Field((0.90, 1.0), description="SRI24 brains are 0.90 to 1.0 of MNI's length; measured (boxes)")
+    axis_scale_std: float = Field(0.025, description="per axis, on top; measured (boxes)")
+    rotation_deg_std: float = Field(3.0, description="residue of rigid registration to the atlas; chosen, generous")
+    shear_std: float = Field(0.02, description="chosen")
+    shift_mm_std: float = Field(3.0, description="brain centre on the grid; measured (boxes)")
+    warp_spacings_mm: tuple[float, ...] = Field((45.0, 20.0, 9.0), description="B-spline control points, coarse to fine")
+    warp_std_mm: tuple[float, ...] = Field(
+        (4.0, 2.2, 1.0),
+        description="per axis and scale; about inter-subject residue after affine registration (Klein et al. 2009)",
+    )
+    warp_strength: Range = Field((0.6, 1.3), description="factor on warp_std_mm per case; chosen")
+    ventricle_growth_mm: Range = Field((-1.0, 6.0), description="outward shift of the ventricle wall (atrophy with age)")
+    sharpness: Range = Field((1.5, 4.0), description="power on tissue probabilities; undoes the template's averaging")
+    csf_log_gain: tuple[float, float] = Field((0.3, 0.5), description="mean, std of the log factor on CSF (sulcal width)")
+    tissue_log_noise: float = Field(0.9, description="std of smooth log noise on the tissue maps (cortex thickness)")
+    tissue_noise_spacing_mm: float = Field(4.0, description="its control points")
+    strip_level: Range = Field((0.15, 0.55), description="level of the smoothed mask where stripping cuts; chosen")
+
+
+class TissueSettings(_Frozen):
+    """Mean levels of one modality, drawn uniformly."""
+
+    wm: Range
+    gm_to_wm: Range
+    csf: Range = Field(description="absolute for t2w, t2f; a fraction of white matter for t1n, t1c")
+    csf_relative: bool
+
+
+class ContrastSettings(_Frozen):
+    """Tissue contrasts: ranges a little wider than measured (WM, GM/WM, CSF per modality)."""
+
+    t1n: TissueSettings = TissueSettings(wm=(0.50, 0.92), gm_to_wm=(0.72, 0.99), csf=(0.25, 0.62), csf_relative=True)
+    t1c: TissueSettings = TissueSettings(wm=(0.26, 0.60), gm_to_wm=(0.74, 1.00), csf=(0.20, 0.60), csf_relative=True)
+    t2w: TissueSettings = TissueSettings(wm=(0.14, 0.32), gm_to_wm=(1.02, 1.70), csf=(0.65, 1.05), csf_relative=False)
+    t2f: TissueSettings = TissueSettings(wm=(0.32, 0.62), gm_to_wm=(0.98, 1.50), csf=(0.04, 0.30), csf_relative=False)
+    log_jitter_std: float = Field(0.06, description="log-normal factor on every level, so that the ranges have tails")
+    t1_detail: Range = Field((0.3, 1.0), description="share of the template's T1 detail (nuclei, brain stem) carried over")
+    texture: Range = Field((0.02, 0.06), description="std of smooth texture per tissue, relative; measured 0.06 with noise")
+    gamma_log_std: float = Field(0.08, description="log std of a per-modality gamma on [0, 1]; chosen")
+
+
+class DistractorSettings(_Frozen):
+    """What enhances or is bright without being a metastasis; never labelled."""
+
+    cortical_vessels: tuple[int, int] = Field((80, 320), description="number; chosen by looking at t1c slices")
+    medullary_vessels: tuple[int, int] = Field((0, 40), description="thin veins through white matter; chosen")
+    basal_vessels: tuple[int, int] = Field((8, 24), description="circle of Willis and its branches; chosen")
+    vessel_level: Range = Field((0.55, 1.5), description="t1c, absolute; 99.9th percentile is 1 by definition")
+    dura_share: Range = Field((0.05, 0.5), description="share of the surface that enhances; chosen")
+    sinus_probability: Probability = 0.85
+    choroid_probability: Probability = 0.9
+    falx_probability: Probability = 0.6
+    hyperintensity_grade: Range = Field(
+        (0.0, 1.0), description="0 none to 1 confluent, squared: most adults have few (Fazekas scale)"
+    )
+    remnant_probability: Probability = Field(0.4, description="skull-strip remnants; seen in 4 of 11 cases")
+
+
+class LesionSettings(_Frozen):
+    """Metastases: how many, how large, where, how they look."""
+
+    none_probability: Probability = Field(0.04, description="cases without lesion; legitimate in the challenge")
+    count_median: float = Field(4.6, description="log-normal; with the tail mean 7.65 = 3076 lesions / 402 studies")
+    count_log_std: float = Field(1.05, description="heavy tail: 30 and more in one patient (BraTS-METS 2023)")
+    count_max: int = Field(30, description="issue: 0 to 30")
+    diameter_median_mm: float = Field(5.5, description="most under 10 mm (BraTS-METS 2023)")
+    diameter_log_std: float = Field(0.65, description="95 % within 1.5 to 20 mm")
+    dominant_median_mm: float = Field(14.0, description="the lesion that brought the patient; 760 mm3 is 11 mm (Hu 2019)")
+    dominant_log_std: float = Field(0.45, description="as above")
+    dominant_probability: Probability = 0.7
+    diameter_range_mm: Range = Field((1.0, 30.0), description="issue: 1 to 25 mm and more")
+    giant_probability: Probability = Field(0.22, description="cases with one 25 to 58 mm tumour (110,000 mm3, Hu 2019)")
+    giant_diameter_mm: Range = (25.0, 58.0)
+    cerebellum_share: Probability = Field(0.15, description="Delattre et al. 1988: 80 % hemispheres, 15 % cerebellum")
+    brainstem_share: Probability = Field(0.04, description="Delattre et al. 1988: 5 % brain stem")
+    irregularity: Range = Field((0.05, 0.30), description="std of the radius, relative, on top of an ellipsoid; chosen")
+    necrosis_midpoint_mm: float = Field(11.0, description="half of the lesions of this diameter have a necrotic core")
+    necrosis_slope_mm: float = 2.5
+    rim_mm: Range = Field((1.3, 5.0), description="thickness of the enhancing rim; gliomas measured similar")
+    patchy_probability: Probability = Field(0.35, description="large tumours with islands of NETC instead of one core")
+    faint_probability: Probability = Field(0.15, description="contrast set by contrast-to-noise instead")
+    faint_cnr: Range = Field((1.0, 5.0), description="issue 9: contrast-to-noise down to 1")
+    enhancement: Range = Field((1.35, 2.6), description="t1c of ET / white matter; measured 1.3 to 2.2 on means")
+    haemorrhage_probability: Probability = Field(0.10, description="melanoma, renal, lung: about a tenth bleed")
+    oedema_midpoint_mm: float = Field(8.0, description="half of the lesions of this diameter have oedema")
+    oedema_slope_mm: float = 2.0
+    oedema_floor: Probability = Field(0.08, description="small lesions with oedema")
+    oedema_extent: tuple[float, float] = Field((0.75, 0.6), description="median, log std of extent over radius + 3 mm")
+    oedema_extent_max_mm: float = 32.0
+    oedema_t2f: Range = Field((1.25, 2.1), description="over the brighter of GM, WM; measured 1.2 to 2.1")
+    oedema_t2w: Range = Field((0.12, 0.6), description="share of the way from GM to CSF; measured")
+    mass_effect: Range = Field((0.0, 0.7), description="outward push at the lesion's edge, in radii, of lesions > 12 mm")
+
+
+class ArtefactSettings(_Frozen):
+    """What the scanner and the preprocessing do to the images."""
+
+    bias_std: Range = Field((0.0, 0.14), description="log std of the bias field; chosen")
+    bias_spacing_mm: float = 70.0
+    noise_std: Range = Field((0.006, 0.035), description="measured 0.006 to 0.031 in white matter, log-uniform")
+    noise_smoothness_mm: Range = Field((0.35, 0.65), description="neighbour correlation 0.2 to 0.5, measured")
+    thick_probability: dict[Modality, Probability] = Field(
+        default={"t1n": 0.75, "t1c": 0.5, "t2w": 0.5, "t2f": 0.7},
+        description="share of modalities with correlation > 0.6 along one axis; measured",
+    )
+    thickness_mm: Range = Field((2.0, 6.0), description="5 to 6 mm slices are usual in clinical protocols")
+    blur_mm: Range = Field((0.25, 0.8), description="std of in-plane blur (acquisition and two resamplings)")
+    misregistration_mm_std: float = Field(0.3, description="shift between modalities; chosen")
+    ghost_probability: Probability = Field(0.12, description="motion ghosts; chosen")
+    ghost_level: Range = (0.01, 0.06)
+    scale_log10: Range = Field((2.5, 3.75), description="maximum of the file, 300 to 5600; measured 600 to 5500")
+    float_probability: Probability = Field(0.05, description="float32 instead of int16 files")
+
+
+class CohortSettings(_Frozen):
+    """All distributions of the synthetic cohort."""
+
+    grid: GridSettings = GridSettings()
+    anatomy: AnatomySettings = AnatomySettings()
+    contrast: ContrastSettings = ContrastSettings()
+    distractors: DistractorSettings = DistractorSettings()
+    lesions: LesionSettings = LesionSettings()
+    artefacts: ArtefactSettings = ArtefactSettings()
+
+
+TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.55)
+
+
+def load_settings(path: Path | None = None, *, size: SizeName = "full") -> CohortSettings:
+    """Reads settings from a YAML file on top of the defaults.
+
+    Args:
+        path: YAML with any subset of the fields; None for the defaults.
+        size: "tiny" replaces the grid by 96x96x64 with a brain of 0.4 times its size (tests, tables).
+
+    Raises:
+        UsageError: the file is missing, not YAML, or names an unknown or impossible value.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else {}
+        settings = CohortSettings.model_validate(values or {})
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise UsageError(f"{path}: not usable as cohort settings: {error}", hint="docs/cohort.md lists the fields.") from error
+    return settings.model_copy(update={"grid": TINY_GRID}) if size == "tiny" else settings

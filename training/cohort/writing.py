@@ -1,0 +1,75 @@
+"""Writes cases to a folder in the challenge's layout, in several processes if wanted; the bytes never depend on how many."""
+
+import gzip
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from training.cohort.case import SyntheticCase, generate_case
+from training.cohort.lesions import Lesion
+from training.cohort.settings import CohortSettings
+
+_COMPRESSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCase:
+    """What a caller wants to know of a case on disk."""
+
+    case_id: str
+    folder: Path
+    lesions: tuple[Lesion, ...]
+
+
+def _write_image(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> None:
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(gzip.compress(image.to_bytes(), compresslevel=_COMPRESSION, mtime=0))
+    partial.replace(path)
+
+
+def write_case(case: SyntheticCase, output: Path) -> Path:
+    """Writes `<output>/<ID>/<ID>-{t1n,t1c,t2w,t2f,seg}.nii.gz` and returns the case's folder."""
+    folder = output / case.case_id
+    folder.mkdir(parents=True, exist_ok=True)
+    for modality, values in case.images.items():
+        _write_image(folder / f"{case.case_id}-{modality}.nii.gz", values, case.affine)
+    _write_image(folder / f"{case.case_id}-seg.nii.gz", case.labels, case.affine)
+    return folder
+
+
+def _generate_and_write(job: tuple[CohortSettings, int, int, Path]) -> WrittenCase:
+    settings, seed, index, output = job
+    case = generate_case(settings, seed, index)
+    return WrittenCase(case.case_id, write_case(case, output), case.lesions)
+
+
+def write_cohort(
+    settings: CohortSettings, *, cases: int, seed: int, output: Path, jobs: int = 1, first: int = 0
+) -> Iterator[WrittenCase]:
+    """Simulates and writes a cohort, yielding each case as it is complete, in order.
+
+    Args:
+        settings: the cohort's distributions.
+        cases: how many.
+        seed: of the cohort; case i depends on (seed, i) alone.
+        output: folder; made if missing.
+        jobs: processes.
+        first: number of the first case, so that a cohort can be made in parts.
+    """
+    work = [(settings, seed, index, output) for index in range(first, first + cases)]
+    if jobs <= 1:
+        yield from map(_generate_and_write, work)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_generate_and_write, work)
