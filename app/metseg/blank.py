@@ -5,14 +5,13 @@ image a broken case gets one. It does not mean that there is no tumour: the log 
 """
 
 import logging
-import zlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from metseg.domain import CaseFiles, Modality
-from metseg.image import MAX_VOXELS
+from metseg.image import ImageError, read_shape
 from metseg.labels import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -42,18 +41,11 @@ def blank_label_map(files: CaseFiles) -> tuple[LabelMap, bytes]:
 
 
 def _readable_header(path: Path) -> tuple[LabelMap, bytes] | None:
-    import nibabel as nib  # noqa: PLC0415 - slow to import
-    from nibabel.filebasedimages import ImageFileError  # noqa: PLC0415
-    from nibabel.spatialimages import HeaderDataError  # noqa: PLC0415
-
     try:
-        header: Any = nib.load(path).header
-        shape = tuple(int(side) for side in header.get_data_shape() if side != 1)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError):
+        shape, header = read_shape(path)
+    except ImageError:
         return None
-    if len(shape) != 3 or not 0 < np.prod(shape) <= MAX_VOXELS:  # noqa: PLR2004
-        return None
-    return np.zeros(shape, dtype=np.uint8), header.binaryblock
+    return np.zeros(shape, dtype=np.uint8), header
 
 
 def _sri24() -> tuple[LabelMap, bytes]:

@@ -21,7 +21,9 @@ SUFFIXES: Final = (".nii.gz", ".nii")
 SHOWN_NAMES: Final = 3
 """How many names a message lists before it only counts: 500 empty folders make one line."""
 
-LAYOUT_HINT: Final = "expected <folder>/<ID>/<ID>-<modality>.nii.gz, the file's name starting with its folder's"
+LAYOUT_HINT: Final = (
+    "Lay the cases out as <folder>/<ID>/<ID>-<modality>.nii.gz: a file's name starts with its folder's."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ def _sub_folders(data_path: Path) -> list[Path]:
     except OSError as error:
         raise InputError(
             f"input folder {data_path} can't be listed: {error.strerror or error}",
-            hint=f"let user {os.getuid()} read it",
+            hint=f"Let user {os.getuid()} read it.",
         ) from error
 
 
@@ -153,7 +155,7 @@ def _collisions(cases: Sequence[CaseFiles]) -> Iterable[Problem]:
                 code="duplicate-id",
                 what=f"duplicate IDs: the label maps of {_listing(ids)} would overwrite each other "
                 "on a file system that ignores case or accents' encoding",
-                hint="rename all but one of these folders and their files",
+                hint="Rename all but one of these folders and their files.",
             )
 
 

@@ -16,7 +16,7 @@ ProblemCode = Literal[
     "duplicate-file",
     "missing-modality",
     "ignored-folder",
-    # One image file (image.py).
+    # One image file (nifti_header.py, image.py).
     "unreadable",
     "corrupt",
     "too-large",

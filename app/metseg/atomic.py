@@ -1,0 +1,159 @@
+"""Files that appear complete or not at all, beside whatever a killed predecessor left behind.
+
+`/tmp` is another file system than the output folder in every container, so a finished file can't be moved from there
+atomically. Instead the bytes go to a file without a name in the output folder (Linux O_TMPFILE), which gets its name
+when it is complete: a process that is killed leaves nothing. File systems that can't do that, and files that replace
+others, pass through `.<name>.<8 hex digits>.partial`; such a file is locked while it is being written, so that
+`remove_partials` takes away only what nobody is working on.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+from metseg.errors import OutputError
+
+_PARTIAL: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
+
+_HARMLESS_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
+"""What file systems that don't know fsync answer; a failing disk answers EIO, ENOSPC or EDQUOT."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that nobody ever sees a part of it, not even after a power cut; replaces an existing file.
+
+    Args:
+        path: the file; its folder exists. Its mode follows the caller's umask, as any new file's.
+        content: all of it.
+
+    Raises:
+        OutputError: the file can't be written; nothing is left behind, and an existing file is as it was.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if not _write_unnamed(folder, path, content):
+                _write_named(folder, path, content)
+            _sync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def remove_partials(output_path: Path) -> tuple[str, ...]:
+    """Removes what killed processes left half written.
+
+    Args:
+        output_path: the folder; it need not exist.
+
+    Returns:
+        Names of the removed files. What another process is writing now stays.
+
+    Raises:
+        OutputError: the folder can't be listed, or a leftover can't be removed.
+    """
+    try:
+        leftovers = sorted(name for name in os.listdir(output_path) if _PARTIAL.fullmatch(name))  # noqa: PTH208 - names are wanted
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _output_error(output_path, error) from error
+    return tuple(name for name in leftovers if _remove_partial(output_path / name))
+
+
+def _remove_partial(path: Path) -> bool:
+    try:
+        with contextlib.suppress(PermissionError):  # of another user: removable all the same where the folder is ours
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:  # a file system without locks
+                pass
+            finally:
+                os.close(file)
+        path.unlink()
+    except FileNotFoundError:  # finished, or removed by somebody else
+        return False
+    except OSError as error:
+        raise _output_error(path, error) from error
+    return True
+
+
+def _write_unnamed(folder: int, path: Path, content: bytes) -> bool:
+    """True when written; False where the file system or the missing /proc forbid it, or the name is taken."""
+    try:
+        file = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o666)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}:
+            return False
+        raise
+    try:
+        _write_all(file, content)
+        # A destination folder's descriptor makes Python call linkat, which alone follows the link in /proc.
+        os.link(f"/proc/self/fd/{file}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            return False
+        raise
+    finally:
+        os.close(file)
+    return True
+
+
+def _write_named(folder: int, path: Path, content: bytes) -> None:
+    partial = f".{path.name}.{secrets.token_hex(4)}.partial"
+    file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        _write_all(file, content)
+        os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial, dir_fd=folder)
+        raise
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    _sync(file)
+
+
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in _HARMLESS_SYNC:
+            raise
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    hint = ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "Free some space and start again with --resume: finished cases are kept."
+    elif error.errno == errno.EROFS:
+        hint = "Mount the output folder for writing."
+    elif error.errno in {errno.EACCES, errno.EPERM}:
+        hint = f"Let user {os.getuid()} write there, or run as the folder's owner{_owner(path)} (docker run --user)."
+    elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        hint = "Create the output folder first."
+    return OutputError(f"{path} can't be written: {error.strerror or error}", hint=hint)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return f" {path.parent.stat().st_uid}"
+    except OSError:
+        return ""
