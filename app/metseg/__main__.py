@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> ExitCode:
     """Runs the command line and returns its exit code; everything that goes wrong ends as one clear line."""
-    import click  # noqa: PLC0415 - so that an interrupt during the imports below is caught too
+    import typer.exceptions  # noqa: PLC0415 - so that an interrupt during the imports below is caught too
 
     try:
         from metseg.cli import app  # noqa: PLC0415
@@ -34,10 +34,10 @@ def run(arguments: Sequence[str] | None = None) -> ExitCode:
     except MetsegError as error:
         logger.error("%s%s", error, f"  -> {error.hint}" if error.hint else "")  # noqa: TRY400 - the user's error, not ours
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
+    except typer.exceptions.TyperException as error:
+        logger.error("%s  -> see `metseg --help`", error.format_message())  # noqa: TRY400 - the user's error, not ours
         return ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         logger.error("interrupted; finished label maps are complete, the others were not written")  # noqa: TRY400
         return ExitCode.INTERRUPTED
     except Terminated:
