@@ -8,7 +8,7 @@ options and may not change a voxel, the device excepted.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +17,7 @@ from metseg.domain import Modality
 from metseg.errors import UsageError
 from metseg.labels import REGIONS, RegionName
 
-SUBTRACTION = "sub"
+SUBTRACTION: Final = "sub"
 ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub"]
 """An input channel: a modality, or `sub`, the squared difference of the scaled t1c and t1n."""
 

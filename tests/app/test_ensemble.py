@@ -1,0 +1,115 @@
+"""The windowed, flipped, averaged prediction against a plain one over the whole volume."""
+
+from typing import override
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers.utils import sliding_window_inference
+from torch import nn
+
+from metseg.bundle import open_bundle
+from metseg.device import Device, choose_device
+from metseg.domain import Case, Grid
+from metseg.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
+from metseg.plan import IntensityPlan, TtaPlan, WindowPlan
+from metseg.preprocess import prepare_case, voxel_seed
+from metseg.tta import flip, images_of_rounds
+from support import phantom, write_bundle
+
+SHAPE = (40, 48, 44)
+FP32 = Device("cpu", "float32", "test", 1)
+
+
+def prepared(seed=0):
+    grid = Grid(SHAPE, np.eye(4))
+    return prepare_case(Case("c", grid, phantom(SHAPE, seed), b""), IntensityPlan())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("weights") / "b")
+
+
+def with_plan(ensemble, **sections):
+    return Ensemble(ensemble.plan.model_copy(update=sections), ensemble.members, ensemble.device)
+
+
+def naive_probabilities(network, image, plan, seed):
+    """MONAI over the whole volume, one pass after the other; flips mirror the whole volume."""
+    passes = []
+    for copy, flips in images_of_rounds(image, plan.tta, seed):
+        for axes in flips:
+            batch = flip(torch.from_numpy(copy)[None], axes)
+            logits = sliding_window_inference(
+                batch,
+                plan.window.size,
+                1,
+                network,
+                overlap=plan.window.overlap,
+                mode="gaussian",
+                padding_mode="replicate",
+            )
+            passes.append(flip(logits, axes)[0])
+    return torch.stack(passes).mean(0).sigmoid().numpy()
+
+
+@pytest.mark.parametrize("variant", ["none", "flips", "aurora"])
+def test_over_a_brain_that_fills_the_volume_it_is_monai(folder, variant):
+    case = prepared()
+    whole = tuple(slice(0, side) for side in SHAPE)
+    case = type(case)(case.case_id, case.trip, case.channels, whole)
+    plan = {"tta": TtaPlan(variant=variant), "window": WindowPlan(size=(40, 48, 16), overlap=0.5)}
+    ensemble = with_plan(load_ensemble(open_bundle(folder), FP32), **plan)
+    layout = plan_layout(case, ensemble.plan)
+    predictions = predict_case(case, ensemble, layout)
+    assert layout.shape == SHAPE
+    for member, prediction in zip(ensemble.members, predictions, strict=True):
+        image = np.stack([case.channels[name] for name in member.plan.channels])
+        with torch.inference_mode():
+            expected = naive_probabilities(member.network, image, ensemble.plan, voxel_seed(case.channels, case.brain))
+        np.testing.assert_allclose(prediction.probabilities, expected, atol=2e-5)
+        assert expected.std() > 0.01, "the comparison must have something to compare"
+
+
+class Pointwise(nn.Module):
+    """Commutes with flips and reads no neighbour, so windows and passes must not change its output."""
+
+    @override
+    def forward(self, batch):
+        return torch.cat([batch[:, :1] * 4 - 1, batch[:, 1:2] * 3 - 2, batch[:, 2:3] - 0.5], dim=1)
+
+
+@pytest.mark.parametrize("extent", ["fixed", "trimmed", "whole"])
+def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(folder, extent):
+    case = prepared()
+    loaded = load_ensemble(open_bundle(folder), FP32)
+    member = Member(loaded.members[0].plan, Pointwise())
+    results = []
+    for variant in ("none", "flips"):
+        window = WindowPlan(size=(16, 24, 16), overlap=0.5, extent=extent)
+        plan = loaded.plan.model_copy(update={"tta": TtaPlan(variant=variant), "window": window})
+        ensemble = Ensemble(plan, (member,), FP32)
+        layout = plan_layout(case, plan)
+        results.append(predict_case(case, ensemble, layout)[0].probabilities)
+    image = torch.from_numpy(np.stack([layout.cut(case.channels[name]) for name in member.plan.channels]))
+    expected = Pointwise()(image[None])[0].sigmoid().numpy()
+    np.testing.assert_allclose(results[0], expected, atol=1e-6)
+    np.testing.assert_allclose(results[1], expected, atol=1e-6)
+
+
+def test_a_member_without_its_channels_does_not_vote(folder):
+    case = prepared()
+    channels = {name: volume for name, volume in case.channels.items() if name != "t2w"}
+    case = type(case)(case.case_id, case.trip, channels, case.brain)
+    ensemble = load_ensemble(open_bundle(folder), FP32)
+    assert [p.name for p in predict_case(case, ensemble, plan_layout(case, ensemble.plan))] == ["m2"]
+
+
+def test_bfloat16_agrees_with_float32(folder):
+    case = prepared()
+    results = []
+    for precision in ("float32", "bfloat16"):
+        ensemble = load_ensemble(open_bundle(folder), choose_device("cpu", precision=precision))
+        results.append(predict_case(case, ensemble, plan_layout(case, ensemble.plan))[0].probabilities)
+    assert np.abs(results[0] - results[1]).mean() < 0.01

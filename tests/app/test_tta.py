@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from metseg.plan import TtaPlan
+from metseg.tta import count_passes, flip, images_of_rounds, plan_rounds
+
+
+@pytest.mark.parametrize(("variant", "passes"), [("aurora", 13), ("flips", 4), ("none", 1)])
+def test_number_of_passes(variant, passes):
+    assert count_passes(TtaPlan(variant=variant)) == passes
+
+
+def test_aurora_is_plain_then_noise_with_flips_of_x_and_y():
+    rounds = plan_rounds(TtaPlan(variant="aurora"))
+    assert rounds[0].noise is None
+    assert rounds[0].flips == ((),)
+    assert [(r.noise, r.flips) for r in rounds[1:]] == [(n, ((), (0,), (1,))) for n in range(4)]
+
+
+@pytest.mark.parametrize("variant", ["aurora", "flips", "none"])
+def test_passes_invert_exactly_and_never_mirror_z(variant):
+    batch = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(1, 2, 3, 4, 5)
+    for round_ in plan_rounds(TtaPlan(variant=variant)):
+        for axes in round_.flips:
+            assert 2 not in axes
+            assert torch.equal(flip(flip(batch, axes), axes), batch)
+
+
+def test_a_flip_mirrors_the_axis_it_names():
+    batch = torch.arange(24.0).reshape(1, 1, 2, 3, 4)
+    assert torch.equal(flip(batch, (0,))[0, 0, 0], batch[0, 0, 1])
+    assert torch.equal(flip(batch, (1,))[0, 0, :, 0], batch[0, 0, :, 2])
+
+
+def test_noise_is_small_seeded_and_differs_by_copy():
+    image = np.full((2, 20, 20, 20), 0.5, dtype=np.float32)
+    plan = TtaPlan(variant="aurora", noise_std_max=0.001)
+    first = [copy.copy() for copy, _ in images_of_rounds(image, plan, seed=7)]
+    again = [copy.copy() for copy, _ in images_of_rounds(image, plan, seed=7)]
+    other = [copy.copy() for copy, _ in images_of_rounds(image, plan, seed=8)]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert np.array_equal(first[0], image)
+    assert not any(np.array_equal(a, b) for a, b in zip(first[1:], other[1:], strict=True))
+    stds = [float((copy - image).std()) for copy in first[1:]]
+    assert len(set(stds)) == 4
+    assert all(0 < std < 0.00101 for std in stds), "0.001 bounds the standard deviation, not the variance"

@@ -1,0 +1,87 @@
+"""What several tests need: small cases on disk, small bundles, a plain sliding window."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from safetensors.torch import save
+
+from metseg.bundle import metadata_of
+from metseg.network import build_network
+from metseg.plan import MemberPlan, Plan, SegResNetPlan
+
+SHAPE = (40, 48, 32)
+LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+SMALL_NETWORK = SegResNetPlan(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
+ALL = ("t1n", "t1c", "t2w", "t2f")
+SUB = ("t1n", "t1c", "t2f", "sub")
+
+
+def phantom(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """A skull-stripped ellipsoid with a bright ball, one volume a modality."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    brain = sum(axis**2 for axis in axes) < 0.8
+    ball = sum((axis - offset) ** 2 for axis, offset in zip(axes, (0.2, -0.2, 0.1), strict=True)) < 0.04
+    images = {}
+    for number, modality in enumerate(MODALITIES):
+        volume = (200 + 50 * number + 20 * rng.standard_normal(shape)) * brain
+        volume[ball & brain] += 300 if modality in {"t1c", "t2f"} else 0
+        images[modality] = volume.astype(np.float32)
+    return images
+
+
+def write_case(
+    folder: Path,
+    case_id: str,
+    *,
+    images: Mapping[str, NDArray[np.float32]] | None = None,
+    affine: NDArray[np.float64] = LPS,
+    dtype: type = np.int16,
+) -> Path:
+    """Writes a case in the challenge's layout and returns its folder."""
+    case = folder / case_id
+    case.mkdir(parents=True)
+    for modality, volume in (phantom() if images is None else images).items():
+        image = nib.Nifti1Image(volume.astype(dtype), affine)
+        image.header.set_xyzt_units("mm")
+        nib.save(image, case / f"{case_id}-{modality}.nii.gz")
+    return case
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    channels: Sequence[tuple[str, ...]] = (ALL, ALL, SUB),
+    network: SegResNetPlan = SMALL_NETWORK,
+    scale: float = 1.0,
+    **plan: object,
+) -> Path:
+    """Writes a bundle of untrained members whose output is not trivial; `plan` overrides sections of its plan."""
+    folder.mkdir(parents=True)
+    members = []
+    for number, names in enumerate(channels):
+        torch.manual_seed(number)
+        model = build_network(network, in_channels=len(names), out_channels=3)
+        state = {key: value * scale for key, value in model.state_dict().items()}
+        member = MemberPlan(
+            name=f"m{number}", weights=f"m{number}.safetensors", sha256="0" * 64, channels=names, network=network
+        )
+        content = save(state, metadata_of(member))
+        (folder / member.weights).write_bytes(content)
+        members.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
+    sections = {"window": {"size": (32, 32, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan
+    content = Plan.model_validate({"name": "test", "members": [m.model_dump() for m in members], **sections})
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content.model_dump(mode="json")))
+    return folder
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """Name to content of every file of a flat folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
