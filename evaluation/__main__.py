@@ -1,0 +1,174 @@
+"""`python -m evaluation`: scores and comparisons on the command line."""
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from metseg.errors import ExitCode, MetsegError, UsageError
+from rich.progress import Progress
+
+from evaluation.batch import ScoredCase, score_cohort
+from evaluation.brats2023 import CHALLENGES, Brats2023
+from evaluation.brats2026 import LARGE_VOLUME_MM3, OVERLAP_THRESHOLD, Brats2026
+from evaluation.cohort import Cohort, find_cohort
+from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
+from evaluation.results import ScoringProtocol
+from evaluation.terminal import comparison_table, open_console, summary_table
+
+PROGRAM = "python -m evaluation"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _describe() -> None:
+    """The challenge's scores, computed as the official programs compute them."""
+
+
+@app.command()
+def score(  # noqa: PLR0917 - typer makes a named option of each
+    protocol: Annotated[Literal["brats2023", "brats2026"] | None, typer.Option(help="How to score. Required.")] = None,
+    reference_path: Annotated[
+        Path | None, typer.Option(help="Folder of <ID>-seg.nii.gz or <ID>/<ID>-seg.nii.gz, or one file. Required.")
+    ] = None,
+    prediction_path: Annotated[Path | None, typer.Option(help="Folder of <ID>.nii.gz, or one file. Required.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write all scores as JSON: ID to scores.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a table with a row per case and region.")] = None,
+    lesions: Annotated[
+        Path | None, typer.Option(help="Write a table with a row per lesion and false positive.")
+    ] = None,
+    challenge: Annotated[str, typer.Option(help=f"Parameters of brats2023: {', '.join(CHALLENGES)}.")] = "METS",
+    large_volume_mm3: Annotated[
+        float | None, typer.Option(help=f"brats2026: smallest large instance. Default: {LARGE_VOLUME_MM3:g}.")
+    ] = None,
+    overlap_threshold: Annotated[
+        float | None, typer.Option(help=f"brats2026: Dice of a found instance. Default: {OVERLAP_THRESHOLD:g}.")
+    ] = None,
+    true_millimetres: Annotated[  # noqa: FBT002
+        bool, typer.Option("--true-millimetres", help="brats2026: spacing applied to the right axes.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Cases scored at the same time.")] = 1,
+    strict: Annotated[  # noqa: FBT002
+        bool, typer.Option("--strict", help="Exit with 10 when a prediction is missing or unknown.")
+    ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Compare two JSON files of scores instead of scoring.")
+    ] = None,
+) -> None:
+    """Scores predictions against references."""
+    if compare is not None:
+        compare_files(*compare)
+        return
+    if protocol is None or reference_path is None or prediction_path is None:
+        raise UsageError(
+            "score needs --protocol, --reference-path and --prediction-path (or --compare A B)",
+            hint=f"{PROGRAM} score --help",
+        )
+    chosen = _configure(protocol, challenge, large_volume_mm3, overlap_threshold, true_millimetres=true_millimetres)
+    cohort = find_cohort(reference_path, prediction_path)
+    files = [
+        (path, write)
+        for path, write in ((output, write_json), (csv, write_csv), (lesions, write_lesions))
+        if path is not None
+    ]
+    for path, _ in files:
+        check_writable(path)
+    scored = _score_with_progress(cohort, chosen, jobs)
+    for path, write in files:
+        write(scored, path)
+    open_console().print(summary_table({case.case_id: columns_by_region(case) for case in scored}, chosen))
+    _list_oddities(cohort)
+    if strict and (cohort.missing or cohort.unknown):
+        raise typer.Exit(ExitCode.SOME_FAILED)
+
+
+@app.command("compare")
+def compare_files(
+    a: Annotated[Path, typer.Argument(help="JSON file of scores.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="JSON file of the same protocol.", metavar="B")],
+) -> None:
+    """Prints paired differences B - A with intervals and Wilcoxon signed-rank p-values."""
+    first, second = read_json(a), read_json(b)
+    console, complaints = open_console(), open_console(stderr=True)
+    table = comparison_table(first, second)
+    console.print(f"A = {a}\nB = {b}", markup=False, soft_wrap=True)
+    console.print(table)
+    for name, one, other in (("A", first, second), ("B", second, first)):
+        alone = [case_id for case_id in one.cases if case_id not in other.cases]
+        if alone:
+            complaints.print(f"only in {name}, left out: {', '.join(alone)}", markup=False, soft_wrap=True)
+
+
+def _configure(
+    protocol: str,
+    challenge: str,
+    large_volume_mm3: float | None,
+    overlap_threshold: float | None,
+    *,
+    true_millimetres: bool,
+) -> ScoringProtocol:
+    if challenge not in CHALLENGES:
+        raise UsageError(f"unknown challenge {challenge!r}: expected one of {', '.join(CHALLENGES)}")
+    if protocol == "brats2023":
+        if large_volume_mm3 is not None or overlap_threshold is not None or true_millimetres:
+            raise UsageError("--large-volume-mm3, --overlap-threshold and --true-millimetres belong to brats2026")
+        return Brats2023(CHALLENGES[challenge])
+    if challenge != "METS":
+        raise UsageError(f"brats2026 has METS parameters only: found --challenge {challenge}")
+    return Brats2026(
+        large_volume_mm3=LARGE_VOLUME_MM3 if large_volume_mm3 is None else large_volume_mm3,
+        overlap_threshold=OVERLAP_THRESHOLD if overlap_threshold is None else overlap_threshold,
+        true_millimetres=true_millimetres,
+    )
+
+
+def _score_with_progress(cohort: Cohort, protocol: ScoringProtocol, jobs: int) -> tuple[ScoredCase, ...]:
+    console = open_console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("scoring", total=len(cohort.cases))
+        return score_cohort(cohort, protocol, jobs, on_progress=lambda: progress.advance(task))
+
+
+def _list_oddities(cohort: Cohort) -> None:
+    complaints = open_console(stderr=True)
+    if cohort.missing:
+        complaints.print(
+            f"{len(cohort.missing)} prediction(s) missing, scored as such: {', '.join(cohort.missing)}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if cohort.unknown:
+        names = ", ".join(path.name for path in cohort.unknown)
+        complaints.print(
+            f"{len(cohort.unknown)} prediction(s) without reference, left out: {names}", markup=False, soft_wrap=True
+        )
+
+
+def main() -> int:
+    """Runs the command line; the only place that catches broadly."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        result = app(prog_name=PROGRAM, standalone_mode=False)
+    except MetsegError as error:
+        sys.stderr.write(f"error: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # `... | head` closed the pipe: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OUTPUT)
+    except Exception as error:  # noqa: BLE001
+        if hasattr(error, "show"):  # click's exceptions, wherever typer keeps them: the arguments are wrong
+            error.show()
+            return int(ExitCode.USAGE)
+        traceback.print_exc()  # a bug: the traceback is the message
+        return int(ExitCode.BUG)
+    return int(result or ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

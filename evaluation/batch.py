@@ -1,0 +1,108 @@
+"""Scoring many cases: all or nothing, in parallel, in an order that doesn't depend on it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+from metseg.domain import Affine
+from metseg.errors import InputError
+
+from evaluation.cohort import CasePair, Cohort
+from evaluation.labelmaps import check_same_grid, read_header, read_labels
+from evaluation.results import CaseScores, ScoringProtocol
+
+LISTED_ERRORS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCase:
+    """Scores of one case of a cohort.
+
+    Attributes:
+        case_id: see CasePair.
+        scores: what the protocol returned.
+        affine: voxel indices of the reference to RAS+ millimetres.
+        missing: there was no prediction.
+    """
+
+    case_id: str
+    scores: CaseScores
+    affine: Affine
+    missing: bool
+
+
+def score_cohort(
+    cohort: Cohort,
+    protocol: ScoringProtocol,
+    jobs: int = 1,
+    on_progress: Callable[[], None] = lambda: None,
+) -> tuple[ScoredCase, ...]:
+    """Scores every case.
+
+    Args:
+        cohort: the cases.
+        protocol: how to score.
+        jobs: processes; 1 scores in this one. The result doesn't depend on it.
+        on_progress: called once per finished case.
+
+    Raises:
+        InputError: some maps can't be scored; every one of them is named, grids before labels.
+    """
+    errors = [error for case in cohort.cases if (error := _check_case(case))]
+    _raise_together(errors, len(cohort.cases))
+    scored, errors = [], []
+    for outcome in _run(cohort.cases, protocol, min(jobs, len(cohort.cases))):
+        on_progress()
+        if isinstance(outcome, InputError):
+            errors.append(outcome)
+        else:
+            scored.append(outcome)
+    _raise_together(errors, len(cohort.cases))
+    return tuple(scored)
+
+
+def _run(cases: Sequence[CasePair], protocol: ScoringProtocol, jobs: int) -> Iterator[ScoredCase | InputError]:
+    work = partial(_score_pair, protocol=protocol)
+    if jobs <= 1:
+        yield from map(work, cases)
+        return
+    # Spawned, not forked: a fork of a process with running threads (BLAS, a progress bar) may hang.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, cases)
+
+
+def _check_case(case: CasePair) -> InputError | None:
+    """Compares the headers: cheap, so that a wrong grid shows before the first case is scored."""
+    try:
+        reference = read_header(case.reference)
+        if case.prediction is not None:
+            check_same_grid(reference, read_header(case.prediction))
+    except InputError as error:
+        return error
+    return None
+
+
+def _score_pair(case: CasePair, protocol: ScoringProtocol) -> ScoredCase | InputError:
+    try:
+        header = read_header(case.reference)
+        reference = read_labels(case.reference)
+        if case.prediction is None:
+            scores = protocol.score_missing(reference, header.spacing_mm)
+        else:
+            scores = protocol.score(reference, read_labels(case.prediction), header.spacing_mm)
+    except InputError as error:
+        return error
+    return ScoredCase(case.case_id, scores, header.affine, missing=case.prediction is None)
+
+
+def _raise_together(errors: Sequence[InputError], cases: int) -> None:
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    lines = [f"- {error}" for error in errors[:LISTED_ERRORS]]
+    if len(errors) > LISTED_ERRORS:
+        lines.append(f"- and {len(errors) - LISTED_ERRORS} more")
+    raise InputError("\n".join([f"{len(errors)} of {cases} cases can't be scored:", *lines]), hint=errors[0].hint)

@@ -1,0 +1,66 @@
+"""The protocols by name, and the one function that most callers need."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, overload
+
+from metseg.errors import UsageError
+from numpy.typing import NDArray
+
+from evaluation.brats2023 import Brats2023, Brats2023Scores
+from evaluation.brats2026 import Brats2026, Brats2026Scores
+from evaluation.results import CaseScores, ScoringProtocol
+
+PROTOCOLS: Mapping[str, Callable[[], ScoringProtocol]] = {"brats2023": Brats2023, "brats2026": Brats2026}
+"""Name to protocol with its official METS parameters."""
+
+
+@overload
+def score_case(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    spacing: Sequence[float],
+    protocol: Literal["brats2023"] | Brats2023,
+) -> Brats2023Scores: ...
+@overload
+def score_case(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    spacing: Sequence[float],
+    protocol: Literal["brats2026"] | Brats2026,
+) -> Brats2026Scores: ...
+@overload
+def score_case(
+    reference: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float], protocol: str | ScoringProtocol
+) -> CaseScores: ...
+def score_case(
+    reference: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float], protocol: str | ScoringProtocol
+) -> CaseScores:
+    """Scores one prediction; a pure function of arrays.
+
+    Args:
+        reference: shape (x, y, z), labels 0..4 of any data type.
+        prediction: the same shape.
+        spacing: voxel size along x, y, z in millimetres.
+        protocol: `brats2023` or `brats2026` with METS parameters, or a configured `Brats2023(...)`, `Brats2026(...)`.
+
+    Returns:
+        `Brats2023Scores` or `Brats2026Scores`.
+
+    Raises:
+        UsageError: no protocol has this name.
+        InputError: shapes differ, the spacing is not three positive numbers, or a value is no label.
+    """
+    chosen = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    x, y, z = spacing
+    return chosen.score(reference, prediction, (float(x), float(y), float(z)))
+
+
+def find_protocol(name: str) -> ScoringProtocol:
+    """The protocol of this name with its official METS parameters.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]()
