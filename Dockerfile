@@ -1,0 +1,67 @@
+# metseg: a folder of cases in, a folder of label maps out.
+#
+#   docker build --tag metseg .
+#
+# torch comes from wherever the base image's pip finds it: the package index carries the CUDA build, so that is the GPU image;
+# an index with the CPU build gives the CPU image. TORCH=cpu or TORCH=cuda insists on one.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG RUNTIME_IMAGE=${BASE_IMAGE}
+
+# ---- the virtual environment, without our own code
+FROM ${BASE_IMAGE} AS environment
+ARG TORCH=auto
+ENV PIP_NO_CACHE_DIR=1
+WORKDIR /build
+RUN python3 -m venv /opt/venv
+COPY scripts/install-requirements requirements-torch-cpu.txt requirements-torch-cuda.txt ./
+RUN ./install-requirements /opt/venv/bin/python "$TORCH"
+COPY requirements.txt ./
+RUN /opt/venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
+
+# What only building needs: headers, static libraries, tests, test programs.
+FROM environment AS pruned
+RUN cd /opt/venv/lib/python3*/site-packages \
+    && rm -rf torch/include torch/share torch/bin torch/test torch/lib/*.a \
+    && find . -type d -name tests -prune -exec rm -rf {} + \
+    && echo /opt/metseg/app >metseg.pth \
+    && /opt/venv/bin/python -m pip uninstall --quiet --yes pip
+
+# ---- our own code, apart: it changes more often than what it runs on
+FROM environment AS code
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+RUN /opt/venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --target /opt/metseg/app . \
+    && rm -rf /opt/metseg/app/bin
+COPY scripts/image-entry /opt/metseg/bin/metseg
+COPY weights /opt/metseg/weights
+RUN chmod -R a+rX,go-w /opt/metseg && chmod a+x /opt/metseg/bin/metseg
+
+# ---- the image
+FROM ${RUNTIME_IMAGE}
+COPY --from=pruned /opt/venv /opt/venv
+COPY --from=code /opt/metseg/weights /opt/metseg/weights
+COPY --from=code /opt/metseg/app /opt/metseg/app
+COPY --from=code /opt/metseg/bin/metseg /opt/venv/bin/metseg
+
+# Any uid, read-only root: what libraries want to write goes under /tmp, and a uid without passwd entry gets a name.
+# A case that can't be segmented gets a blank map and a loud line, because callers drop a whole batch for one missing file.
+ENV HOME=/tmp \
+    USER=metseg \
+    MPLCONFIGDIR=/tmp/metseg/matplotlib \
+    TORCHINDUCTOR_CACHE_DIR=/tmp/metseg/torchinductor \
+    XDG_CACHE_HOME=/tmp/metseg/cache \
+    METSEG_ON_ERROR=blank \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+HEALTHCHECK NONE
+ENTRYPOINT ["/opt/venv/bin/metseg"]
+CMD ["infer", "--data-path", "/input", "--output-path", "/output"]
+
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="metseg" \
+      org.opencontainers.image.description="Brain-metastasis detection and segmentation on MRI" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
