@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from metseg.errors import ExitCode, MetsegError, UsageError
 from rich.progress import Progress
 
 from evaluation.batch import ScoredCase, score_cohort
@@ -18,6 +17,7 @@ from evaluation.cohort import Cohort, find_cohort
 from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
 from evaluation.results import ScoringProtocol
 from evaluation.terminal import comparison_table, open_console, summary_table
+from metseg.errors import ExitCode, MetsegError, UsageError
 
 PROGRAM = "python -m evaluation"
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 
-from metseg.domain import Affine
-from metseg.errors import InputError
-
 from evaluation.cohort import CasePair, Cohort
 from evaluation.labelmaps import check_same_grid, read_header, read_labels
 from evaluation.results import CaseScores, ScoringProtocol
+from metseg.domain import Affine
+from metseg.errors import InputError
 
 LISTED_ERRORS = 10
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
-from metseg.labels import REGION_LABELS, REGIONS
 from numpy.typing import NDArray
 
 from evaluation.components import Components, count_pairs, find_components, group_by_dilation
 from evaluation.distances import ComponentSurfaces, area_weighted_hd95, find_surfels
 from evaluation.results import LesionScore
 from evaluation.window import IntArray, MapPair, Spacing, Window, pair_maps
+from metseg.labels import REGION_LABELS, REGIONS
 
 HD95_PENALTY_MM: Final = 374.0
 """HD95 of a lesion or region without counterpart: the diagonal of a 240 x 240 x 155 mm head, as officially rounded."""

@@ -6,7 +6,6 @@ from operator import attrgetter
 from typing import Any, Final, Literal
 
 import numpy as np
-from metseg.labels import RC, REGION_LABELS
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -14,6 +13,7 @@ from evaluation.components import Components, count_pairs, find_components
 from evaluation.distances import find_surface_voxels, measure_agreement
 from evaluation.results import LesionScore
 from evaluation.window import MapPair, Spacing, Window, pair_maps
+from metseg.labels import RC, REGION_LABELS
 
 LARGE_VOLUME_MM3: Final = 27.0
 """Reference instances of at least this volume are large (official METS configuration)."""

@@ -42,7 +42,7 @@ class Components:
 
     def number_volume(self, window: Window) -> IntArray:
         """Component of every voxel of the window, 0 outside; shape (window.size,), to be indexed by flat indices."""
-        volume = np.zeros(window.size, dtype=np.int64)
+        volume = np.zeros(window.size, dtype=np.int32)
         volume[self.indices] = self.numbers
         return volume
 
@@ -59,10 +59,13 @@ def find_components(indices: IntArray, window: Window) -> Components:
         return Components.of(indices, np.zeros(0, dtype=np.int64), 0)
     labelled = cc3d.connected_components(window.mask(indices), connectivity=CONNECTIVITY, binary_image=True)
     # The order of numbers decides ties in the 2026 protocol: set here, so it doesn't depend on the library's version.
-    _, first, inverse = np.unique(labelled.ravel()[indices], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(1, len(first) + 1)
-    return Components.of(indices, rank[inverse], len(first))
+    found = labelled.ravel()[indices]
+    first = np.full(int(found.max()) + 1, len(found))
+    first[found[::-1]] = np.arange(len(found))[::-1]  # of several writes to one place the last remains
+    order = np.argsort(first)  # number 0, the background, occurs nowhere and comes last
+    rank = np.empty(len(first), dtype=np.int32)
+    rank[order] = np.arange(1, len(first) + 1)
+    return Components.of(indices, rank[found], len(first) - 1)
 
 
 def dilate(indices: IntArray, window: Window, iterations: int) -> IntArray:
@@ -73,16 +76,16 @@ def dilate(indices: IntArray, window: Window, iterations: int) -> IntArray:
     """
     grown = np.zeros(window.size, dtype=np.bool_)
     grown[indices] = True
-    layers = [indices]
+    latest = indices
     for _ in range(iterations):
         added = []
         for step in STEPS_OF_18:
-            reached = layers[-1] + window.step(*step)
+            reached = latest + window.step(*step)
             fresh = reached[~grown[reached]]
             grown[fresh] = True
             added.append(fresh)
-        layers.append(np.concatenate(added))  # only what the last pass added can reach anything new
-    return np.sort(np.concatenate(layers))
+        latest = np.concatenate(added)  # only what this pass added can reach anything new in the next
+    return np.flatnonzero(grown)
 
 
 def group_by_dilation(indices: IntArray, window: Window, iterations: int) -> tuple[Components, IntArray]:
@@ -100,5 +103,8 @@ def group_by_dilation(indices: IntArray, window: Window, iterations: int) -> tup
 def count_pairs(first: IntArray, second: IntArray) -> dict[tuple[int, int], int]:
     """How often each pair of positive numbers occurs at the same place; pairs ascending."""
     both = (first > 0) & (second > 0)
-    pairs, counts = np.unique(np.stack([first[both], second[both]], axis=1), axis=0, return_counts=True)
-    return {(int(a), int(b)): int(count) for (a, b), count in zip(pairs, counts, strict=True)}
+    if not both.any():
+        return {}
+    base = int(second.max()) + 1
+    keys, counts = np.unique(first[both].astype(np.int64) * base + second[both], return_counts=True)
+    return {(int(key) // base, int(key) % base): int(count) for key, count in zip(keys, counts, strict=True)}

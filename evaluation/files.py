@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from metseg.errors import InputError, OutputError
 
 from evaluation.batch import ScoredCase
 from evaluation.protocols import PROTOCOLS
 from evaluation.results import LesionScore, ScoringProtocol
+from metseg.errors import InputError, OutputError
 
 RegionColumns = Mapping[str, Mapping[str, float]]
 """Region to official column to value; NaN where there is no number."""

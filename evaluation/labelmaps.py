@@ -8,12 +8,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from metseg.domain import Affine
-from metseg.errors import InputError
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from evaluation.window import Spacing, check_labels
+from metseg.domain import Affine
+from metseg.errors import InputError
 
 SPACING_TOLERANCE = 1e-3
 """Voxel sides may differ by this share: headers store them as rounded 32-bit floats."""
@@ -95,7 +95,7 @@ def check_same_grid(reference: LabelMapHeader, prediction: LabelMapHeader) -> No
             hint="write the prediction on the grid of the case's own images, with their header",
         )
     if reference.spacing_mm != prediction.spacing_mm:
-        _log.warning("%s: voxel size %s is not bit for bit that of %s, %s; the official 2026 scorer refuses such a file",
+        _log.warning("%s: voxel size %s is not bit for bit that of %s, %s: the official 2026 scorer refuses it",
                      prediction.path, prediction.spacing_mm, reference.path, reference.spacing_mm)  # fmt: skip
     offset = np.abs(reference.affine[:3, 3] - prediction.affine[:3, 3]) / min(reference.spacing_mm)
     if offset.max() > ORIGIN_TOLERANCE_VOXELS:

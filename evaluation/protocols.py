@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from metseg.errors import UsageError
 from numpy.typing import NDArray
 
 from evaluation.brats2023 import Brats2023, Brats2023Scores
 from evaluation.brats2026 import Brats2026, Brats2026Scores
 from evaluation.results import CaseScores, ScoringProtocol
+from metseg.errors import UsageError
 
 PROTOCOLS: Mapping[str, Callable[[], ScoringProtocol]] = {"brats2023": Brats2023, "brats2026": Brats2026}
 """Name to protocol with its official METS parameters."""

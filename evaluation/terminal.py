@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from metseg.errors import InputError
 from rich.console import Console
 from rich.table import Table
 
 from evaluation.files import RegionColumns, ScoreFile
 from evaluation.results import ScoringProtocol
 from evaluation.summary import Interval, PairedComparison, Summary, compare_paired, summarise
+from metseg.errors import InputError
 
 PLAIN_WIDTH = 140
 """Columns of a table that goes to a file or pipe."""

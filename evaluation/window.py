@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from metseg.errors import InputError
 from numpy.typing import NDArray
+
+from metseg.errors import InputError
 
 HIGHEST_LABEL = 4
 """Labels of the convention are 0..4 (method.md section 1)."""
