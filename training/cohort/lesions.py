@@ -56,25 +56,39 @@ def draw_diameters(settings: LesionSettings, lesion_scale: float, rng: np.random
     return np.maximum(np.sort(diameters)[::-1] * lesion_scale, settings.diameter_range_mm[0])
 
 
-def _location_weights(background: Background, settings: LesionSettings, rng: np.random.Generator) -> Volume:
-    """How likely a lesion's centre is at each voxel: the grey-white junction first, never ventricles or surface."""
-    junction = background.gm * background.wm
-    weight = (junction + 0.03 * background.wm + 0.02 * background.gm) * background.free
-    weight[(background.ventricles > 0.05) | (background.depth < 2)] = 0  # noqa: PLR2004
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Voxels where centres may lie: flat indices, weights, depth and part (0 hemispheres, 1 cerebellum, 2 stem)."""
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    part: NDArray[np.uint8]
+    shape: tuple[int, ...]
+
+
+def _list_places(background: Background) -> _Places:
+    """Where centres are likely: the grey-white junction first, never ventricles or the very surface."""
+    weight = background.gm * background.wm + 0.03 * background.wm + 0.02 * background.gm
+    allowed = background.free & (background.ventricles <= 0.05) & (background.depth >= 2)  # noqa: PLR2004
+    index = np.flatnonzero(allowed & (weight > 0))
+    flat = [a.reshape(-1)[index] for a in (weight, background.depth, background.fossa)]
+    return _Places(index=index, weight=flat[0], depth=flat[1], part=flat[2], shape=weight.shape)
+
+
+def _draw_centre(
+    places: _Places, taken: NDArray[np.bool_], needed: float, settings: LesionSettings, rng: np.random.Generator
+) -> tuple[int, int, int] | None:
     where = rng.random()
     part = 1 if where < settings.cerebellum_share else 2 if where > 1 - settings.brainstem_share else 0
-    chosen = weight * (background.fossa == part)
-    return chosen if chosen.any() else weight
-
-
-def _draw_centre(weight: Volume, depth: Volume, needed: float, rng: np.random.Generator) -> tuple[int, int, int] | None:
-    deep = weight * (depth >= needed)
-    flat = np.flatnonzero(deep)
-    if flat.size == 0:
+    point = rng.random()
+    possible = places.weight * ((places.depth >= needed) & ~taken.reshape(-1)[places.index])
+    chosen = possible * (places.part == part)
+    cumulative = np.cumsum(chosen if chosen.any() else possible, dtype=np.float64)
+    if cumulative.size == 0 or cumulative[-1] <= 0:
         return None
-    cumulative = np.cumsum(deep.reshape(-1)[flat], dtype=np.float64)
-    index = flat[np.searchsorted(cumulative, rng.random() * cumulative[-1])]
-    x, y, z = np.unravel_index(index, deep.shape)
+    found = min(int(np.searchsorted(cumulative, point * cumulative[-1], side="right")), cumulative.size - 1)
+    x, y, z = np.unravel_index(places.index[found], places.shape)
     return int(x), int(y), int(z)
 
 
@@ -156,8 +170,8 @@ def _oedema(
     distance = (relative - 1) * radius
     resistance = ndimage.uniform_filter(1 - background.wm[box], 3)
     distance += np.float32(0.9 * extent) * resistance * resistance
-    distance += np.float32(0.30 * extent) * smooth_field(rng, relative.shape, max(0.7 * extent, 3.0))
-    cover = np.clip((extent - distance) / 2 + 0.5, 0, 1)
+    distance += np.float32(0.24 * extent) * smooth_field(rng, relative.shape, max(0.7 * extent, 3.0))
+    cover = ndimage.uniform_filter(np.clip((extent - distance) / 2 + 0.5, 0, 1), 3)
     tissue = np.clip(1.6 * (background.gm[box] + background.wm[box]) - 0.4, 0, 1) * (background.ventricles[box] < 0.5)  # noqa: PLR2004
     return (cover * tissue).astype(np.float32)
 
@@ -234,18 +248,16 @@ def place_lesions(
     images = {m: image.copy() for m, image in background.images.items()}
     labels = np.zeros(background.mask.shape, dtype=np.uint8)
     lesions: list[Lesion] = []
-    taken: list[tuple[tuple[int, int, int], float]] = []
+    places = _list_places(background)
+    taken = np.zeros(labels.shape, dtype=bool)
     for diameter in draw_diameters(settings, lesion_scale, rng):
-        radius = diameter / 2
-        weight = _location_weights(background, settings, rng)
-        for centre, other in taken:
-            gap = other + radius + 2
-            weight[_box(centre, gap, weight.shape)] = 0
-        centre = _draw_centre(weight, background.depth, min(0.7 * radius, 14 * lesion_scale), rng)
+        radius = float(diameter) / 2
+        centre = _draw_centre(places, taken, min(0.7 * radius, 14 * lesion_scale), settings, rng)
         if centre is None:
             continue
         lesion = _paint_one(images, labels, background, centre, radius, settings, lesion_scale, rng)
-        taken.append((centre, radius))
+        # Cores keep two voxels apart from the next, which is smaller.
+        taken[_box(centre, 2 * radius + 2, labels.shape)] = True
         if lesion is not None:
             lesions.append(lesion)
     return images, labels, tuple(lesions)

@@ -52,16 +52,16 @@ class AnatomySettings(_Frozen):
     shift_mm_std: float = Field(3.0, description="brain centre on the grid; measured (boxes)")
     warp_spacings_mm: tuple[float, ...] = Field((45.0, 20.0, 9.0), description="B-spline control points, coarse to fine")
     warp_std_mm: tuple[float, ...] = Field(
-        (4.0, 2.2, 1.0),
+        (3.0, 1.6, 0.8),
         description="per axis and scale; about inter-subject residue after affine registration (Klein et al. 2009)",
     )
-    warp_strength: Range = Field((0.6, 1.3), description="factor on warp_std_mm per case; chosen")
+    warp_strength: Range = Field((0.5, 1.3), description="factor on warp_std_mm per case; chosen")
     ventricle_growth_mm: Range = Field((-1.0, 6.0), description="outward shift of the ventricle wall (atrophy with age)")
     sharpness: Range = Field((1.5, 4.0), description="power on tissue probabilities; undoes the template's averaging")
     csf_log_gain: tuple[float, float] = Field((0.3, 0.5), description="mean, std of the log factor on CSF (sulcal width)")
     tissue_log_noise: float = Field(0.9, description="std of smooth log noise on the tissue maps (cortex thickness)")
     tissue_noise_spacing_mm: float = Field(4.0, description="its control points")
-    strip_level: Range = Field((0.15, 0.55), description="level of the smoothed mask where stripping cuts; chosen")
+    strip_level: Range = Field((0.25, 0.75), description="level of the smoothed mask where stripping cuts; chosen")
 
 
 class TissueSettings(_Frozen):
@@ -77,8 +77,8 @@ class ContrastSettings(_Frozen):
     """Tissue contrasts: ranges a little wider than measured (WM, GM/WM, CSF per modality)."""
 
     t1n: TissueSettings = TissueSettings(wm=(0.50, 0.92), gm_to_wm=(0.72, 0.99), csf=(0.25, 0.62), csf_relative=True)
-    t1c: TissueSettings = TissueSettings(wm=(0.26, 0.60), gm_to_wm=(0.74, 1.00), csf=(0.20, 0.60), csf_relative=True)
-    t2w: TissueSettings = TissueSettings(wm=(0.14, 0.32), gm_to_wm=(1.02, 1.70), csf=(0.65, 1.05), csf_relative=False)
+    t1c: TissueSettings = TissueSettings(wm=(0.24, 0.52), gm_to_wm=(0.74, 1.00), csf=(0.20, 0.60), csf_relative=True)
+    t2w: TissueSettings = TissueSettings(wm=(0.12, 0.28), gm_to_wm=(1.00, 1.60), csf=(0.65, 1.05), csf_relative=False)
     t2f: TissueSettings = TissueSettings(wm=(0.32, 0.62), gm_to_wm=(0.98, 1.50), csf=(0.04, 0.30), csf_relative=False)
     log_jitter_std: float = Field(0.06, description="log-normal factor on every level, so that the ranges have tails")
     t1_detail: Range = Field((0.3, 1.0), description="share of the template's T1 detail (nuclei, brain stem) carried over")
@@ -92,8 +92,8 @@ class DistractorSettings(_Frozen):
     cortical_vessels: tuple[int, int] = Field((80, 320), description="number; chosen by looking at t1c slices")
     medullary_vessels: tuple[int, int] = Field((0, 40), description="thin veins through white matter; chosen")
     basal_vessels: tuple[int, int] = Field((8, 24), description="circle of Willis and its branches; chosen")
-    vessel_level: Range = Field((0.55, 1.5), description="t1c, absolute; 99.9th percentile is 1 by definition")
-    dura_share: Range = Field((0.05, 0.5), description="share of the surface that enhances; chosen")
+    vessel_level: Range = Field((0.8, 2.0), description="t1c, absolute; 99.9th percentile is 1 by definition")
+    dura_share: Range = Field((0.05, 0.6), description="share of the surface that enhances; chosen")
     sinus_probability: Probability = 0.85
     choroid_probability: Probability = 0.9
     falx_probability: Probability = 0.6
@@ -127,14 +127,14 @@ class LesionSettings(_Frozen):
     patchy_probability: Probability = Field(0.35, description="large tumours with islands of NETC instead of one core")
     faint_probability: Probability = Field(0.15, description="contrast set by contrast-to-noise instead")
     faint_cnr: Range = Field((1.0, 5.0), description="issue 9: contrast-to-noise down to 1")
-    enhancement: Range = Field((1.35, 2.6), description="t1c of ET / white matter; measured 1.3 to 2.2 on means")
+    enhancement: Range = Field((1.2, 2.5), description="t1c of ET / white matter; measured 1.07 to 2.06, per-case means")
     haemorrhage_probability: Probability = Field(0.10, description="melanoma, renal, lung: about a tenth bleed")
     oedema_midpoint_mm: float = Field(8.0, description="half of the lesions of this diameter have oedema")
     oedema_slope_mm: float = 2.0
     oedema_floor: Probability = Field(0.08, description="small lesions with oedema")
-    oedema_extent: tuple[float, float] = Field((0.75, 0.6), description="median, log std of extent over radius + 3 mm")
+    oedema_extent: tuple[float, float] = Field((0.55, 0.6), description="median, log std of extent over radius + 3 mm")
     oedema_extent_max_mm: float = 32.0
-    oedema_t2f: Range = Field((1.25, 2.1), description="over the brighter of GM, WM; measured 1.2 to 2.1")
+    oedema_t2f: Range = Field((1.15, 2.1), description="over the brighter of GM, WM; measured 1.0 to 2.4")
     oedema_t2w: Range = Field((0.12, 0.6), description="share of the way from GM to CSF; measured")
     mass_effect: Range = Field((0.0, 0.7), description="outward push at the lesion's edge, in radii, of lesions > 12 mm")
 
@@ -144,7 +144,7 @@ class ArtefactSettings(_Frozen):
 
     bias_std: Range = Field((0.0, 0.14), description="log std of the bias field; chosen")
     bias_spacing_mm: float = 70.0
-    noise_std: Range = Field((0.006, 0.035), description="measured 0.006 to 0.031 in white matter, log-uniform")
+    noise_std: Range = Field((0.006, 0.030), description="measured 0.006 to 0.031 in white matter, log-uniform")
     noise_smoothness_mm: Range = Field((0.35, 0.65), description="neighbour correlation 0.2 to 0.5, measured")
     thick_probability: dict[Modality, Probability] = Field(
         default={"t1n": 0.75, "t1c": 0.5, "t2w": 0.5, "t2f": 0.7},
@@ -170,7 +170,7 @@ class CohortSettings(_Frozen):
     artefacts: ArtefactSettings = ArtefactSettings()
 
 
-TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.55)
+TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.45)
 
 
 def load_settings(path: Path | None = None, *, size: SizeName = "full") -> CohortSettings:
