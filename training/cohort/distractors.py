@@ -115,7 +115,7 @@ def enhancing_structures(anatomy: Anatomy, settings: DistractorSettings, rng: np
     if rng.random() < settings.choroid_probability:
         clumps = smooth_field(rng, canvas.shape, 5 * scale) + 0.6 * np.exp(-(((anatomy.front + 28) / 16) ** 2))
         plexus = anatomy.ventricles * np.clip(2 * (clumps - uniform(rng, (0.6, 1.4))), 0, 1)
-        np.maximum(canvas, plexus * uniform(rng, (0.4, 0.9)), out=canvas)
+        np.maximum(canvas, plexus * uniform(rng, (0.25, 0.75)), out=canvas)
     return ndimage.gaussian_filter(canvas, 0.45, truncate=2.5) * 1.25 * anatomy.mask
 
 
