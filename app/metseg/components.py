@@ -65,7 +65,11 @@ def find_components(mask: NDArray[np.bool_]) -> Components:
     if box is None:
         nothing = np.zeros(0, dtype=np.intp)
         return Components(nothing, nothing, nothing, mask.shape)
-    boxed = np.ascontiguousarray(mask[box])
+    inner = mask[box]
+    # cc3d 4.1 reserves (x + 1)(y + 1)(z + 1) / 8 labels, background included: one too few where all sides are odd and
+    # every second voxel is a component. It then raises, so each side is made even with a background layer.
+    boxed = np.zeros([side + side % 2 for side in inner.shape], dtype=np.bool_)
+    boxed[tuple(slice(side) for side in inner.shape)] = inner
     volume = cc3d.connected_components(boxed, connectivity=CONNECTIVITY)
     inside = np.flatnonzero(boxed)
     numbers = volume.ravel()[inside].astype(np.intp)

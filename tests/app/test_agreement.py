@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from metseg.agreement import LesionAgreement, lesion_agreement
 from scipy import ndimage
+
+from metseg.agreement import LesionAgreement, lesion_agreement
 
 
 def plain_agreement(labels, members):

@@ -1,11 +1,13 @@
 """Components and boxes against closed forms and scipy."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from metseg.components import bounding_box, find_components
 from scipy import ndimage
+
+from metseg.components import bounding_box, find_components
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7), elements=st.booleans())
 
@@ -41,6 +43,14 @@ def test_corners_connect():
     mask = np.zeros((4, 4, 4), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[3, 3, 3] = True
     assert find_components(mask).sizes.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (1, 1, 3), (3, 1, 3), (2, 3, 5), (3, 3, 3), (9, 9, 9)])
+def test_as_many_components_as_fit(shape):
+    # cc3d by itself raises where all sides are odd.
+    mask = np.zeros(shape, bool)
+    mask[::2, ::2, ::2] = True
+    assert find_components(mask).sizes.tolist() == [1] * int(mask.sum())
 
 
 def test_an_empty_mask_has_no_component():

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.fuse_files import fuse_files
 from metseg.plan import FusionPlan

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from metseg.errors import InputError, UsageError
 from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.plan import FusionPlan

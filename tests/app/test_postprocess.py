@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
+
 from metseg.plan import PostprocessPlan
 from metseg.postprocess import postprocess
-from scipy import ndimage
 
 PAPER = PostprocessPlan()
 OFF = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
