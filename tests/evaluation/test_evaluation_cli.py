@@ -1,0 +1,233 @@
+"""`python -m evaluation` as a user meets it: folders, messages, exit codes, files."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from evaluation.__main__ import main
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCORES = json.loads((GOLDEN / "scores.json").read_text())
+CASES = ("few", "one", "with-rc")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluation", *map(str, arguments)])
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def folders(tmp_path):
+    references, predictions = tmp_path / "references", tmp_path / "predictions"
+    references.mkdir()
+    predictions.mkdir()
+    for case in CASES:
+        shutil.copy(GOLDEN / "labelmaps" / f"{case}-ref.nii.gz", references / f"{case}-seg.nii.gz")
+        shutil.copy(GOLDEN / "labelmaps" / f"{case}-pred.nii.gz", predictions / f"{case}.nii.gz")
+    return references, predictions
+
+
+@pytest.fixture
+def score(run, folders):
+    def call(*more, protocol="brats2023", references=folders[0], predictions=folders[1]):
+        return run(
+            "score", "--protocol", protocol, "--reference-path", references, "--prediction-path", predictions, *more
+        )
+
+    return call
+
+
+def write_like(path, values, affine=None):
+    template = nib.load(path)
+    nib.Nifti1Image(values, template.affine if affine is None else affine).to_filename(path)
+
+
+def read(path):
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+@pytest.mark.parametrize("protocol", ["brats2023", "brats2026"])
+def test_writes_what_the_official_program_wrote(score, tmp_path, protocol):
+    code, out, err = score("--output", tmp_path / "new" / "scores.json", protocol=protocol)
+    assert (code, err) == (0, "")
+    assert f"{protocol}: 3 cases" in out
+    found = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert list(found) == sorted(CASES)
+    for case in CASES:
+        assert found[case].keys() == SCORES[protocol][case].keys()
+    if protocol == "brats2026":
+        assert found["few"]["all_instance_f1_rc"] is None
+    else:
+        assert found["few"]["WT"] == pytest.approx(SCORES[protocol]["few"]["WT"])
+
+
+def test_nested_references_and_parallel_jobs_give_the_same_files(score, folders, tmp_path):
+    nested = tmp_path / "nested"
+    for file in folders[0].iterdir():
+        folder = nested / file.name.removesuffix("-seg.nii.gz")
+        folder.mkdir(parents=True)
+        shutil.copy(file, folder / file.name)
+        shutil.copy(file, folder / file.name.replace("-seg", "-t1c"))
+    outputs = []
+    for name, more in (("a", {}), ("b", {"references": nested})):
+        files = [tmp_path / f"{name}.{kind}" for kind in ("json", "csv", "lesions.csv")]
+        jobs = ("--jobs", "2") if more else ()
+        code, out, _ = score("--output", files[0], "--csv", files[1], "--lesions", files[2], *jobs, **more)
+        assert code == 0
+        outputs.append([out, *(file.read_bytes() for file in files)])
+    assert outputs[0] == outputs[1]
+
+
+def test_tables(score, folders, tmp_path):
+    score("--csv", tmp_path / "t.csv", "--lesions", tmp_path / "l.csv")
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert [(row["case_id"], row["region"]) for row in rows[:4]] == [
+        ("few", "WT"), ("few", "TC"), ("few", "ET"), ("one", "WT"),
+    ]  # fmt: skip
+    assert float(rows[0]["Legacy_Dice"]) == pytest.approx(SCORES["brats2023"]["few"]["WT"]["Legacy_Dice"])
+    lesions = [row for row in csv.DictReader((tmp_path / "l.csv").read_text().splitlines()) if row["case_id"] == "one"]
+    whole = [row for row in lesions if row["region"] == "WT"]
+    assert [row["kind"] for row in whole] == ["lesion"] + ["false_positive"] * 4
+    reference = nib.load(folders[0] / "one-seg.nii.gz")
+    centre = np.argwhere(np.asanyarray(reference.dataobj) > 0).mean(axis=0)
+    world = nib.affines.apply_affine(reference.affine, centre)
+    for axis, voxel, millimetre in zip("xyz", centre, world, strict=True):
+        assert float(whole[0][f"centroid_{axis}_voxel"]) == pytest.approx(voxel, abs=0.006)
+        assert float(whole[0][f"centroid_{axis}_mm"]) == pytest.approx(millimetre, abs=0.006)
+    assert whole[0]["volume_mm3"] == "31"
+
+
+def test_one_pair_of_files(score, folders):
+    code, out, _ = score(references=folders[0] / "one-seg.nii.gz", predictions=folders[1] / "few.nii.gz")
+    assert code == 0
+    assert "1 case" in out
+
+
+@pytest.mark.parametrize(("protocol", "worst"), [("brats2023", 374), ("brats2026", 373)])
+def test_missing_and_unknown_predictions_are_listed(score, folders, tmp_path, protocol, worst):
+    (folders[1] / "few.nii.gz").rename(folders[1] / "stranger.nii.gz")
+    (folders[1] / "._one.nii.gz").write_bytes(b"a trace of another file system")
+    code, _, err = score("--output", tmp_path / "s.json", protocol=protocol)
+    assert code == 0
+    assert "1 prediction(s) missing, scored as such: few" in err
+    assert "1 prediction(s) without reference, left out: stranger.nii.gz" in err
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert sorted(found) == sorted(CASES)
+    few = found["few"]
+    assert (few["ET"]["LesionWise_Score_HD95"] if protocol == "brats2023" else few["lesionwise_hd95_mean_et"]) == worst
+    assert score("--strict", protocol=protocol)[0] == 10
+
+
+def test_every_wrong_grid_is_named_with_what_differs(score, folders, tmp_path):
+    one, few = folders[1] / "one.nii.gz", folders[1] / "few.nii.gz"
+    write_like(one, read(one)[:-1], np.diag([0.5, 1, 2, 1]))
+    write_like(few, read(few), nib.load(few).affine @ np.diag([-1, 1, 1, 1]))
+    code, _, err = score("--output", tmp_path / "s.json")
+    assert code == 3
+    assert "2 of 3 cases can't be scored" in err
+    for name in ("one-seg.nii.gz", "one.nii.gz", "few-seg.nii.gz", "few.nii.gz"):
+        assert name in err
+    assert "shape (96, 96, 64) against (95, 96, 64)" in err
+    assert "spacing 1 x 1 x 1 mm against 0.5 x 1 x 2 mm" in err
+    assert "orientation LPS against RPS" in err
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_another_origin_is_a_warning(score, folders, caplog):
+    affine = nib.load(folders[1] / "one.nii.gz").affine.copy()
+    affine[0, 3] += 5
+    write_like(folders[1] / "one.nii.gz", read(folders[1] / "one.nii.gz"), affine)
+    assert score()[0] == 0
+    assert "origin 5.0 voxels away" in caplog.text
+
+
+def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folders, tmp_path):
+    path = folders[1] / "one.nii.gz"
+    score("--output", tmp_path / "a.json")
+    write_like(path, read(path).astype(np.float32))
+    assert score("--output", tmp_path / "b.json")[0] == 0
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+    values = read(path).copy()
+    values[0, 0, :3] = [5, -1, 0.25]
+    write_like(path, values)
+    code, _, err = score()
+    assert code == 3
+    assert "one.nii.gz holds values outside the label convention 0..4: -1, 0.25, 5" in err
+
+
+def test_broken_files_are_input_errors(score, folders):
+    path = folders[1] / "one.nii.gz"
+    path.write_bytes(path.read_bytes()[:1500])
+    code, _, err = score()
+    assert code == 3
+    assert "one.nii.gz" in err
+    path.write_bytes(b"no image")
+    assert score()[0] == 3
+
+
+def test_exit_codes_of_usage_input_and_output(run, score, folders, tmp_path):
+    assert run("score", "--protocol", "brats1999")[0] == 2
+    assert run("score", "--protocol", "brats2023")[0] == 2
+    assert score("--challenge", "XYZ")[0] == 2
+    assert score("--challenge", "GLI", protocol="brats2026")[0] == 2
+    assert score("--true-millimetres")[0] == 2
+    assert score(references=tmp_path / "nowhere")[0] == 3
+    code, _, err = score(references=tmp_path)
+    assert (code, "expected <ID>-seg.nii.gz or <ID>/<ID>-seg.nii.gz" in err) == (3, True)
+    code, _, err = score(predictions=folders[0])
+    assert (code, "few.nii.gz" in err) == (3, True)
+    (folders[0] / "few").mkdir()
+    shutil.copy(folders[0] / "few-seg.nii.gz", folders[0] / "few")
+    code, _, err = score()
+    assert (code, "few occurs twice" in err) == (3, True)
+    shutil.rmtree(folders[0] / "few")
+    assert score("--output", folders[0] / "few-seg.nii.gz" / "s.json")[0] == 6
+
+
+def test_glioma_parameters_reach_the_scores(score, tmp_path):
+    score("--challenge", "GLI", "--output", tmp_path / "s.json")
+    assert json.loads((tmp_path / "s.json").read_text())["one"]["WT"]["Num_TP"] == 0  # 31 mm3 are under 50
+
+
+@pytest.mark.parametrize("command", [("compare",), ("score", "--compare")])
+def test_compare(run, score, folders, tmp_path, command):
+    score("--output", tmp_path / "a.json")
+    shutil.copy(folders[0] / "one-seg.nii.gz", folders[1] / "one.nii.gz")
+    (folders[0] / "few-seg.nii.gz").unlink()
+    score("--output", tmp_path / "b.json")
+    code, out, err = run(*command, tmp_path / "a.json", tmp_path / "b.json")
+    assert code == 0
+    assert "only in A, left out: few" in err
+    line = next(line for line in out.splitlines() if "WT" in line and "lesion-wise Dice" in line)
+    assert "+0.400" in line  # from 0.2 to 1 in one of two cases
+    assert "1 / 1 / 0" in line
+
+
+def test_compare_needs_files_of_one_protocol(run, score, tmp_path):
+    score("--output", tmp_path / "a.json")
+    score("--output", tmp_path / "b.json", protocol="brats2026")
+    code, _, err = run("compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert (code, "no common columns" in err) == (3, True)
+    (tmp_path / "c.json").write_text('{"x": 1}')
+    assert run("compare", tmp_path / "a.json", tmp_path / "c.json")[0] == 3
+
+
+def test_runs_as_a_module_without_torch():
+    """Scoring is used where no network is: importing it must not cost seconds."""
+    script = "import sys, evaluation.__main__; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-m", "evaluation", "score", "--help"], capture_output=True, check=True)
+    assert b"--reference-path" in done.stdout
