@@ -23,6 +23,8 @@ GRID_TOLERANCE_VOXELS: Final = 0.1
 """How far the corners of two modalities' grids may lie apart, in units of the reference's smallest voxel side. Two
 roundings of one affine (float32 sform, quaternion qform, four decimals in a converter) differ by less than 0.03."""
 
+_NO_VOXELS: Final = np.zeros((0, 0, 0), dtype=np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class Examined:
@@ -58,14 +60,14 @@ def examine_case(
         One element for each modality; only one image is alive at a time unless the caller keeps it.
     """
     wanted = sorted(dict.fromkeys((*required, *optional)), key=lambda modality: modality != reference)
-    grid: Grid | None = None
+    first: Image | None = None
     grid_of = reference
     for modality in wanted:
         examined = _examine_modality(files, modality, absence="error" if modality in required else "warning")
-        if examined.image is not None and grid is None:
-            grid, grid_of = examined.image.grid, modality
-        elif examined.image is not None and grid is not None:
-            examined = _compared(files.case_id, examined, grid, grid_of)
+        if first is None and examined.image is not None:
+            first, grid_of = replace(examined.image, voxels=_NO_VOXELS), modality
+        elif first is not None:
+            examined = _compared(files.case_id, examined, first, grid_of)
         yield examined
 
 
@@ -108,6 +110,8 @@ def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity
         found.append((severity, "not-finite", what))
         voxels = np.where(finite, voxels, np.float32(0))
         low, high = float(voxels.min()), float(voxels.max())
+        if severity == "error":  # what is left of the image says nothing
+            return voxels, tuple(found)
     if low == high:
         found.append(("error", "constant", f"constant image: every voxel is {low:g}"))
     elif low < 0:
@@ -151,14 +155,22 @@ def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity
     return Examined(modality, replace(image, voxels=voxels) if usable else None, tuple(problems))
 
 
-def _compared(case_id: str, examined: Examined, grid: Grid, grid_of: Modality) -> Examined:
+def _compared(case_id: str, examined: Examined, first: Image, first_modality: Modality) -> Examined:
     image = examined.image
-    difference = grid_difference(image.grid, grid) if image is not None else ""
+    difference = _difference(image, first) if image is not None else ""
     if not difference:
         return examined
-    what = f"{examined.modality}: its grid is not {grid_of}'s: {difference}"
-    hint = f"Resample all modalities to {grid_of}'s grid (co-registered)."
+    what = f"{examined.modality}: its grid is not {first_modality}'s: {difference}"
+    hint = f"Resample all modalities to {first_modality}'s grid (co-registered)."
     return Examined(examined.modality, None, (*examined.problems, Problem(case_id, "error", "grid", what, hint)))
+
+
+def _difference(image: Image, first: Image) -> str:
+    """As `grid_difference`, but an image that doesn't say where it lies (it has a warning) lies upon the other."""
+    grid = image.grid
+    if not (image.is_oriented and first.is_oriented) and np.allclose(grid.spacing_mm, first.grid.spacing_mm, rtol=1e-3):
+        grid = replace(grid, affine=first.grid.affine)
+    return grid_difference(grid, first.grid)
 
 
 def _label(modality: Modality, path: Path) -> str:

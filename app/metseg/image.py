@@ -27,6 +27,7 @@ from metseg.nifti_header import (
     image_grid,
     image_shape,
     parse_header,
+    states_orientation,
     times,
     voxel_layout,
 )
@@ -48,6 +49,7 @@ class Image:
         voxels: shape (x, y, z), Fortran order, scaling applied; may hold NaN and infinities.
         header: the header's 348 (NIfTI-1) or 540 (NIfTI-2) bytes as they are in the file.
         stored_type: number type in the file, such as int16.
+        is_oriented: whether the header says where the image lies in space; else its grid is a guess.
         stored_dimensions: how many the file states; more than 3 where the further ones have one element.
         oddities: what is odd about the header but did not prevent reading it.
     """
@@ -57,6 +59,7 @@ class Image:
     header: bytes
     stored_type: str
     stored_dimensions: int
+    is_oriented: bool
     oddities: tuple[str, ...] = ()
 
 
@@ -89,6 +92,7 @@ def read_image(path: Path) -> Image:
         header=header_bytes,
         stored_type=layout.dtype.name,
         stored_dimensions=int(header["dim"][0]),
+        is_oriented=states_orientation(header),
         oddities=oddities,
     )
 
@@ -129,7 +133,6 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
         raise ImageError(
             "corrupt",
             f"truncated or corrupt gzip stream ({str(error).lower()})",
-            hint="Copy or download the file again.",
         ) from None
     except PermissionError as error:
         raise ImageError(
@@ -142,14 +145,13 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
 def _read_header(stream: io.BufferedIOBase) -> bytes:
     start = stream.read(START_BYTES)
     if not start:
-        raise ImageError("corrupt", "the file is empty", hint="Copy or download the file again.")
+        raise ImageError("corrupt", "the file is empty")
     size = header_size(start)
     block = start + stream.read(size - len(start))
     if len(block) < size:
         raise ImageError(
             "corrupt",
             f"truncated: ends after {len(block)} bytes, within the header of {size}",
-            hint="Copy or download the file again.",
         )
     return block
 
@@ -185,7 +187,6 @@ def _truncated(layout: VoxelLayout, found: str) -> ImageError:
         "corrupt",
         f"truncated: the header promises {times(layout.shape)} {layout.dtype.name} voxels in {layout.n_bytes} bytes, "
         f"{found}",
-        hint="Copy or download the file again.",
     )
 
 

@@ -41,6 +41,11 @@ MAX_DIMENSIONS: Final = 7
 START_BYTES: Final = 4
 """The first field, sizeof_hdr, tells version and byte order."""
 
+DEFAULT_HINTS: Final[dict[ProblemCode, str]] = {
+    "corrupt": "Copy, download or convert the file again.",
+    "unreadable": "Give a file that exists and can be read.",
+}
+
 _VERSIONS: Final[dict[bytes, tuple[Literal["nifti1", "nifti2"], Literal["<", ">"]]]] = {
     (348).to_bytes(START_BYTES, "little"): ("nifti1", "<"),
     (348).to_bytes(START_BYTES, "big"): ("nifti1", ">"),
@@ -62,7 +67,7 @@ class ImageError(InputError):
     """
 
     def __init__(self, code: ProblemCode, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint or DEFAULT_HINTS.get(code, ""))
         self.code: ProblemCode = code
 
 
@@ -171,7 +176,7 @@ def _number_type(header: Any) -> tuple[np.dtype[Any], float | None, float]:
     try:
         dtype: np.dtype[Any] = header.get_data_dtype()
         name = dtype.name
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         dtype, name = np.dtype("V1"), "unknown"
     if dtype.kind not in "iuf" or dtype.itemsize > MAX_ITEM_BYTES:
         raise ImageError(
@@ -203,14 +208,18 @@ def image_grid(header: Any) -> tuple[Grid, tuple[str, ...]]:
         raise ImageError("affine", f"no usable affine: {error}", hint="Repair the header's qform or sform.") from None
     grid = Grid(image_shape(header), affine)
     _check_affine(grid)
-    q_code, s_code = int(fixed["qform_code"]), int(fixed["sform_code"])
-    if q_code == 0 and s_code == 0:
+    if not states_orientation(fixed):
         oddities.append("the header states no orientation (qform and sform codes are 0): left and right are a guess")
-    elif q_code > 0 and s_code > 0:
+    elif fixed["qform_code"] > 0 and fixed["sform_code"] > 0:
         shift = _disagreement_voxels(fixed, grid)
         if shift > MAX_FORM_SHIFT_VOXELS:
             oddities.append(f"qform and sform disagree by {shift:.1f} voxels: the sform is used")
     return grid, tuple(oddities)
+
+
+def states_orientation(header: Any) -> bool:
+    """Whether the header says where the image lies in space at all."""
+    return int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
 
 
 def _check_affine(grid: Grid) -> None:

@@ -1,0 +1,298 @@
+"""The malformed inputs in one table: what `metseg check` says of each, and that reading the case says the same."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import metseg
+from metseg.check import check_case, check_cases, errors_of
+from metseg.discovery import MODALITIES, discover_cases
+from metseg.errors import InputError
+from metseg.nifti import read_case
+
+SHAPE = (12, 11, 10)
+HEADER_BYTES = 348
+
+
+def voxels(dtype=np.int16):
+    data = np.zeros(SHAPE, dtype)
+    data[2:10, 2:9, 2:8] = np.random.default_rng(0).integers(50, 900, (8, 7, 6))
+    return data
+
+
+def save(path, data=None, affine=None):
+    nib.save(
+        nib.Nifti1Image(voxels() if data is None else data, np.diag([-1.0, -1, 1, 1]) if affine is None else affine),
+        path,
+    )
+
+
+def unpack(path):
+    return bytearray(gzip.decompress(path.read_bytes()))
+
+
+def edit(path, **fields):
+    """Sets header fields, whatever they may mean."""
+    raw = unpack(path)
+    header = np.frombuffer(raw[:HEADER_BYTES], nib.nifti1.header_dtype).copy()[0]
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(gzip.compress(header.tobytes() + raw[HEADER_BYTES:]))
+
+
+def with_values(value, count):
+    data = voxels(np.float32)
+    data[2:10, 2:9, 2:8].ravel()
+    data[tuple(np.argwhere(data != 0)[:count].T)] = value
+    return data
+
+
+def other_grid():
+    affine = np.diag([-1.0, -1, 1, 1])
+    affine[0, 3] = 0.5
+    return affine
+
+
+def replaced_by_link(path):
+    path.unlink()
+    path.symlink_to("nowhere.nii.gz")
+
+
+# what is done to the case's t1n file: (damage, code, severity, part of the message)
+DAMAGE = {
+    "missing": (lambda p: p.unlink(), "missing-modality", "error", "t1n is missing: no case-t1n.nii.gz or .nii"),
+    "empty file": (lambda p: p.write_bytes(b""), "corrupt", "error", "t1n (case-t1n.nii.gz): the file is empty"),
+    "dangling link": (replaced_by_link, "unreadable", "error", "a symbolic link to a file that does not exist"),
+    "no NIfTI": (
+        lambda p: p.write_bytes(b"\x89PNG...."),
+        "corrupt",
+        "error",
+        "not a NIfTI file: starts with bytes 89 50 4e 47",
+    ),
+    "HTML page": (lambda p: p.write_bytes(b"<html>404"), "corrupt", "error", "not a NIfTI file"),
+    "half the download": (
+        lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+        "corrupt",
+        "error",
+        "truncated or corrupt gzip stream",
+    ),
+    "half the header": (
+        lambda p: p.write_bytes(gzip.compress(unpack(p)[:200])),
+        "corrupt",
+        "error",
+        "truncated: ends after 200 bytes, within the header of 348",
+    ),
+    "half the voxels": (
+        lambda p: p.write_bytes(gzip.compress(unpack(p)[:1352])),
+        "corrupt",
+        "error",
+        "truncated: the header promises 12x11x10 int16 voxels in 2640 bytes, it holds 1000",
+    ),
+    "half the voxels, uncompressed": (
+        lambda p: p.write_bytes(unpack(p)[:1352]),
+        "corrupt",
+        "error",
+        "truncated: the header promises 12x11x10 int16 voxels in 2640 bytes, the file can't hold more than 1352",
+    ),
+    "flipped bit": (
+        lambda p: p.write_bytes(p.read_bytes()[:-6] + b"\x00\x01" + p.read_bytes()[-4:]),
+        "corrupt",
+        "error",
+        "truncated or corrupt gzip stream (crc check failed",
+    ),
+    "32767 cubed": (
+        lambda p: edit(p, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),
+        "too-large",
+        "error",
+        "32767x32767x32767 voxels",
+    ),
+    "header and image pair": (
+        lambda p: edit(p, magic=b"ni1"),
+        "corrupt",
+        "error",
+        "not a single-file NIfTI: magic 'ni1'",
+    ),
+    "no voxels": (
+        lambda p: edit(p, dim=[3, 12, 0, 10, 1, 1, 1, 1]),
+        "corrupt",
+        "error",
+        "the header claims 12x0x10 voxels",
+    ),
+    "99 dimensions": (lambda p: edit(p, dim=[99, 12, 11, 10, 1, 1, 1, 1]), "corrupt", "error", "claims 99 dimensions"),
+    "bad offset": (lambda p: edit(p, vox_offset=np.nan), "corrupt", "error", "vox_offset is nan"),
+    "time series": (
+        lambda p: save(p, np.stack([voxels()] * 3, -1)),
+        "not-3d",
+        "error",
+        "not 3-D: 4-D with 12x11x10x3 voxels",
+    ),
+    "one slice": (lambda p: save(p, voxels()[:, :, 5]), "not-3d", "error", "not 3-D: 2-D with 12x11 voxels"),
+    "complex": (
+        lambda p: save(p, voxels().astype(np.complex64)),
+        "data-type",
+        "error",
+        "data type complex64 (code 32)",
+    ),
+    "colour": (lambda p: edit(p, datatype=128, bitpix=24), "data-type", "error", "(code 128)"),
+    "unknown type": (lambda p: edit(p, datatype=12345), "data-type", "error", "data type unknown (code 12345)"),
+    "affine of zeros": (
+        lambda p: edit(p, srow_x=0, srow_y=0, srow_z=0, sform_code=1),
+        "affine",
+        "error",
+        "voxels of 0x0x0 mm, expected sides of 0.05 to 20 mm",
+    ),
+    "affine with NaN": (lambda p: edit(p, srow_x=np.nan, sform_code=1), "affine", "error", "holds NaN or infinity"),
+    "metres": (
+        lambda p: edit(p, srow_x=[0.001, 0, 0, 0], srow_y=[0, 0.001, 0, 0], srow_z=[0, 0, 0.001, 0], sform_code=1),
+        "affine",
+        "error",
+        "voxels of 0.001x0.001x0.001 mm",
+    ),
+    "axes that coincide": (
+        lambda p: edit(p, srow_x=[1, 1, 0, 0], srow_y=[0, 0.01, 0, 0], srow_z=[0, 0, 1, 0], sform_code=1),
+        "affine",
+        "error",
+        "axes (nearly) coincide",
+    ),
+    "too many NaN": (
+        lambda p: save(p, with_values(np.nan, 4)),
+        "not-finite",
+        "error",
+        "4 voxels are NaN or infinite, 1.19% of those that are not 0: at most 1% is accepted",
+    ),
+    "stray infinity": (
+        lambda p: save(p, with_values(np.inf, 3)),
+        "not-finite",
+        "warning",
+        "3 voxels are NaN or infinite, 0.89% of those that are not 0: set to 0",
+    ),
+    "nothing but NaN": (lambda p: save(p, np.full(SHAPE, np.nan)), "not-finite", "error", "100.00%"),
+    "blank": (lambda p: save(p, np.zeros(SHAPE, np.int16)), "constant", "error", "constant image: every voxel is 0"),
+    "all one value": (lambda p: save(p, np.full(SHAPE, 7, np.int16)), "constant", "error", "every voxel is 7"),
+    "other shape": (
+        lambda p: save(p, voxels()[:11]),
+        "grid",
+        "error",
+        "t1n: its grid is not t1c's: 11x11x10 voxels, expected 12x11x10",
+    ),
+    "moved by half a voxel": (lambda p: save(p, affine=other_grid()), "grid", "error", "corners up to 0.5 mm apart"),
+    "other orientation": (
+        lambda p: save(p, affine=np.eye(4)),
+        "grid",
+        "error",
+        "axes RAS; expected 1x1x1 mm, axes LPS",
+    ),
+    "negative": (lambda p: save(p, voxels() - 100), "negative", "warning", "negative intensities down to -100 in 7"),
+    "absurd": (lambda p: edit(p, scl_slope=1e5, scl_inter=0), "absurd", "warning", "beyond 1e+06"),
+    "no orientation": (
+        lambda p: edit(p, qform_code=0, sform_code=0),
+        "orientation",
+        "warning",
+        "states no orientation (qform and sform codes are 0)",
+    ),
+    "forms disagree": (
+        lambda p: edit(p, qform_code=1, quatern_b=0.3, sform_code=1),
+        "orientation",
+        "warning",
+        "qform and sform disagree by",
+    ),
+    "two files": (
+        lambda p: save(p.with_name("case-t1n.nii")),
+        "duplicate-file",
+        "error",
+        "t1n exists 2 times: case-t1n.nii and case-t1n.nii.gz",
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "case").mkdir()
+    for modality in MODALITIES:
+        save(tmp_path / "case" / f"case-{modality}.nii.gz")
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_malformed_input_gets_its_message_from_check_and_from_reading(folder, damage):
+    act, code, severity, message = DAMAGE[damage]
+    act(folder / "case" / "case-t1n.nii.gz")
+
+    problems = check_cases(folder)
+
+    # A pair of forms that disagree also moves the grid of a file whose affine was edited: the first finding counts.
+    found = next(problem for problem in problems if problem.code == code)
+    assert (found.case_id, found.severity) == ("case", severity)
+    assert message in found.what
+    (files,) = discover_cases(folder)
+    if severity == "error":
+        assert found.hint
+        with pytest.raises(InputError) as caught:
+            read_case(files, modalities=MODALITIES)
+        assert message in str(caught.value)
+        assert errors_of(problems) == (found,)
+    else:
+        assert not errors_of(problems)
+        case = read_case(files, modalities=MODALITIES)
+        assert found.what in case.warnings
+        assert np.isfinite(case.images["t1n"]).all()
+
+
+def test_a_good_case_has_no_problem(folder):
+    assert check_cases(folder) == ()
+
+
+def test_every_problem_of_every_case_is_listed(folder):
+    for name in ("second", "third"):
+        (folder / name).mkdir()
+        for modality in ("t1n", "t2f"):
+            save(folder / name / f"{name}-{modality}.nii.gz")
+    (folder / "case" / "case-t2f.nii.gz").write_bytes(b"junk")
+    save(folder / "third" / "third-t2f.nii.gz", voxels()[:11])
+    (folder / "nothing").mkdir()
+
+    problems = check_cases(folder, required=("t1n", "t1c", "t2f"), optional=("t2w",))
+
+    assert [(problem.case_id, problem.severity, problem.code) for problem in problems] == [
+        ("", "warning", "ignored-folder"),
+        ("case", "error", "corrupt"),
+        ("second", "error", "missing-modality"),
+        ("second", "warning", "missing-modality"),
+        ("third", "error", "missing-modality"),
+        ("third", "error", "grid"),
+        ("third", "warning", "missing-modality"),
+    ]
+
+
+def test_the_reference_is_always_required(folder):
+    (folder / "case" / "case-t1c.nii.gz").unlink()
+    (problem,) = check_cases(folder, required=("t1n",))
+    assert "t1c is missing" in problem.what
+    (files,) = discover_cases(folder)
+    assert check_case(files, required=("t1n",)) == (problem,)
+
+
+def test_a_folder_without_cases_and_colliding_ids_are_problems(folder, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    assert [problem.code for problem in check_cases(empty)] == ["no-case"]
+    assert [problem.code for problem in check_cases(empty / "gone")] == ["no-case"]
+    (folder / "CASE").mkdir()
+    for modality in MODALITIES:
+        save(folder / "CASE" / f"CASE-{modality}.nii.gz")
+    assert [problem.code for problem in check_cases(folder)] == ["duplicate-id"]
+
+
+def test_checking_needs_no_network_library(folder):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import metseg.check, metseg.submission, metseg.nifti, metseg.geometry, metseg.discovery\n"
+        "assert not {'nibabel', 'scipy'} & set(sys.modules), 'slow to import'\n"
+        f"assert metseg.check.check_cases(Path({str(folder)!r})) == ()\n"
+        "assert not {'torch', 'monai'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(metseg.__file__).parents[1])})
