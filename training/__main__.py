@@ -11,6 +11,8 @@ from metseg.errors import MetsegError
 # Command -> "module:function". One line per command; a module is imported only when its command is named (or for --help).
 COMMANDS: Final[dict[str, str]] = {
     "cohort": "training.cohort.command:cohort",
+    "train": "training.command:train",
+    "freeze": "training.freeze:freeze",
 }
 
 

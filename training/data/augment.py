@@ -1,0 +1,173 @@
+"""Random changes of a crop, all drawn from one numpy generator (Erdur et al. 2023, Table 1, and robustness fields).
+
+Images are (modalities, x, y, z) float32 tensors in [0, 1] in which 0 is background; components (3, x, y, z).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+from torch.nn import functional
+
+from metseg.domain import Modality
+from metseg.plan import ChannelName
+from training.data.crops import Start, cut_padded
+from training.data.prepared import TrainingCase
+from training.recipe import AugmentationRecipe, CropRecipe
+
+BIAS_NODES = 4
+"""Nodes along each axis of the smooth field: one every few centimetres."""
+
+
+def augmented_crop(
+    case: TrainingCase, start: Start, crops: CropRecipe, recipe: AugmentationRecipe, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Cuts a crop with its spatial augmentation.
+
+    Returns:
+        The images and the components, both shape (n, *crops.size); components int32.
+    """
+    size = crops.size
+    if recipe.affine_probability > 0 and generator.random() < recipe.affine_probability:
+        images, components = _affine_crop(case, start, size, recipe, generator)
+    else:
+        images = torch.from_numpy(cut_padded(case.images, start, size).astype(np.float32))
+        components = torch.from_numpy(cut_padded(case.components, start, size).astype(np.int32))
+    flipped = [axis + 1 for axis in recipe.flip_axes if generator.random() < recipe.flip_probability]
+    if flipped:
+        images, components = images.flip(flipped), components.flip(flipped)
+    return images, components
+
+
+def _affine_crop(
+    case: TrainingCase, start: Start, size: tuple[int, int, int], recipe: AugmentationRecipe, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """A crop through a rotation and scaling about its centre: images linear, components nearest."""
+    matrix = rotation_matrix([generator.uniform(-limit, limit) for limit in recipe.rotation_degrees])
+    matrix *= 1 + generator.uniform(-recipe.scaling, recipe.scaling)
+    # The source block that holds the turned crop.
+    reach = np.ceil(np.abs(matrix) @ (np.array(size) / 2)).astype(int) + 1
+    centre = np.array(start) + np.array(size) // 2
+    block_start = centre - reach
+    x, y, z = (int(first) for first in block_start)
+    block_size = (int(2 * reach[0]), int(2 * reach[1]), int(2 * reach[2]))
+    images = torch.from_numpy(cut_padded(case.images, (x, y, z), block_size).astype(np.float32))
+    components = torch.from_numpy(cut_padded(case.components, (x, y, z), block_size).astype(np.float32))
+    grid = _sampling_grid(matrix, size, block_size)
+    options = {"padding_mode": "zeros", "align_corners": False}
+    turned = functional.grid_sample(images[None], grid, mode="bilinear", **options)[0]
+    numbers = functional.grid_sample(components[None], grid, mode="nearest", **options)[0]
+    return turned, numbers.to(torch.int32)
+
+
+def _sampling_grid(matrix: np.ndarray, size: Sequence[int], block_size: Sequence[int]) -> Tensor:
+    """`grid_sample`'s grid: for each output voxel its place in the block, in [-1, 1], last axis first."""
+    offsets = [torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in size]
+    shaped = [offsets[0].view(-1, 1, 1), offsets[1].view(1, -1, 1), offsets[2].view(1, 1, -1)]
+    axes = [
+        sum(float(matrix[axis, other]) * 2 / block_size[axis] * shaped[other] for other in range(3))
+        for axis in range(3)
+    ]
+    return torch.stack([axes[2], axes[1], axes[0]], dim=-1)[None]  # type: ignore[list-item] - sums of tensors
+
+
+def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
+    """Rotation about x, then y, then z."""
+    result = np.eye(3)
+    for axis, angle in enumerate(degrees):
+        one, other = [index for index in range(3) if index != axis]
+        turn = np.eye(3)
+        turn[one, one] = turn[other, other] = math.cos(math.radians(angle))
+        turn[one, other] = -math.sin(math.radians(angle))
+        turn[other, one] = math.sin(math.radians(angle))
+        result = turn @ result
+    return result
+
+
+def change_intensities(images: Tensor, recipe: AugmentationRecipe, generator: Generator) -> Tensor:
+    """Makes each modality look as if from another scanner or protocol; background stays 0, the rest in [0, 1]."""
+    head = (images > 0).any(0)
+    changed = []
+    for source in images:
+        image = source
+        if _chance(recipe.coarse_probability, generator):
+            image = _coarse(image, generator.uniform(1, recipe.coarse_factor_max))
+        if _chance(recipe.blur_probability, generator):
+            image = _blur(image, generator.uniform(0, recipe.blur_std_max))
+        if _chance(recipe.gamma_probability, generator):
+            image = image.clamp(min=0) ** math.exp(generator.uniform(-recipe.gamma_log_max, recipe.gamma_log_max))
+        if _chance(recipe.contrast_probability, generator):
+            factor = math.exp(generator.uniform(-recipe.contrast_log_max, recipe.contrast_log_max))
+            mean = image.sum() / head.sum().clamp(min=1)
+            image = (image - mean) * factor + mean
+        if _chance(recipe.brightness_probability, generator):
+            image = image + generator.uniform(-recipe.brightness_max, recipe.brightness_max)
+        if _chance(recipe.bias_probability, generator):
+            image = image * _bias(image.shape, recipe.bias_log_max, generator)
+        changed.append(image if image is source else (image * head).clamp(0, 1))
+    return torch.stack(changed)
+
+
+def add_noise(channels: Tensor, recipe: AugmentationRecipe, generator: Generator) -> Tensor:
+    """Gaussian noise of one random strength on every channel and voxel (Table 1)."""
+    if not _chance(recipe.noise_probability, generator):
+        return channels
+    std = generator.uniform(0, recipe.noise_std_max)
+    source = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    return channels + std * torch.randn(channels.shape, generator=source)
+
+
+def stack_channels(
+    images: Tensor, modalities: Sequence[Modality], channels: Sequence[ChannelName], missing_t2w: str
+) -> Tensor:
+    """The network's input: the recipe's channels, the subtraction computed from the augmented t1c and t1n.
+
+    Args:
+        images: shape (modalities, x, y, z).
+        modalities: their names.
+        channels: what the network reads.
+        missing_t2w: `t2f` or `zeros`, for a case without t2w.
+    """
+    image_of = dict(zip(modalities, images, strict=True))
+    stacked = []
+    for channel in channels:
+        if channel == "sub":
+            stacked.append((image_of["t1c"] - image_of["t1n"]).square())
+        elif channel == "t2w" and "t2w" not in image_of:
+            stacked.append(image_of["t2f"] if missing_t2w == "t2f" else torch.zeros_like(images[0]))
+        else:
+            stacked.append(image_of[channel])  # type: ignore[index] - a modality
+    return torch.stack(stacked)
+
+
+def _chance(probability: float, generator: Generator) -> bool:
+    return probability > 0 and bool(generator.random() < probability)
+
+
+def _coarse(image: Tensor, factor: float) -> Tensor:
+    depth = max(int(image.shape[2] / factor), 2)
+    flat = image.reshape(1, -1, image.shape[2])
+    down = functional.adaptive_avg_pool1d(flat, depth)
+    return functional.interpolate(down, size=image.shape[2], mode="linear").reshape(image.shape)
+
+
+def _blur(image: Tensor, std: float) -> Tensor:
+    if std < 0.1:  # noqa: PLR2004 - narrower than a voxel can show
+        return image
+    radius = max(math.ceil(2.5 * std), 1)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / std) ** 2)
+    weights = weights / weights.sum()
+    for axis in range(3):
+        shifted = functional.pad(image, [0, 0] * (2 - axis) + [radius, radius] + [0, 0] * axis)
+        image = sum(  # type: ignore[assignment] - a tensor, the kernel is not empty
+            float(weight) * shifted.narrow(axis, index, image.shape[axis]) for index, weight in enumerate(weights)
+        )
+    return image
+
+
+def _bias(shape: Sequence[int], log_max: float, generator: Generator) -> Tensor:
+    nodes = torch.from_numpy(generator.uniform(-log_max, log_max, (1, 1, *[BIAS_NODES] * 3)).astype(np.float32))
+    return functional.interpolate(nodes, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0].exp()

@@ -1,0 +1,51 @@
+"""Where a crop lies, and how it is cut out of a prepared case."""
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from metseg.labels import REGIONS
+from training.data.prepared import TrainingCase
+from training.recipe import CropRecipe
+
+Start = tuple[int, int, int]
+"""First voxel of a crop in the brain's box; negative where the crop overhangs it."""
+
+
+def draw_start(case: TrainingCase, recipe: CropRecipe, generator: Generator) -> Start:
+    """Draws a crop's place.
+
+    With chance `lesion_probability`, in a case that has a lesion, the crop holds a voxel of a lesion at a uniformly
+    drawn place inside the crop; the crop then stays inside the domain, as every other crop. Where the domain is smaller
+    than the crop along an axis, the crop covers all of it, at a uniformly drawn place.
+    """
+    lesions = case.lesion_voxels[case.lesion_voxels[:, 0] == REGIONS.index(recipe.lesion_region)]
+    target: NDArray[np.int32] | None = None
+    if generator.random() < recipe.lesion_probability and len(lesions):
+        number = generator.choice(np.unique(lesions[:, 1]))
+        target = generator.choice(lesions[lesions[:, 1] == number])[2:]
+    start = []
+    for axis, size in enumerate(recipe.size):
+        first, end = case.box[axis]
+        low, high = (0, end - first) if recipe.domain == "brain" else (-first, case.volume_shape[axis] - first)
+        lowest, highest = sorted((low, high - size))
+        if target is None:
+            start.append(int(generator.integers(lowest, highest + 1)))
+        else:
+            wish = int(target[axis]) - int(generator.integers(0, size))
+            start.append(min(max(wish, lowest), highest))
+    return start[0], start[1], start[2]
+
+
+def cut_padded(volume: NDArray[np.generic], start: Start, size: tuple[int, int, int]) -> NDArray[np.generic]:
+    """Cuts a block out of (channels, x, y, z) and fills with 0 where it overhangs."""
+    block = np.zeros((volume.shape[0], *size), dtype=volume.dtype)
+    inside, source = [], []
+    for first, side, limit in zip(start, size, volume.shape[1:], strict=True):
+        low, high = max(first, 0), min(first + side, limit)
+        if low >= high:
+            return block
+        inside.append(slice(low - first, high - first))
+        source.append(slice(low, high))
+    block[(slice(None), *inside)] = volume[(slice(None), *source)]
+    return block

@@ -1,0 +1,145 @@
+"""One case as training reads it, and how it is made from files: with the functions that inference uses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.components import find_components
+from metseg.domain import CaseFiles, Modality
+from metseg.errors import InputError
+from metseg.labels import REGIONS, LabelMap, region_masks
+from metseg.nifti import read_case, read_label_map
+from metseg.preprocess import prepare_case
+from training.recipe import DataRecipe
+
+SEED_VOXELS = 64
+"""Voxels remembered for each lesion, to centre crops on."""
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and end along x, y, z."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCase:
+    """A prepared case, cut to its brain's box; outside of it every channel is 0.
+
+    Attributes:
+        case_id: see CaseFiles.
+        modalities: the images, in the order of `images`; without the subtraction, which augmentation computes anew.
+        images: shape (modalities, x, y, z), float16 in [0, 1], RAS axes.
+        components: shape (3, x, y, z), int16: WT, TC, ET; 0 or the number of the 26-connected component, found on the
+            full volume.
+        lesion_voxels: shape (n, 5) int32: region, component, and x, y, z inside the box of voxels of it: at most
+            SEED_VOXELS, evenly taken.
+        box: the brain's box in the full volume.
+        volume_shape: of the full volume on the network's grid.
+    """
+
+    case_id: str
+    modalities: tuple[Modality, ...]
+    images: NDArray[np.float16]
+    components: NDArray[np.int16]
+    lesion_voxels: NDArray[np.int32]
+    box: Box
+    volume_shape: tuple[int, int, int]
+
+
+def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
+    """Reads and prepares a case with its reference.
+
+    Raises:
+        InputError: the case can't be read, has no `-seg`, or its reference lies on another grid.
+    """
+    from metseg.geometry import labels_to_network  # noqa: PLC0415
+
+    wanted: list[Modality] = [name for name in ("t1n", "t1c", "t2w", "t2f") if name in files.images]
+    prepared = prepare_case(read_case(files, modalities=wanted), recipe.intensity, spacing_mm=recipe.spacing_mm)
+    labels, grid = read_label_map(reference_path(files))
+    source = prepared.trip.source
+    if grid.shape != source.shape or not np.allclose(grid.affine, source.affine, atol=1e-3):
+        raise InputError(
+            f"case {files.case_id}: its reference has shape {grid.shape}, the images {source.shape}, or they lie apart",
+            hint="Export the reference on the grid of t1c.",
+        )
+    labels = labels_to_network(labels, prepared.trip)
+    images: Mapping[Modality, NDArray[np.float32]] = {name: prepared.channels[name] for name in wanted}
+    box = tuple((side.start, side.stop) for side in prepared.brain)
+    return assemble(files.case_id, images, labels, box, recipe)  # type: ignore[arg-type] - three sides
+
+
+def assemble(
+    case_id: str, images: Mapping[Modality, NDArray[np.float32]], labels: LabelMap, box: Box, recipe: DataRecipe
+) -> TrainingCase:
+    """Puts a training case together from volumes on the network's grid.
+
+    Args:
+        case_id: see CaseFiles.
+        images: shape (x, y, z) each, scaled to [0, 1].
+        labels: same shape.
+        box: the brain's; widened to hold every labelled voxel.
+        recipe: for its `max_lesion_voxels`.
+    """
+    if recipe.max_lesion_voxels is not None:
+        labels = drop_large_lesions(labels, recipe.max_lesion_voxels)
+    box = _widened(box, labels)
+    cut = tuple(slice(first, end) for first, end in box)
+    components = np.stack([find_components(mask[cut]).to_volume() for mask in region_masks(labels)])
+    return TrainingCase(
+        case_id=case_id,
+        modalities=tuple(images),
+        images=np.stack([volume[cut] for volume in images.values()]).astype(np.float16),
+        components=components.astype(np.int16),
+        lesion_voxels=_lesion_voxels(components),
+        box=box,
+        volume_shape=labels.shape,  # type: ignore[arg-type] - three sides
+    )
+
+
+def drop_large_lesions(labels: LabelMap, max_voxels: int) -> LabelMap:
+    """Removes the WT components of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
+    found = find_components(region_masks(labels)[0])
+    large = np.concatenate([[False], found.sizes > max_voxels])
+    kept = labels.copy()
+    kept.reshape(-1)[found.voxels[large[found.component_of]]] = 0
+    return kept
+
+
+def reference_path(files: CaseFiles):  # type: ignore[no-untyped-def] # noqa: ANN201
+    """The case's reference.
+
+    Raises:
+        InputError: there is none.
+    """
+    for suffix in (".nii.gz", ".nii"):
+        path = files.folder / f"{files.case_id}-seg{suffix}"
+        if path.is_file():
+            return path
+    raise InputError(
+        f"case {files.case_id}: no {files.case_id}-seg.nii.gz in {files.folder}", hint="Training needs a reference."
+    )
+
+
+def _widened(box: Box, labels: LabelMap) -> Box:
+    labelled = np.nonzero(labels)
+    if labelled[0].size == 0:
+        return box
+    sides = [
+        (min(first, int(axis.min())), max(end, int(axis.max()) + 1))
+        for (first, end), axis in zip(box, labelled, strict=True)
+    ]
+    return sides[0], sides[1], sides[2]
+
+
+def _lesion_voxels(components: NDArray[np.int32]) -> NDArray[np.int32]:
+    rows = [np.zeros((0, 5), dtype=np.int32)]
+    for region in range(len(REGIONS)):
+        flat = components[region].ravel()
+        inside = np.flatnonzero(flat)
+        for number in range(1, int(flat.max(initial=0)) + 1):
+            voxels = inside[flat[inside] == number]
+            chosen = voxels[np.linspace(0, voxels.size - 1, min(SEED_VOXELS, voxels.size)).round().astype(int)]
+            x, y, z = np.unravel_index(chosen, components.shape[1:])
+            rows.append(np.stack([np.full_like(x, region), np.full_like(x, number), x, y, z], axis=1).astype(np.int32))
+    return np.concatenate(rows)

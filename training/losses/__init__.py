@@ -1,0 +1,7 @@
+"""The losses, each a documented `nn.Module`; all work on nested regions, one channel against the rest."""
+
+from training.losses.blob import BlobLoss
+from training.losses.dice_ce import DiceCELoss
+from training.losses.objective import Counts, Objective, Terms, count_terms
+
+__all__ = ["BlobLoss", "Counts", "DiceCELoss", "Objective", "Terms", "count_terms"]

@@ -1,0 +1,94 @@
+"""Equation 1 of Erdur et al. 2023, written so that any division of a batch gives the same gradient.
+
+What a mean divides by is known before the network runs: the samples' weights, and which samples have a blob. These
+counts are summed over micro-batches and ranks first; each part of the batch then adds its share of the whole.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.losses.blob import BlobLoss, blobs_present
+from training.losses.dice_ce import DiceCELoss
+from training.recipe import LossRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the means over one optimiser step divide by.
+
+    Attributes:
+        samples: scalar: sum of the samples' weights.
+        with_blob: shape (regions,): sum of the weights of the samples that have a blob in that channel.
+    """
+
+    samples: Tensor
+    with_blob: Tensor
+
+    def packed(self) -> Tensor:
+        """Both in one vector, to be summed over ranks in one message."""
+        return torch.cat([self.samples.reshape(1), self.with_blob])
+
+    @staticmethod
+    def unpacked(vector: Tensor) -> "Counts":
+        """The inverse of `packed`."""
+        return Counts(vector[0], vector[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The parts of the loss, scalars that add up over micro-batches and ranks; `total` is weighted and has a graph."""
+
+    total: Tensor
+    dice_ce: Tensor
+    blob: Tensor
+    vae: Tensor
+
+    def detached(self) -> Tensor:
+        """Shape (4,): total, DiceCE, blob, VAE, without graph."""
+        return torch.stack([self.total, self.dice_ce, self.blob, self.vae]).detach().double()
+
+
+def count_terms(components: Tensor, weights: Tensor) -> Counts:
+    """What a batch adds to the divisors.
+
+    Args:
+        components: shape (batch, regions, x, y, z), 0 or component numbers.
+        weights: shape (batch,): 1, or 0 for a duplicate that only fills up a rank.
+    """
+    present = blobs_present(components).to(weights.dtype)
+    return Counts(weights.sum(), (present * weights[:, None]).sum(0))
+
+
+class Objective(nn.Module):
+    """`dice_ce_weight` * DiceCE + `blob_weight` * blob[Dice] + `vae_weight` * VAE."""
+
+    def __init__(self, recipe: LossRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.dice_ce = DiceCELoss(recipe.dice_smoothing)
+        self.blob = BlobLoss(recipe.blob_smoothing)
+
+    def forward(
+        self, logits: Tensor, vae_loss: Tensor | None, components: Tensor, weights: Tensor, counts: Counts
+    ) -> Terms:
+        """This part's share of the loss of the whole step.
+
+        Args:
+            logits: shape (batch, regions, x, y, z).
+            vae_loss: the network's own mean over this batch, or None without the branch.
+            components: shape of `logits`, 0 or component numbers; the target is where they are not 0.
+            weights: shape (batch,).
+            counts: of the whole step: all micro-batches of all ranks.
+        """
+        zero = logits.new_zeros((), dtype=torch.float32)
+        share = weights / counts.samples.clamp(min=1)
+        dice_ce = (self.dice_ce.per_sample(logits, components > 0) * share).sum()
+        blob = zero
+        if self.recipe.blob_weight > 0:
+            per_channel = (self.blob.per_sample(logits, components) * weights[:, None]).sum(0)
+            blob = (per_channel / counts.with_blob.clamp(min=1)).mean()
+        vae = zero if vae_loss is None else vae_loss.float() * share.sum()
+        total = self.recipe.dice_ce_weight * dice_ce + self.recipe.blob_weight * blob + self.recipe.vae_weight * vae
+        return Terms(total, dice_ce, blob, vae)

@@ -1,0 +1,259 @@
+"""A recipe: all the science of one training run, readable in one YAML file.
+
+The defaults are the settings of Erdur et al. 2023 (arXiv 2310.02829). What the paper leaves open is a field too, with
+the reason for its value beside it. Operational choices (folders, device, workers, how long) are command-line options.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from metseg.errors import UsageError
+from metseg.labels import RegionName
+from metseg.plan import ChannelName, IntensityPlan, Section, SegResNetPlan, WindowPlan
+
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+
+VAE_MULTIPLE = 16
+"""The VAE branch halves the deepest level once more: every side of its input divides by 2^4."""
+
+
+class DataRecipe(Section):
+    """Which volumes training sees.
+
+    Attributes:
+        channels: the network's input, in order; `sub` is the squared difference of t1c and t1n.
+        spacing_mm: of the isotropic grid that everything is brought to.
+        intensity: percentile scaling, as in inference.
+        missing_t2w: the paper's data always had t2w, later challenges' don't: `refuse` = an error, `drop` = the case
+            is left out, `t2f` = the other T2 contrast stands in, `zeros` = an empty channel.
+        max_lesion_voxels: the small-lesion model's tau: WT components larger than this leave the label, and cases left
+            without lesion are dropped (Erdur et al., section 2.5); None keeps every lesion.
+    """
+
+    channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
+    spacing_mm: float = Field(1.0, gt=0)
+    intensity: IntensityPlan = IntensityPlan()
+    missing_t2w: Literal["refuse", "drop", "t2f", "zeros"] = "refuse"
+    max_lesion_voxels: int | None = Field(None, gt=0)
+
+
+class SplitRecipe(Section):
+    """Shares of patients (never of timepoints) for training and validation; the rest is for testing."""
+
+    train: float = Field(0.8, gt=0, le=1)
+    validation: float = Field(0.1, ge=0, lt=1)
+    seed: int = Field(2023, ge=0)
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> Self:
+        if self.train + self.validation > 1 + 1e-9:
+            raise ValueError(f"train and validation must not exceed 1 together, found {self.train + self.validation:g}")
+        return self
+
+
+class CropRecipe(Section):
+    """The crops that the network is trained on.
+
+    Attributes:
+        size: voxels along x, y, z; with the VAE branch each side divides by 16.
+        per_case: crops drawn from a case each time it is visited.
+        domain: crops are drawn uniformly inside the whole `volume` (the paper's MONAI transform) or inside the
+            `brain`'s box, which wastes fewer of them on background.
+        lesion_probability: chance that a crop holds a voxel of a lesion, chosen uniformly among the lesions of
+            `lesion_region`, at a uniformly drawn place inside it. The paper draws crops uniformly: 0.
+        lesion_region: whose components count as lesions for that.
+    """
+
+    size: tuple[int, int, int] = (192, 192, 32)
+    per_case: int = Field(2, ge=1)
+    domain: Literal["volume", "brain"] = "volume"
+    lesion_probability: float = Field(0.0, ge=0, le=1)
+    lesion_region: RegionName = "TC"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if any(side <= 0 or side % 8 for side in self.size):
+            raise ValueError(f"crop sides must be positive multiples of 8, found {self.size}")
+        return self
+
+
+class AugmentationRecipe(Section):
+    """Random changes of a crop. The first five fields are the paper's Table 1; the others are off in its recipes.
+
+    Attributes:
+        flip_probability: of a flip along each of `flip_axes`.
+        flip_axes: the paper flips axis 0 only; the brain is nearly symmetric in no other.
+        affine_probability: of one rotation, scaling and shift together.
+        rotation_degrees: largest rotation about each axis (x, y, z). The paper gives no ranges, and MONAI's default is
+            the identity: these are about what co-registration and head position leave open.
+        scaling: largest relative change of size.
+        noise_probability: of Gaussian noise.
+        noise_std_max: its standard deviation is drawn from U(0, noise_std_max), as MONAI does with the paper's 0.1.
+        gamma_probability: per modality, of x ** exp(u), u from U(-gamma_log_max, gamma_log_max).
+        contrast_probability: per modality, of stretching around the mean by exp(u), u from U(-log_max, log_max).
+        brightness_probability: per modality, of adding U(-max, max) to everything that is not background.
+        blur_probability: per modality, of a Gaussian blur with a standard deviation from U(0, blur_std_max) voxels.
+        coarse_probability: per modality, of thick slices: down along z by up to `coarse_factor_max` and up again.
+        bias_probability: per modality, of a smooth multiplicative field of at most exp(bias_log_max).
+    """
+
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    flip_axes: tuple[Literal[0, 1, 2], ...] = (0,)
+    affine_probability: float = Field(0.5, ge=0, le=1)
+    rotation_degrees: tuple[float, float, float] = (5.0, 5.0, 10.0)
+    scaling: float = Field(0.1, ge=0, lt=1)
+    noise_probability: float = Field(0.5, ge=0, le=1)
+    noise_std_max: float = Field(0.1, ge=0)
+    gamma_probability: float = Field(0.0, ge=0, le=1)
+    gamma_log_max: float = Field(0.4, ge=0)
+    contrast_probability: float = Field(0.0, ge=0, le=1)
+    contrast_log_max: float = Field(0.3, ge=0)
+    brightness_probability: float = Field(0.0, ge=0, le=1)
+    brightness_max: float = Field(0.1, ge=0)
+    blur_probability: float = Field(0.0, ge=0, le=1)
+    blur_std_max: float = Field(1.0, ge=0)
+    coarse_probability: float = Field(0.0, ge=0, le=1)
+    coarse_factor_max: float = Field(4.0, ge=1)
+    bias_probability: float = Field(0.0, ge=0, le=1)
+    bias_log_max: float = Field(0.25, ge=0)
+
+
+class LossRecipe(Section):
+    """The loss: `dice_ce_weight` * DiceCE + `blob_weight` * blob[Dice] + `vae_weight` * VAE (Erdur et al., equation 1).
+
+    Attributes:
+        dice_ce_weight: 1 without blob loss, 2 with it (equation 1).
+        blob_weight: 0 or 1 in the paper.
+        vae_weight: of the VAE branch's reconstruction and KL terms (Myronenko 2018); 0 leaves the branch out.
+        dice_smoothing: above and below in DiceCE's Dice.
+        blob_smoothing: above and below in the blob loss's Dice.
+    """
+
+    dice_ce_weight: float = Field(1.0, gt=0)
+    blob_weight: float = Field(0.0, ge=0)
+    vae_weight: float = Field(0.1, ge=0)
+    dice_smoothing: float = Field(1e-5, ge=0)
+    blob_smoothing: float = Field(1e-5, gt=0)
+
+
+class OptimizerRecipe(Section):
+    """AdamW and what surrounds it.
+
+    Attributes:
+        learning_rate: the highest.
+        weight_decay: decoupled.
+        betas: of AdamW (its defaults; the paper names none).
+        schedule: `constant` as the paper implies; `cosine` falls to `final_share` of the rate at the end of the run,
+            which is `epochs`, or the time limit where that comes first.
+        warmup_steps: the rate grows linearly so long.
+        final_share: of the learning rate at the end of `cosine`.
+        clip_norm: largest gradient norm; the paper names none, 0 switches clipping off. It only acts on outliers.
+        ema_decay: of the moving average of the weights, which validation and freezing then use; None for none.
+    """
+
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(1e-5, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    final_share: float = Field(0.01, ge=0, le=1)
+    clip_norm: float = Field(1.0, ge=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+
+
+class ValidationRecipe(Section):
+    """How a run watches itself.
+
+    Attributes:
+        every_epochs: between two validations; the last step is always followed by one.
+        max_cases: only so many validation cases, the first by ID; None for all.
+        window: the sliding window; validation uses no test-time augmentation.
+        threshold: on the probabilities.
+        protocol: of the lesion-wise score that chooses the best checkpoint.
+    """
+
+    every_epochs: int = Field(5, ge=1)
+    max_cases: int | None = Field(None, ge=1)
+    window: WindowPlan = WindowPlan(overlap=0.5)
+    threshold: float = Field(0.5, gt=0, lt=1)
+    protocol: Literal["brats2023", "brats2026"] = "brats2023"
+
+
+class Recipe(Section):
+    """All the science of one training run.
+
+    Attributes:
+        name: of the member that it makes.
+        epochs: visits of every training case.
+        batch_cases: cases of one optimiser step, over all ranks together; each gives `crops.per_case` crops.
+        seed: of everything random: sample s of step t is a function of (seed, t, s) alone.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str = ""
+    data: DataRecipe = DataRecipe()
+    split: SplitRecipe = SplitRecipe()
+    crops: CropRecipe = CropRecipe()
+    augmentation: AugmentationRecipe = AugmentationRecipe()
+    network: SegResNetPlan = SegResNetPlan()
+    loss: LossRecipe = LossRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+    epochs: int = Field(200, ge=1)
+    batch_cases: int = Field(5, ge=1)
+    seed: int = Field(2023, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_the_vae(self) -> Self:
+        if self.loss.vae_weight > 0 and any(side % VAE_MULTIPLE for side in self.crops.size):
+            raise ValueError(f"with the VAE branch, crop sides divide by {VAE_MULTIPLE}, found {self.crops.size}")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the recipe's content, independent of how its YAML is laid out."""
+        return hash_of(self)
+
+
+def hash_of(section: Section) -> str:
+    """SHA-256 of a part of a recipe, independent of how its YAML is laid out."""
+    canonical = json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that come with the project, sorted."""
+    return tuple(sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml")))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        name_or_path: one of `recipe_names()`, or the path of a YAML file.
+
+    Raises:
+        UsageError: no such recipe, or it breaks the schema; every broken key is named.
+    """
+    named = RECIPES_FOLDER / f"{name_or_path}.yaml"
+    path = named if named.is_file() else Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(
+            f"recipe {name_or_path!r}: neither a file nor one of {', '.join(recipe_names())}",
+            hint="Name one of these, or the path of a YAML file.",
+        )
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"recipe {path}: not YAML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'recipe'}: {item['msg']} (found {item['input']!r:.80})"
+            for item in error.errors()
+        )
+        raise UsageError(f"recipe {path}: {problems}", hint="docs/training.md lists every key.") from error

@@ -1,0 +1,347 @@
+"""The training loop: plain PyTorch, one process or many behind torchrun."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from metseg.device import Device
+from metseg.errors import UsageError
+from training.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.data.batches import Batch, CropDataset, Schedule, batch_loader
+from training.errors import DivergenceError, InterruptedRunError
+from training.losses import Counts, Objective, count_terms
+from training.monitor import Monitor
+from training.network import TrainingNetwork, arrange_for_cpu
+from training.ranks import Ranks
+from training.recipe import OptimizerRecipe, Recipe
+from training.validation import ValidationResult, validate
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run is carried out; none of it is science, but `max_hours` under a cosine schedule and `init`.
+
+    Attributes:
+        folder: of the run.
+        device: see `metseg.device`.
+        init: checkpoint whose weights the run begins with; None for random ones.
+        max_hours: the run ends after so long, all its sessions together.
+        max_steps: or after so many steps.
+        checkpoint_s: seconds between checkpoints.
+        workers: loader processes.
+        micro_batch: crops that go through the network at once; gradients add up to the same.
+        log_every: steps.
+    """
+
+    folder: Path
+    device: Device
+    init: Path | None = None
+    max_hours: float | None = None
+    max_steps: int | None = None
+    checkpoint_s: float = 120.0
+    workers: int = 1
+    micro_batch: int = 1
+    log_every: int = 10
+
+
+class Trainer:
+    """One run, from its checkpoint or from the start, to its end.
+
+    Args:
+        recipe: all its science.
+        entries: cache entry of every training and validation case.
+        train: IDs of the training cases.
+        validation: IDs of the validation cases; may be empty.
+        settings: how.
+        ranks: this process among the run's.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        entries: Mapping[str, Path],
+        train: Sequence[str],
+        validation: Sequence[str],
+        settings: RunSettings,
+        ranks: Ranks,
+    ) -> None:
+        self.recipe, self.settings, self.ranks = recipe, settings, ranks
+        self.device = torch.device(settings.device.name)
+        self.schedule = Schedule(train, recipe.batch_cases, recipe.seed)
+        self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe)
+        self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
+        self.total_steps = recipe.epochs * self.schedule.steps_per_epoch
+        self.objective = Objective(recipe.loss)
+        torch.manual_seed(recipe.seed)
+        self.network = TrainingNetwork(recipe).to(self.device)
+        if self.device.type == "cpu":
+            arrange_for_cpu(self.network)
+        if settings.init is not None:
+            load_initial_weights(self.network, settings.init)
+        self.average: dict[str, Tensor] | None = None
+        if recipe.optimizer.ema_decay is not None:
+            self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        rate = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=rate.learning_rate, betas=rate.betas, weight_decay=rate.weight_decay
+        )
+        self.progress = Progress(recipe_sha256=recipe.sha256)
+        self._resume()
+        self.parallel: nn.Module = self.network if ranks.world == 1 else DistributedDataParallel(self.network)
+        self._stop_signal: int | None = None
+
+    def _resume(self) -> None:
+        path = self.settings.folder / LAST
+        if not path.exists():
+            return
+        progress = load_checkpoint(path, self.network, self.average, self.optimizer)
+        if progress.recipe_sha256 != self.recipe.sha256:
+            raise UsageError(
+                f"run {self.settings.folder}: was begun with another recipe ({progress.recipe_sha256[:12]}, "
+                f"now {self.recipe.sha256[:12]})",
+                hint="Continue it with its own recipe.yaml, or train into another folder.",
+            )
+        self.progress = progress
+        logger.info("continues at step %d of %d", progress.step, self.total_steps)
+
+    def run(self) -> Progress:
+        """Trains to the end.
+
+        Raises:
+            DivergenceError: the loss is not finite.
+            InterruptedRunError: SIGTERM came; the checkpoint is written.
+        """
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            with Monitor(self.settings.folder, active=self.ranks.is_first, first_step=self.progress.step) as monitor:
+                self._loop(monitor)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self.progress
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stop_signal = number
+
+    def _loop(self, monitor: Monitor) -> None:
+        if self.progress.step == 0 and self.validation_entries and self.ranks.is_first:
+            self._validate(self.validation_entries[:1])  # one case before step 1: a run that can't validate fails now
+        self.ranks.barrier()
+        loader = batch_loader(
+            self.dataset,
+            self.schedule,
+            first_step=self.progress.step,
+            total_steps=self.total_steps,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            workers=self.settings.workers,
+        )
+        batches = iter(loader)
+        last_checkpoint = clock = time.monotonic()
+        waited_s = 0.0
+        while (share_done := self._share_done()) < 1:
+            before = time.monotonic()
+            batch = next(batches)
+            waited_s = time.monotonic() - before
+            rate = learning_rate(self.recipe.optimizer, self.progress.step, share_done)
+            terms, norm = self._step(batch, rate)
+            now = time.monotonic()
+            step = self.progress.step + 1
+            self.progress = replace(self.progress, step=step, elapsed_s=self.progress.elapsed_s + now - clock)
+            figures = dict(zip(("loss", "dice_ce", "blob", "vae"), terms.tolist(), strict=True))
+            figures |= {"gradient_norm": norm, "learning_rate": rate, "step_s": now - clock, "waited_s": waited_s}
+            monitor.write("train", step, figures, share_done)
+            if self.ranks.is_first and step % self.settings.log_every == 0:
+                logger.info("step %d/%d loss %.4f %.2f s/step", step, self.total_steps, figures["loss"], now - clock)
+            clock = now
+            stopping = self.ranks.any(self._stop_signal is not None, self.device)
+            if stopping or now - last_checkpoint > self.settings.checkpoint_s:
+                self._save(LAST)
+                last_checkpoint = time.monotonic()
+            if stopping:
+                raise InterruptedRunError(
+                    f"stopped by a signal after step {step}", hint="The same command continues the run."
+                )
+            if self._validation_is_due():
+                self._validate_and_keep(monitor, share_done)
+                clock = self._add_time(clock)
+        self._save(LAST)
+
+    def _add_time(self, since: float) -> float:
+        """Counts what a validation took."""
+        now = time.monotonic()
+        self.progress = replace(self.progress, elapsed_s=self.progress.elapsed_s + now - since)
+        return now
+
+    def _limit(self) -> int:
+        return min(self.total_steps, self.settings.max_steps or self.total_steps)
+
+    def _share_done(self) -> float:
+        """Of the run, by steps or by the clock, whichever is further; the same number on every rank."""
+        by_steps = self.progress.step / self._limit()
+        hours = self.settings.max_hours
+        if not hours:
+            return by_steps
+        by_clock = self.ranks.mean(self.progress.elapsed_s / 3600 / hours, self.device)
+        return max(by_steps, by_clock)
+
+    def _is_done(self) -> bool:
+        return self._share_done() >= 1
+
+    def _step(self, batch: Batch, rate: float) -> tuple[Tensor, float]:
+        """One optimiser step; returns the loss terms summed over ranks, and the gradient's norm."""
+        place = self.schedule.slots(self.progress.step, self.ranks.rank, self.ranks.world)[0]
+        images = batch.images.to(self.device, non_blocking=True)
+        components = batch.components.to(self.device, non_blocking=True)
+        weights = batch.weights.to(self.device)
+        counts = count_terms(components, weights)
+        counts = Counts.unpacked(self.ranks.sum(counts.packed()))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.parallel.train()
+        parts = [
+            slice(first, first + self.settings.micro_batch)
+            for first in range(0, len(images), self.settings.micro_batch)
+        ]
+        total = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for number, part in enumerate(parts):
+            # The VAE's noise: a function of the sample's place alone, as everything random.
+            torch.manual_seed(
+                int(np.random.SeedSequence([self.recipe.seed, place.epoch, place.place, number]).generate_state(1)[0])
+            )
+            total += self._backward(
+                images[part], components[part], weights[part], counts, is_last=number == len(parts) - 1
+            )
+        total = self.ranks.sum(total)
+        if not math.isfinite(float(total[0])):
+            case_ids = ", ".join(sorted(set(batch.case_ids)))
+            raise DivergenceError(
+                f"step {self.progress.step + 1}: the loss is {float(total[0])} (DiceCE {float(total[1])}, blob "
+                f"{float(total[2])}, VAE {float(total[3])}); cases of this rank: {case_ids}",
+                hint="Look at these cases' images; lower the learning rate or clip_norm.",
+            )
+        clip = self.recipe.optimizer.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip if clip > 0 else math.inf)
+        self.optimizer.step()
+        self._update_average()
+        return total, float(norm)
+
+    def _backward(
+        self, images: Tensor, components: Tensor, weights: Tensor, counts: Counts, *, is_last: bool
+    ) -> Tensor:
+        device = self.settings.device
+        if self.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last_3d)
+        if isinstance(self.parallel, DistributedDataParallel):
+            self.parallel.require_backward_grad_sync = is_last
+        with torch.autocast(self.device.type, dtype=device.dtype, enabled=device.precision != "float32"):
+            logits, vae_loss = self.parallel(images)
+        terms = self.objective(logits, vae_loss, components, weights, counts)
+        (terms.total * self.ranks.world).backward()  # DDP divides the sum of the gradients by the number of ranks
+        return terms.detached()
+
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        decay = self.recipe.optimizer.ema_decay or 0.0
+        # Young averages forget their random start quickly: the usual ramp (1 + t) / (10 + t).
+        decay = min(decay, (1 + self.progress.step) / (10 + self.progress.step))
+        with torch.no_grad():
+            for name, tensor in self.network.state_dict().items():
+                self.average[name].lerp_(tensor, 1 - decay)
+
+    def _validation_is_due(self) -> bool:
+        if not self.validation_entries:
+            return False
+        every = self.recipe.validation.every_epochs * self.schedule.steps_per_epoch
+        return self.progress.step % every == 0 or self._is_done()
+
+    def _validate(self, entries: Sequence[Path]) -> ValidationResult:
+        own = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        if self.average is not None:
+            self.network.load_state_dict(self.average)
+        self.network.eval()
+        try:
+            return validate(_LogitsOnly(self.network), entries, self.recipe, self.settings.device)
+        finally:
+            self.network.load_state_dict(own)
+            self.network.train()
+
+    def _validate_and_keep(self, monitor: Monitor, share_done: float) -> None:
+        if self.ranks.is_first:
+            result = self._validate(self.validation_entries)
+            figures = {"score": result.score, **dict(zip(("dice_wt", "dice_tc", "dice_et"), result.dice, strict=True))}
+            monitor.write("validation", self.progress.step, figures, share_done)
+            logger.info("step %d validation %s", self.progress.step, {name: round(v, 3) for name, v in figures.items()})
+            if self.progress.best_score is None or result.score > self.progress.best_score:
+                self.progress = replace(self.progress, best_score=result.score)
+                self._save(BEST)
+            self._save(LAST)
+        self.ranks.barrier()
+
+    def _save(self, name: str) -> None:
+        if self.ranks.is_first:
+            save_checkpoint(self.settings.folder / name, self.network, self.average, self.optimizer, self.progress)
+
+
+class _LogitsOnly(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)[0]
+        return logits
+
+
+def learning_rate(recipe: OptimizerRecipe, step: int, share_done: float) -> float:
+    """The rate of a step, counted from 0.
+
+    Args:
+        recipe: schedule and its figures.
+        step: steps done.
+        share_done: of the whole run, 0..1.
+    """
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        falling = 0.5 * (1 + math.cos(math.pi * min(share_done, 1.0)))
+        rate *= recipe.final_share + (1 - recipe.final_share) * falling
+    if step < recipe.warmup_steps:
+        rate *= (step + 1) / recipe.warmup_steps
+    return rate
+
+
+def load_initial_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
+
+    Raises:
+        UsageError: the segmentation parts don't fit.
+        WeightsError: the checkpoint can't be read.
+    """
+    weights = {f"net.{name}": tensor for name, tensor in trained_weights(checkpoint).items()}
+    own = network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    missing = [name for name in own if name not in fitting and not name.startswith("net.vae")]
+    if missing:
+        raise UsageError(
+            f"--init {checkpoint}: {len(missing)} tensors don't fit this recipe's network, first {missing[0]}",
+            hint="Start from a run with the same filters and number of channels.",
+        )
+    network.load_state_dict({**own, **fitting})
+    logger.info("begins with the weights of %s", checkpoint)
