@@ -218,7 +218,7 @@ def _strip_mask(brain: Volume, settings: AnatomySettings, scale: float, rng: np.
     """The skull-stripped region: the brain and an uneven rim of CSF around it."""
     smooth = ndimage.gaussian_filter(brain, max(1.8 * scale, 0.6), truncate=2.5)
     level = uniform(rng, settings.strip_level) + 0.12 * smooth_field(rng, brain.shape, 18 * scale)
-    return np.asarray(smooth > np.clip(level, 0.06, 0.85))
+    return np.asarray(smooth > np.clip(level, 0.06, 0.70))
 
 
 def coarse_depth(mask: NDArray[np.bool_]) -> Volume:

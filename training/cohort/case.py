@@ -79,7 +79,11 @@ def simulate_background(
 
 
 def _add_remnants(
-    images: dict[Modality, Volume], mask: NDArray[np.bool_], levels: dict[Modality, TissueLevels], scale: float,
+    images: dict[Modality, Volume],
+    mask: NDArray[np.bool_],
+    levels: dict[Modality, TissueLevels],
+    brightness: tuple[float, float],
+    scale: float,
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
     """Leaves patches of skin, fat and dura outside the brain, in place; returns the wider mask."""
@@ -88,7 +92,7 @@ def _add_remnants(
     remnant = grown & ~mask & patches
     texture = 1 + 0.3 * smooth_field(rng, mask.shape, 3.0)[remnant]
     for modality, image in images.items():
-        image[remnant] = rng.uniform(0.15, 1.4) * max(levels[modality].wm, levels[modality].gm) * texture
+        image[remnant] = uniform(rng, brightness) * max(levels[modality].wm, levels[modality].gm) * texture
     return np.asarray(mask | remnant)
 
 
@@ -117,7 +121,9 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
     )
     mask, rng = anatomy.mask, np.random.default_rng(remnant_seed)
     if rng.random() < settings.distractors.remnant_probability:
-        mask = _add_remnants(images, mask, background.levels, anatomy.scale, rng)
+        mask = _add_remnants(
+            images, mask, background.levels, settings.distractors.remnant_level, anatomy.scale, rng
+        )
     artefact_rng, file_rng = np.random.default_rng(artefact_seed), np.random.default_rng(file_seed)
     shape = settings.grid.shape
     as_float = bool(file_rng.random() < settings.artefacts.float_probability)

@@ -113,8 +113,9 @@ def enhancing_structures(anatomy: Anatomy, settings: DistractorSettings, rng: np
     patches = np.clip(smooth_field(rng, canvas.shape, 12 * scale) - _normal_quantile(1 - share) + 0.3, 0, 1)
     np.maximum(canvas, (anatomy.mask & ~inner) * patches * uniform(rng, (0.3, 1.0)), out=canvas)
     if rng.random() < settings.choroid_probability:
-        clumps = smooth_field(rng, canvas.shape, 5 * scale) + 0.6 * np.exp(-(((anatomy.front + 28) / 16) ** 2))
-        plexus = anatomy.ventricles * np.clip(2 * (clumps - uniform(rng, (0.6, 1.4))), 0, 1)
+        # Fronds, not a filled ventricle: fine structure, most of it in the atria.
+        clumps = smooth_field(rng, canvas.shape, 3 * scale) + np.exp(-(((anatomy.front + 30) / 14) ** 2))
+        plexus = anatomy.ventricles * np.clip(2 * (clumps - uniform(rng, (1.7, 2.5))), 0, 1)
         np.maximum(canvas, plexus * uniform(rng, (0.25, 0.75)), out=canvas)
     return ndimage.gaussian_filter(canvas, 0.45, truncate=2.5) * 1.25 * anatomy.mask
 

@@ -144,6 +144,8 @@ def _necrosis(
         return np.zeros_like(relative)
     rim = uniform(rng, settings.rim_mm) * lesion_scale
     uneven = np.exp(0.45 * smooth_field(rng, relative.shape, max(0.8 * radius, 2.5)))
+    if rng.random() < settings.open_rim_probability:
+        uneven *= np.clip(1 + smooth_field(rng, relative.shape, max(0.9 * radius, 2.5)), 0, 1)
     inner = (1 - relative) * radius - rim * uneven
     if diameter > 15 and rng.random() < settings.patchy_probability:  # noqa: PLR2004
         islands = smooth_field(rng, relative.shape, max(0.6 * radius, 2.5)) - rng.uniform(-0.6, 0.8)
@@ -171,7 +173,7 @@ def _oedema(
     resistance = ndimage.uniform_filter(1 - background.wm[box], 3)
     distance += np.float32(0.9 * extent) * resistance * resistance
     distance += np.float32(0.24 * extent) * smooth_field(rng, relative.shape, max(0.7 * extent, 3.0))
-    cover = ndimage.uniform_filter(np.clip((extent - distance) / 2 + 0.5, 0, 1), 3)
+    cover = ndimage.uniform_filter(np.clip((extent - distance) / (2 + 0.15 * extent) + 0.5, 0, 1), 3)
     tissue = np.clip(1.6 * (background.gm[box] + background.wm[box]) - 0.4, 0, 1) * (background.ventricles[box] < 0.5)  # noqa: PLR2004
     return (cover * tissue).astype(np.float32)
 
@@ -213,20 +215,23 @@ def _blend(
     box: tuple[slice, ...],
     cover: dict[str, Volume],
     levels: LesionLevels,
+    unevenness: tuple[float, float],
     rng: np.random.Generator,
 ) -> None:
     """Paints oedema, enhancing tumour and necrosis over the images, in place."""
     shape = next(iter(cover.values())).shape
-    mottle = smooth_field(rng, shape, 3.0)
+    fine, coarse = smooth_field(rng, shape, 3.0), smooth_field(rng, shape, 9.0)
     for modality, image in images.items():
         own = levels.of[modality]
         patch = image[box]
+        # Oedema and tumour vary most on T2 contrasts.
+        uneven = uniform(rng, unevenness) * (1.0 if modality in ("t2w", "t2f") else 0.5)
         for part, level, roughness in (
             ("oedema", own.snfh, 0.06),
             ("et", own.et, 0.10),
             ("netc", own.netc, 0.06),
         ):
-            target = level * (1 + np.float32(roughness) * mottle)
+            target = level * np.maximum(1 + np.float32(roughness) * fine + np.float32(uneven) * coarse, 0.3)
             patch = patch + (target - patch) * cover[part]
         image[box] = patch
 
@@ -289,13 +294,15 @@ def _paint_one(
     core[inside] = np.maximum(core[inside], 0.5)
     netc = _necrosis(relative, radius, settings, lesion_scale, rng) * core
     oedema = _oedema(relative, radius, background, box, settings, lesion_scale, rng)
-    swollen = _attached(oedema >= 0.5, inside)  # noqa: PLR2004
+    # Opened, so that no fleck hangs on by a thread.
+    swollen = ndimage.binary_opening((oedema >= 0.5) | inside) & ~inside  # noqa: PLR2004
+    swollen = _attached(swollen, inside)
     oedema = oedema * ndimage.binary_dilation(swollen | inside)
     levels = draw_lesion_levels(background, settings, 2 * radius / lesion_scale, rng)
     push = uniform(rng, settings.mass_effect) * radius
     if radius > 6 * lesion_scale:
         _push_tissue(images, relative, push, box)
-    _blend(images, box, {"oedema": oedema, "et": core, "netc": netc}, levels, rng)
+    _blend(images, box, {"oedema": oedema, "et": core, "netc": netc}, levels, settings.unevenness, rng)
     own = labels[box]
     own[swollen & (own == 0)] = SNFH
     own[inside] = ET

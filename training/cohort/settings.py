@@ -76,14 +76,14 @@ class TissueSettings(_Frozen):
 class ContrastSettings(_Frozen):
     """Tissue contrasts: ranges a little wider than measured (WM, GM/WM, CSF per modality)."""
 
-    t1n: TissueSettings = TissueSettings(wm=(0.50, 0.92), gm_to_wm=(0.72, 0.99), csf=(0.25, 0.62), csf_relative=True)
-    t1c: TissueSettings = TissueSettings(wm=(0.24, 0.52), gm_to_wm=(0.74, 1.00), csf=(0.20, 0.60), csf_relative=True)
-    t2w: TissueSettings = TissueSettings(wm=(0.12, 0.28), gm_to_wm=(1.00, 1.60), csf=(0.65, 1.05), csf_relative=False)
-    t2f: TissueSettings = TissueSettings(wm=(0.32, 0.62), gm_to_wm=(0.98, 1.50), csf=(0.04, 0.30), csf_relative=False)
+    t1n: TissueSettings = TissueSettings(wm=(0.50, 0.92), gm_to_wm=(0.68, 1.00), csf=(0.25, 0.70), csf_relative=True)
+    t1c: TissueSettings = TissueSettings(wm=(0.24, 0.54), gm_to_wm=(0.72, 1.02), csf=(0.20, 0.60), csf_relative=True)
+    t2w: TissueSettings = TissueSettings(wm=(0.07, 0.25), gm_to_wm=(1.00, 1.65), csf=(0.65, 1.05), csf_relative=False)
+    t2f: TissueSettings = TissueSettings(wm=(0.32, 0.62), gm_to_wm=(0.94, 1.45), csf=(0.01, 0.20), csf_relative=False)
     log_jitter_std: float = Field(0.06, description="log-normal factor on every level, so that the ranges have tails")
     t1_detail: Range = Field((0.3, 1.0), description="share of the template's T1 detail (nuclei, brain stem) carried over")
-    texture: Range = Field((0.02, 0.06), description="std of smooth texture per tissue, relative; measured 0.06 with noise")
-    gamma_log_std: float = Field(0.08, description="log std of a per-modality gamma on [0, 1]; chosen")
+    texture: Range = Field((0.03, 0.11), description="std of smooth texture per tissue, relative; measured 0.06 with noise")
+    gamma_log_std: float = Field(0.14, description="log std of a per-modality gamma on [0, 1]; chosen")
 
 
 class DistractorSettings(_Frozen):
@@ -92,7 +92,7 @@ class DistractorSettings(_Frozen):
     cortical_vessels: tuple[int, int] = Field((80, 320), description="number; chosen by looking at t1c slices")
     medullary_vessels: tuple[int, int] = Field((0, 40), description="thin veins through white matter; chosen")
     basal_vessels: tuple[int, int] = Field((8, 24), description="circle of Willis and its branches; chosen")
-    vessel_level: Range = Field((0.8, 2.0), description="t1c, absolute; 99.9th percentile is 1 by definition")
+    vessel_level: Range = Field((0.7, 1.5), description="t1c, absolute; 99.9th percentile is 1 by definition")
     dura_share: Range = Field((0.05, 0.6), description="share of the surface that enhances; chosen")
     sinus_probability: Probability = 0.85
     choroid_probability: Probability = 0.9
@@ -100,7 +100,10 @@ class DistractorSettings(_Frozen):
     hyperintensity_grade: Range = Field(
         (0.0, 1.0), description="0 none to 1 confluent, squared: most adults have few (Fazekas scale)"
     )
-    remnant_probability: Probability = Field(0.4, description="skull-strip remnants; seen in 4 of 11 cases")
+    remnant_probability: Probability = Field(0.5, description="skull-strip remnants; seen in 4 of 11 cases")
+    remnant_level: Range = Field(
+        (0.15, 2.4), description="over the brighter tissue: fat and eyes set the scale of some measured images"
+    )
 
 
 class LesionSettings(_Frozen):
@@ -116,15 +119,16 @@ class LesionSettings(_Frozen):
     dominant_log_std: float = Field(0.45, description="as above")
     dominant_probability: Probability = 0.7
     diameter_range_mm: Range = Field((1.0, 30.0), description="issue: 1 to 25 mm and more")
-    giant_probability: Probability = Field(0.22, description="cases with one 25 to 58 mm tumour (110,000 mm3, Hu 2019)")
-    giant_diameter_mm: Range = (25.0, 58.0)
+    giant_probability: Probability = Field(0.20, description="cases with one 22 to 55 mm tumour (110,000 mm3, Hu 2019)")
+    giant_diameter_mm: Range = (22.0, 55.0)
     cerebellum_share: Probability = Field(0.15, description="Delattre et al. 1988: 80 % hemispheres, 15 % cerebellum")
     brainstem_share: Probability = Field(0.04, description="Delattre et al. 1988: 5 % brain stem")
     irregularity: Range = Field((0.05, 0.30), description="std of the radius, relative, on top of an ellipsoid; chosen")
     necrosis_midpoint_mm: float = Field(11.0, description="half of the lesions of this diameter have a necrotic core")
     necrosis_slope_mm: float = 2.5
     rim_mm: Range = Field((1.3, 5.0), description="thickness of the enhancing rim; gliomas measured similar")
-    patchy_probability: Probability = Field(0.35, description="large tumours with islands of NETC instead of one core")
+    patchy_probability: Probability = Field(0.40, description="large tumours with islands of NETC instead of one core")
+    open_rim_probability: Probability = Field(0.3, description="necrotic tumours whose rim has gaps; seen in gliomas")
     faint_probability: Probability = Field(0.15, description="contrast set by contrast-to-noise instead")
     faint_cnr: Range = Field((1.0, 5.0), description="issue 9: contrast-to-noise down to 1")
     enhancement: Range = Field((1.2, 2.5), description="t1c of ET / white matter; measured 1.07 to 2.06, per-case means")
@@ -132,17 +136,20 @@ class LesionSettings(_Frozen):
     oedema_midpoint_mm: float = Field(8.0, description="half of the lesions of this diameter have oedema")
     oedema_slope_mm: float = 2.0
     oedema_floor: Probability = Field(0.08, description="small lesions with oedema")
-    oedema_extent: tuple[float, float] = Field((0.55, 0.6), description="median, log std of extent over radius + 3 mm")
-    oedema_extent_max_mm: float = 32.0
+    oedema_extent: tuple[float, float] = Field((0.65, 0.6), description="median, log std of extent over radius + 3 mm")
+    oedema_extent_max_mm: float = 34.0
     oedema_t2f: Range = Field((1.15, 2.1), description="over the brighter of GM, WM; measured 1.0 to 2.4")
-    oedema_t2w: Range = Field((0.12, 0.6), description="share of the way from GM to CSF; measured")
+    oedema_t2w: Range = Field((0.06, 0.55), description="share of the way from GM to CSF; measured")
+    unevenness: Range = Field(
+        (0.05, 0.25), description="relative std inside oedema and tumour, coarse part; measured 0.1 to 0.2 with noise"
+    )
     mass_effect: Range = Field((0.0, 0.7), description="outward push at the lesion's edge, in radii, of lesions > 12 mm")
 
 
 class ArtefactSettings(_Frozen):
     """What the scanner and the preprocessing do to the images."""
 
-    bias_std: Range = Field((0.0, 0.14), description="log std of the bias field; chosen")
+    bias_std: Range = Field((0.0, 0.18), description="log std of the bias field; chosen")
     bias_spacing_mm: float = 70.0
     noise_std: Range = Field((0.006, 0.030), description="measured 0.006 to 0.031 in white matter, log-uniform")
     noise_smoothness_mm: Range = Field((0.35, 0.65), description="neighbour correlation 0.2 to 0.5, measured")
