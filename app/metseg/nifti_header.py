@@ -21,6 +21,9 @@ source grid and, as cubic millimetres, the 1 mm network grid: a case can never n
 SPACING_RANGE_MM: Final = (0.05, 20.0)
 """Voxel sides that can be a brain MRI; a header in metres or micrometres falls outside."""
 
+MAX_COORDINATE_MM: Final = 1e6
+"""No scanner's coordinates reach a kilometre; beyond, sums lose the voxel's place."""
+
 MIN_DETERMINANT: Final = 0.1
 """Volume of a voxel over the product of its sides: 1 for right angles, 0 for axes that coincide."""
 
@@ -202,9 +205,10 @@ def image_grid(header: Any) -> tuple[Grid, tuple[str, ...]]:
     fixed = header.copy()
     oddities = []
     try:
-        fixed.check_fix(logger=_silent)  # what nibabel mends by itself when it loads a file: qfac 0 counts as 1
-        affine = np.asarray(fixed.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError, np.linalg.LinAlgError, FloatingPointError) as error:
+        with np.errstate(all="ignore"):  # whatever comes out is checked below
+            fixed.check_fix(logger=_silent)  # what nibabel mends by itself when it loads a file: qfac 0 counts as 1
+            affine = np.asarray(fixed.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         raise ImageError("affine", f"no usable affine: {error}", hint="Repair the header's qform or sform.") from None
     grid = Grid(image_shape(header), affine)
     _check_affine(grid)
@@ -226,6 +230,11 @@ def _check_affine(grid: Grid) -> None:
     hint = "Repair the header's qform or sform; the unit must be millimetres."
     if not np.isfinite(grid.affine).all():
         raise ImageError("affine", "the affine holds NaN or infinity", hint=hint)
+    largest = float(np.abs(grid.affine).max())
+    if largest > MAX_COORDINATE_MM:
+        raise ImageError(
+            "affine", f"the affine holds {largest:g} mm, at most {MAX_COORDINATE_MM:g} is expected", hint=hint
+        )
     spacing = grid.spacing_mm
     low, high = SPACING_RANGE_MM
     sides = "x".join(f"{side:.4g}" for side in spacing)
@@ -246,10 +255,11 @@ def _disagreement_voxels(header: Any, grid: Grid) -> float:
     from nibabel.spatialimages import HeaderDataError  # noqa: PLC0415
 
     try:
-        other = np.asarray(header.get_qform(), dtype=np.float64)
+        with np.errstate(all="ignore"):
+            other = np.asarray(header.get_qform(), dtype=np.float64)
+            shift = corner_shift_mm(grid, Grid(grid.shape, other)) / min(grid.spacing_mm)
     except (HeaderDataError, ValueError):
         return float("inf")
-    shift = corner_shift_mm(grid, Grid(grid.shape, other)) / min(grid.spacing_mm)
     return shift if np.isfinite(shift) else float("inf")
 
 

@@ -147,6 +147,18 @@ DAMAGE = {
         "voxels of 0x0x0 mm, expected sides of 0.05 to 20 mm",
     ),
     "affine with NaN": (lambda p: edit(p, srow_x=np.nan, sform_code=1), "affine", "error", "holds NaN or infinity"),
+    "coordinates beyond the solar system": (  # found by fuzzing: squares of these overflowed
+        lambda p: edit(p, srow_x=[1, 0, 0, 3e38], sform_code=1),
+        "affine",
+        "error",
+        "the affine holds 3e+38 mm, at most 1e+06 is expected",
+    ),
+    "qform of NaN beside a good sform": (  # found by fuzzing: a warning from within nibabel
+        lambda p: edit(p, qoffset_x=np.nan, pixdim=[1, 3e38, 1, 1, 0, 0, 0, 0], qform_code=1, sform_code=1),
+        "orientation",
+        "warning",
+        "qform and sform disagree by inf voxels",
+    ),
     "metres": (
         lambda p: edit(p, srow_x=[0.001, 0, 0, 0], srow_y=[0, 0.001, 0, 0], srow_z=[0, 0, 0.001, 0], sform_code=1),
         "affine",
