@@ -15,7 +15,7 @@ from metseg.bundle import metadata_of
 from metseg.network import build_network
 from metseg.plan import MemberPlan, Plan, SegResNetPlan
 
-SHAPE = (40, 48, 32)
+SHAPE = (24, 32, 16)
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 SMALL_NETWORK = SegResNetPlan(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
@@ -76,7 +76,7 @@ def write_bundle(
         content = save(state, metadata_of(member))
         (folder / member.weights).write_bytes(content)
         members.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
-    sections = {"window": {"size": (32, 32, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan
+    sections = {"window": {"size": (16, 24, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan
     content = Plan.model_validate({"name": "test", "members": [m.model_dump() for m in members], **sections})
     (folder / "plan.yaml").write_text(yaml.safe_dump(content.model_dump(mode="json")))
     return folder
@@ -85,3 +85,8 @@ def write_bundle(
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """Name to content of every file of a flat folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of everything in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())

@@ -126,8 +126,10 @@ def cpu_flags() -> frozenset[str]:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, cut to the container's quota (cgroup v2 and v1)."""
+    """CPUs that this process may use: its affinity, cut to OMP_NUM_THREADS and the container's quota (cgroup 1, 2)."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    count = min(count, int(asked)) if asked.isdecimal() and int(asked) else count
     quota = _cgroup_quota()
     return max(1, min(count, int(quota))) if quota else count
 

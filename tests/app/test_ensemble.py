@@ -1,12 +1,11 @@
 """The windowed, flipped, averaged prediction against a plain one over the whole volume."""
 
-from typing import override
-
 import numpy as np
 import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
+from typing_extensions import override
 
 from metseg.bundle import open_bundle
 from metseg.device import Device, choose_device
@@ -17,7 +16,7 @@ from metseg.preprocess import prepare_case, voxel_seed
 from metseg.tta import flip, images_of_rounds
 from support import phantom, write_bundle
 
-SHAPE = (40, 48, 44)
+SHAPE = (24, 32, 20)
 FP32 = Device("cpu", "float32", "test", 1)
 
 
@@ -59,7 +58,7 @@ def test_over_a_brain_that_fills_the_volume_it_is_monai(folder, variant):
     case = prepared()
     whole = tuple(slice(0, side) for side in SHAPE)
     case = type(case)(case.case_id, case.trip, case.channels, whole)
-    plan = {"tta": TtaPlan(variant=variant), "window": WindowPlan(size=(40, 48, 16), overlap=0.5)}
+    plan = {"tta": TtaPlan(variant=variant), "window": WindowPlan(size=(24, 32, 8), overlap=0.5)}
     ensemble = with_plan(load_ensemble(open_bundle(folder), FP32), **plan)
     layout = plan_layout(case, ensemble.plan)
     predictions = predict_case(case, ensemble, layout)
@@ -87,7 +86,7 @@ def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(fo
     member = Member(loaded.members[0].plan, Pointwise())
     results = []
     for variant in ("none", "flips"):
-        window = WindowPlan(size=(16, 24, 16), overlap=0.5, extent=extent)
+        window = WindowPlan(size=(16, 16, 8), overlap=0.5, extent=extent)
         plan = loaded.plan.model_copy(update={"tta": TtaPlan(variant=variant), "window": window})
         ensemble = Ensemble(plan, (member,), FP32)
         layout = plan_layout(case, plan)

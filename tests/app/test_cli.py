@@ -1,0 +1,170 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from metseg.__main__ import run
+from metseg.cli.infer import parse_shard
+from metseg.errors import ExitCode, UsageError
+from support import ALL, SUB, names_in, phantom, write_bundle, write_case
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL, SUB))
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_case(tmp_path / "data", "c0", images=phantom())
+    return tmp_path / "data"
+
+
+def infer(data, bundle, output, *options):
+    return run(
+        ["infer", f"--data-path={data}", f"--weights={bundle}", f"--output-path={output}", "--device=cpu", *options]
+    )
+
+
+def test_infer_with_hyphens_and_with_underscores(data, bundle, tmp_path):
+    assert infer(data, bundle, tmp_path / "a") == ExitCode.DONE
+    options = [f"--data_path={data}", f"--weights={bundle}", f"--output_path={tmp_path / 'b'}"]
+    assert run(["infer", *options, "--on_error=blank"]) == ExitCode.DONE
+    assert (tmp_path / "a/c0.nii.gz").read_bytes() == (tmp_path / "b/c0.nii.gz").read_bytes()
+
+
+def test_an_unknown_option_is_ignored_with_a_warning(data, bundle, tmp_path, capsys):
+    assert infer(data, bundle, tmp_path / "out", "--future_option=7") == ExitCode.DONE
+    assert "--future_option=7 is unknown and ignored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["infer", "surplus"], ["infer", "--unknown"], ["nonsense"], ["check"]])
+def test_usage_errors_exit_with_2(arguments):
+    assert run(arguments) == ExitCode.USAGE
+
+
+def test_no_case_exits_with_3(bundle, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert infer(tmp_path / "empty", bundle, tmp_path / "out") == ExitCode.INPUT
+    assert "no case" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_there_exit_with_4(data, tmp_path):
+    assert infer(data, tmp_path / "nowhere", tmp_path / "out") == ExitCode.WEIGHTS
+
+
+def test_altered_weights_exit_with_4(data, tmp_path):
+    bundle = write_bundle(tmp_path / "b", channels=(ALL,))
+    (bundle / "m0.safetensors").write_bytes(b"x")
+    assert infer(data, bundle, tmp_path / "out") == ExitCode.WEIGHTS
+
+
+def test_a_missing_gpu_exits_with_5(data, bundle, tmp_path):
+    options = [f"--data-path={data}", f"--weights={bundle}", f"--output-path={tmp_path / 'out'}"]
+    assert run(["infer", *options, "--device=cuda"]) == ExitCode.DEVICE
+
+
+def test_output_that_can_not_be_made_exits_with_6(data, bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert infer(data, bundle, tmp_path / "file" / "out") == ExitCode.OUTPUT
+
+
+def test_all_cases_failed_exits_with_10_even_when_blank(bundle, tmp_path):
+    folder = write_case(tmp_path / "data", "c0")
+    (folder / "c0-t1c.nii.gz").unlink()
+    assert infer(tmp_path / "data", bundle, tmp_path / "out", "--on-error=blank") == ExitCode.SOME_FAILED
+    assert names_in(tmp_path / "out") == ["c0.nii.gz"]
+    assert infer(tmp_path / "data", bundle, tmp_path / "out2", "--on-error=skip") == ExitCode.SOME_FAILED
+    assert infer(tmp_path / "data", bundle, tmp_path / "out3") == ExitCode.INPUT
+
+
+def test_on_error_may_come_from_the_environment(bundle, tmp_path, monkeypatch):
+    write_case(tmp_path / "data", "c0")
+    (write_case(tmp_path / "data", "c1") / "c1-t1c.nii.gz").unlink()
+    monkeypatch.setenv("METSEG_ON_ERROR", "blank")
+    assert infer(tmp_path / "data", bundle, tmp_path / "out") == ExitCode.DONE
+    assert names_in(tmp_path / "out") == ["c0.nii.gz", "c1.nii.gz"]
+
+
+def test_a_report_inside_the_output_folder_is_refused(data, bundle, tmp_path):
+    assert infer(data, bundle, tmp_path / "out", f"--report-dir={tmp_path / 'out' / 'report'}") == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("content", ["", "plan: test\n", "null\n", "unknown: 1\n"])
+def test_a_parameters_file_may_be_empty_or_name_settings(data, bundle, tmp_path, content):
+    path = tmp_path / "parameters.yaml"
+    path.write_text(content)
+    assert infer(data, bundle, tmp_path / "out", f"--parameters_file={path}") == ExitCode.DONE
+
+
+def test_a_plan_may_come_from_the_parameters_file_and_weights_from_additional_files(data, bundle, tmp_path):
+    plan = yaml.safe_load((bundle / "plan.yaml").read_text()) | {"name": "own", "tta": {"variant": "none"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(plan))
+    (tmp_path / "parameters.yaml").write_text("plan: own.yaml\n")
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra" / "weights").symlink_to(bundle)
+    options = [f"--data-path={data}", f"--output-path={tmp_path / 'out'}", f"--additional_files={tmp_path / 'extra'}"]
+    assert run(["infer", *options, f"--parameters_file={tmp_path / 'parameters.yaml'}"]) == ExitCode.DONE
+
+
+@pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/3", (2, 3))])
+def test_shards(text, shard):
+    assert parse_shard(text) == shard
+
+
+@pytest.mark.parametrize("text", ["3/3", "1", "-1/2", "a/b", "1/0"])
+def test_shards_that_do_not_exist(text):
+    with pytest.raises(UsageError, match="0 <= I < N"):
+        parse_shard(text)
+
+
+def test_torchrun_gives_the_shard(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert parse_shard(None) == (1, 4)
+    assert parse_shard("0/2") == (0, 2)
+
+
+def test_no_flag_but_bundle_plan_and_device_changes_a_voxel(data, bundle, tmp_path):
+    report = tmp_path / "report"
+    variants = {
+        "plain": [],
+        "blank": ["--on-error=blank"],
+        "skip": ["--on-error=skip"],
+        "resume": ["--resume"],
+        "shard": ["--shard=0/1"],
+        "report": [f"--report-dir={report}", "--save=probabilities,agreement"],
+    }
+    maps = set()
+    for name, options in variants.items():
+        assert infer(data, bundle, tmp_path / name, *options) == ExitCode.DONE
+        maps.add((tmp_path / name / "c0.nii.gz").read_bytes())
+    assert len(maps) == 1
+
+
+def test_info_says_what_would_run(bundle, capsys):
+    assert run(["info", "--json", f"--weights={bundle}"]) == ExitCode.DONE
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["bundle"]["plan"] == "test"
+    assert facts["bundle"]["required_modalities"] == ["t1c", "t1n", "t2f"]
+    assert [member["name"] for member in facts["bundle"]["members"]] == ["m0", "m1"]
+
+
+def test_check_exits_with_3_for_an_error_and_0_for_a_good_folder(data, bundle, capsys):
+    assert run(["check", f"--data-path={data}", f"--weights={bundle}"]) == ExitCode.DONE
+    (data / "c0" / "c0-t1c.nii.gz").unlink()
+    assert run(["check", f"--data_path={data}", f"--weights={bundle}"]) == ExitCode.INPUT
+    assert "t1c" in capsys.readouterr().out
+
+
+def test_help_info_and_check_need_no_torch(bundle, data):
+    program = (
+        "import sys; from metseg.__main__ import run\n"
+        f"codes = [run(['--help']), run(['info', '--weights={bundle}']),"
+        f" run(['check', '--data-path={data}', '--weights={bundle}'])]\n"
+        "assert codes == [0, 0, 0], codes\n"
+        "assert 'torch' not in sys.modules and 'monai' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)

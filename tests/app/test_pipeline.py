@@ -1,0 +1,227 @@
+"""A folder of cases in, a folder of label maps out."""
+
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metseg import pipeline
+from metseg.bundle import open_bundle
+from metseg.device import Device
+from metseg.discovery import discover_cases
+from metseg.ensemble import load_ensemble
+from metseg.errors import ExitCode, InputError, OutputError
+from metseg.pipeline import Job, exit_code_of, run_batch
+from metseg.records import CaseRecord
+from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
+
+FP32 = Device("cpu", "float32", "test", 1)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Two members, with noise: so that determinism is worth testing."""
+    sections = {"window": {"size": (24, 32, 16)}, "tta": {"variant": "aurora"}}
+    return write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL, SUB), **sections)
+
+
+@pytest.fixture(scope="module")
+def ensemble(bundle):
+    return load_ensemble(open_bundle(bundle), FP32)
+
+
+def run(data, output, ensemble, **job):
+    return run_batch(Job(discover_cases(data), output, **job), ensemble)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """Four good cases, the second without t2w."""
+    data = tmp_path_factory.mktemp("data")
+    for number in range(4):
+        folder = write_case(data, f"case {number}", images=phantom(seed=number))
+        if number == 1:
+            (folder / "case 1-t2w.nii.gz").unlink()
+    return data
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cases, ensemble, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    run(cases, output, ensemble)
+    return output
+
+
+def test_every_case_gets_one_file_on_its_own_grid_and_nothing_else(cases, undisturbed):
+    assert names_in(undisturbed) == [f"case {number}.nii.gz" for number in range(4)]
+    found = set()
+    for number in range(4):
+        written = nib.load(undisturbed / f"case {number}.nii.gz")
+        source = nib.load(cases / f"case {number}" / f"case {number}-t1c.nii.gz")
+        labels = np.asanyarray(written.dataobj)
+        assert labels.dtype == np.uint8
+        assert set(np.unique(labels)) <= {0, 1, 2, 3}
+        found |= set(np.unique(labels))
+        for field in source.header:
+            if field not in {"datatype", "bitpix", "scl_slope", "scl_inter"}:
+                assert written.header[field].tobytes() == source.header[field].tobytes(), field
+    assert len(found) > 1, "empty maps would prove nothing"
+
+
+def test_files_are_readable_by_the_callers_user(undisturbed):
+    for path in undisturbed.iterdir():
+        assert path.stat().st_mode & stat.S_IRUSR
+        assert path.stat().st_mode & stat.S_IRGRP
+
+
+def test_a_case_without_t2w_is_segmented_by_the_others_and_says_so(cases, ensemble, tmp_path):
+    records = run(cases, tmp_path / "out", ensemble)
+    assert [record.outcome for record in records] == ["segmented"] * 4
+    assert records[1].members == ("m1",)
+    assert records[1].flags[0].sentence == "missing t2w: segmented by m1 alone (1 of 2 members)"
+    assert records[0].members == ("m0", "m1")
+
+
+def test_a_case_gives_the_same_bytes_alone_in_a_batch_renamed_and_on_a_shard(cases, ensemble, undisturbed, tmp_path):
+    expected = folder_bytes(undisturbed)
+    write_case(tmp_path / "alone", "zz", images=phantom(seed=2))
+    run(tmp_path / "alone", tmp_path / "out", ensemble)
+    assert (tmp_path / "out" / "zz.nii.gz").read_bytes() == expected["case 2.nii.gz"]
+    found = discover_cases(cases)
+    for index in range(3):
+        run_batch(Job(found[index::3], tmp_path / "shards"), ensemble)
+    assert folder_bytes(tmp_path / "shards") == expected
+
+
+def test_resume_does_only_what_is_missing(cases, ensemble, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "case 0.nii.gz").write_bytes(b"finished earlier")
+    records = run(cases, output, ensemble, resume=True)
+    assert [record.outcome for record in records] == ["present", "segmented", "segmented", "segmented"]
+    assert (output / "case 0.nii.gz").read_bytes() == b"finished earlier"
+    assert (output / "case 3.nii.gz").read_bytes() == (undisturbed / "case 3.nii.gz").read_bytes()
+
+
+@pytest.fixture
+def with_broken(tmp_path):
+    """A good case, a truncated one, another good one."""
+    data = tmp_path / "data"
+    for number in range(3):
+        folder = write_case(data, f"c{number}", images=phantom(seed=number))
+        if number == 1:
+            content = (folder / "c1-t1c.nii.gz").read_bytes()
+            (folder / "c1-t1c.nii.gz").write_bytes(content[: len(content) // 2])
+    return data
+
+
+def test_stop_keeps_what_was_finished(with_broken, ensemble, tmp_path):
+    with pytest.raises(InputError, match="c1"):
+        run(with_broken, tmp_path / "out", ensemble)
+    assert names_in(tmp_path / "out") == ["c0.nii.gz"]
+
+
+def test_skip_leaves_the_case_out(with_broken, ensemble, tmp_path):
+    records = run(with_broken, tmp_path / "out", ensemble, on_error="skip")
+    assert [record.outcome for record in records] == ["segmented", "failed", "segmented"]
+    assert names_in(tmp_path / "out") == ["c0.nii.gz", "c2.nii.gz"]
+    assert "truncated" in records[1].error
+
+
+def test_blank_writes_an_empty_map_on_the_cases_grid_and_says_what_it_is(with_broken, ensemble, tmp_path):
+    records = run(with_broken, tmp_path / "out", ensemble, on_error="blank")
+    assert [record.outcome for record in records] == ["segmented", "blank", "segmented"]
+    assert "does not mean that there is no tumour" in records[1].flags[0].sentence
+    blank, good = (nib.load(tmp_path / "out" / f"c{number}.nii.gz") for number in (1, 0))
+    assert not np.asanyarray(blank.dataobj).any()
+    assert blank.shape == good.shape
+    np.testing.assert_array_equal(blank.affine, good.affine)
+
+
+def test_a_case_without_any_readable_header_gets_a_blank_on_the_atlas_grid(ensemble, tmp_path):
+    folder = write_case(tmp_path / "data", "c0")
+    for path in folder.iterdir():
+        path.write_bytes(b"not an image")
+    run(tmp_path / "data", tmp_path / "out", ensemble, on_error="blank")
+    blank = nib.load(tmp_path / "out" / "c0.nii.gz")
+    assert blank.shape == (240, 240, 155)
+    np.testing.assert_array_equal(blank.affine[:3, 3], [0, 239, 0])
+
+
+def test_an_unexpected_error_in_one_case_does_not_cost_the_others(cases, ensemble, tmp_path, monkeypatch):
+    original = pipeline.segment_case
+
+    def sometimes(case, *rest):
+        if case.case_id == "case 2":
+            raise MemoryError("no more")
+        return original(case, *rest)
+
+    monkeypatch.setattr(pipeline, "segment_case", sometimes)
+    records = run(cases, tmp_path / "out", ensemble, on_error="blank")
+    assert [record.outcome for record in records] == ["segmented", "segmented", "blank", "segmented"]
+    with pytest.raises(MemoryError):
+        run(cases, tmp_path / "out2", ensemble, on_error="stop")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "on_error", "code"),
+    [
+        (["segmented", "present"], "stop", ExitCode.DONE),
+        (["segmented", "failed"], "skip", ExitCode.SOME_FAILED),
+        (["segmented", "blank"], "blank", ExitCode.DONE),
+        (["blank", "blank"], "blank", ExitCode.SOME_FAILED),
+        (["failed"], "skip", ExitCode.SOME_FAILED),
+    ],
+)
+def test_exit_codes(outcomes, on_error, code):
+    assert exit_code_of([CaseRecord("c", outcome) for outcome in outcomes], on_error) == code
+
+
+def test_a_file_in_the_way_of_the_output_folder_is_an_output_error(cases, ensemble, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match="can't be made"):
+        run(cases, tmp_path / "out", ensemble)
+
+
+def start_program(bundle, data, output, *options):
+    command = [sys.executable, "-m", "metseg", "infer", "--device", "cpu", "--weights", bundle]
+    command += ["--data-path", data, "--output-path", output, *options]
+    return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_first(output, process):
+    deadline = time.monotonic() + 120
+    while not (output.exists() and any(path.suffix == ".gz" for path in output.iterdir())):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)],
+)
+def test_a_killed_batch_loses_no_finished_case_and_leaves_no_half_file(tmp_path, sent, code):
+    data, output = tmp_path / "data", tmp_path / "out"
+    bundle = write_bundle(tmp_path / "bundle", channels=(ALL,), tta={"variant": "none"})
+    for number in range(30):
+        write_case(data, f"c{number:02d}", images=phantom(seed=number % 3))
+    with start_program(bundle, data, output) as process:
+        wait_for_first(output, process)
+        process.send_signal(sent)
+        process.wait(timeout=60)
+    assert process.returncode == code
+    finished = [path for path in output.iterdir() if path.suffix == ".gz"]
+    assert 0 < len(finished) < 30
+    for path in finished:
+        assert np.asanyarray(nib.load(path).dataobj).shape == (24, 32, 16)
+    before = {path.name: path.stat().st_mtime_ns for path in finished}
+    with start_program(bundle, data, output, "--resume") as again:
+        assert again.wait(timeout=120) == 0, again.stderr.read()
+    assert names_in(output) == [f"c{number:02d}.nii.gz" for number in range(30)]
+    assert all((output / name).stat().st_mtime_ns == at for name, at in before.items())
