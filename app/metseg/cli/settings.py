@@ -52,7 +52,7 @@ def resolve_settings(
     base = parameters_file.parent if parameters_file else Path()
     folder = weights or (base / parameters["weights"] if "weights" in parameters else None)
     if folder is None:
-        folder = find_bundle(additional_files) if additional_files else default_bundle_folder()
+        folder = (find_bundle(additional_files) if additional_files else None) or default_bundle_folder()
     plan = plan or parameters.get("plan")
     if plan and not (folder / "plans" / f"{plan}.yaml").is_file() and (base / plan).is_file():
         plan = str(base / plan)
@@ -85,14 +85,20 @@ def read_parameters(path: Path) -> dict[str, str]:
     return {key: str(content[key]) for key in PARAMETERS if content.get(key) is not None}
 
 
-def find_bundle(folder: Path) -> Path:
+def find_bundle(folder: Path) -> Path | None:
     """The bundle in a folder of additional files: the folder itself, `weights/`, or the only sub-folder with a plan.
 
+    Returns:
+        None for an empty folder: MedPerf makes and mounts one when nothing was registered.
+
     Raises:
-        WeightsError: there is none, or more than one.
+        WeightsError: there is no bundle among what lies there, or more than one.
     """
     if (folder / PLAN_FILE).is_file():
         return folder
+    if folder.is_dir() and not any(folder.iterdir()):
+        logger.info("additional files %s: empty, using the bundled weights", folder)
+        return None
     found = sorted(path.parent for pattern in (f"*/{PLAN_FILE}", f"*/*/{PLAN_FILE}") for path in folder.glob(pattern))
     if len(found) != 1:
         raise WeightsError(
