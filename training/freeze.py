@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 import yaml
+
 from metseg.atomic import write_atomically
 from metseg.bundle import PLAN_FILE, load_member, metadata_of
 from metseg.errors import UsageError, WeightsError
 from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan
-
 from training.command import git_revision
 from training.recipe import Recipe, load_recipe
 

@@ -22,7 +22,7 @@ from training.losses import Counts, Objective, count_terms
 from training.monitor import Monitor
 from training.network import TrainingNetwork, arrange_for_cpu
 from training.ranks import Ranks
-from training.recipe import OptimizerRecipe, Recipe
+from training.recipe import OptimizerRecipe, Recipe, load_recipe
 from training.validation import ValidationResult, validate
 
 LAST = "last.safetensors"
@@ -91,7 +91,7 @@ class Trainer:
         if self.device.type == "cpu":
             arrange_for_cpu(self.network)
         if settings.init is not None:
-            load_initial_weights(self.network, settings.init)
+            load_initial_weights(self.network, settings.init, recipe.data.channels)
         self.average: dict[str, Tensor] | None = None
         if recipe.optimizer.ema_decay is not None:
             self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
@@ -327,21 +327,37 @@ def learning_rate(recipe: OptimizerRecipe, step: int, share_done: float) -> floa
     return rate
 
 
-def load_initial_weights(network: nn.Module, checkpoint: Path) -> None:
+FIRST_LAYER = "net.convInit.conv.weight"
+"""Shape (filters, channels, 3, 3, 3): the only layer that knows the input channels."""
+
+
+def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequence[str]) -> None:
     """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
 
+    The first layer is matched by channel name: a channel that the other run did not read keeps its random weights.
+
+    Args:
+        network: changed in place.
+        checkpoint: with the other run's recipe.yaml beside it.
+        channels: of `network`.
+
     Raises:
-        UsageError: the segmentation parts don't fit.
+        UsageError: the segmentation parts don't fit, or there is no recipe beside the checkpoint.
         WeightsError: the checkpoint can't be read.
     """
+    theirs = load_recipe(str(checkpoint.parent / "recipe.yaml")).data.channels
     weights = {f"net.{name}": tensor for name, tensor in trained_weights(checkpoint).items()}
     own = network.state_dict()
     fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
-    missing = [name for name in own if name not in fitting and not name.startswith("net.vae")]
+    missing = [name for name in own if name not in fitting and not name.startswith("net.vae") and name != FIRST_LAYER]
     if missing:
         raise UsageError(
             f"--init {checkpoint}: {len(missing)} tensors don't fit this recipe's network, first {missing[0]}",
-            hint="Start from a run with the same filters and number of channels.",
+            hint="Start from a run with the same filters and blocks.",
         )
-    network.load_state_dict({**own, **fitting})
+    first = own[FIRST_LAYER].clone()
+    for index, channel in enumerate(channels):
+        if channel in theirs:
+            first[:, index] = weights[FIRST_LAYER][:, theirs.index(channel)]
+    network.load_state_dict({**own, **fitting, FIRST_LAYER: first})
     logger.info("begins with the weights of %s", checkpoint)
