@@ -20,6 +20,7 @@ from metseg.blank import blank_label_map
 from metseg.domain import Case, CaseFiles, Modality
 from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, predict_case, usable_members
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.flags import Flag, agreement_flags, blank_flag, count_flags, grid_flags, missing_flag
 from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import LabelMap
@@ -121,7 +122,7 @@ class _Loaded:
 
     case: Case
     prepared: PreparedCase
-    warnings: tuple[str, ...]
+    flags: tuple[Flag, ...]
     watch: Stopwatch
 
 
@@ -138,7 +139,8 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
         case = read_case(files, modalities=wanted, reference=REFERENCE)
     with watch.stage("prepare"):
         prepared = prepare_case(case, plan.intensity, spacing_mm=plan.spacing_mm)
-    return _Loaded(case, prepared, (*case.warnings, *_absence(prepared, plan, ensemble)), watch)
+    flags = (*_absence(prepared, plan, ensemble), *grid_flags(case.grid, resampled=not prepared.trip.only_turns))
+    return _Loaded(case, prepared, flags, watch)
 
 
 def _require(files: CaseFiles, plan: Plan) -> None:
@@ -152,13 +154,14 @@ def _require(files: CaseFiles, plan: Plan) -> None:
     )
 
 
-def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[str, ...]:
+def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[Flag, ...]:
     voting = usable_members(ensemble, prepared)
     missing = sorted(plan.modalities - set(prepared.channels))
     if not missing:
         return ()
     names = ", ".join(member.plan.name for member in voting)
-    return (f"{', '.join(missing)} missing: segmented by {names} alone ({len(voting)} of {len(plan.members)} members)",)
+    detail = f"segmented by {names} alone ({len(voting)} of {len(plan.members)} members)"
+    return (missing_flag(missing, detail),)
 
 
 Listener = Callable[[CaseRecord, Segmentation | None, Case | None], None]
@@ -283,8 +286,9 @@ def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, o
         outcome="segmented",
         lesions=segmentation.lesions,
         members=segmentation.members,
-        warnings=loaded.warnings,
+        warnings=loaded.case.warnings,
         agreement=segmentation.agreement,
+        flags=(*loaded.flags, *count_flags(segmentation.lesions), *agreement_flags(segmentation.agreement)),
     )
     header = loaded.case.reference_header
     return _Result(files, record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
@@ -296,8 +300,7 @@ def _give_up(files: CaseFiles, error: Exception, on_error: OnError) -> _Result:
     if on_error == "skip":
         return _Result(files, CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
     labels, header = blank_label_map(files)
-    warning = "blank because failed: an empty label map was written; it does not mean that there is no tumour"
-    record = CaseRecord(files.case_id, "blank", error=message, warnings=(warning,))
+    record = CaseRecord(files.case_id, "blank", error=message, flags=(blank_flag(),))
     return _Result(files, record, Stopwatch(), labels, header)
 
 

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Literal
 
 from metseg.agreement import LesionAgreement
+from metseg.flags import Flag
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
 """segmented: a label map was computed; blank: it could not be, an empty one was written (--on-error blank); failed: it
@@ -48,6 +49,7 @@ class CaseRecord:
         elapsed_s: seconds of work, reading and writing included, though both overlap with other cases.
         stage_s: the same by stage: read, prepare, network, fuse, postprocess, restore, write.
         agreement: the members' agreement on each lesion; see `metseg.agreement`.
+        flags: what a reader should know before trusting the label map; see `metseg.flags`.
     """
 
     case_id: str
@@ -59,6 +61,7 @@ class CaseRecord:
     elapsed_s: float = 0.0
     stage_s: Mapping[str, float] = field(default_factory=dict)
     agreement: tuple[LesionAgreement, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def succeeded(self) -> bool:

@@ -1,16 +1,13 @@
 """`metseg info`: what is installed and which bundle would run; needs no torch."""
 
 import json
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import metseg
-
-PACKAGES = ("torch", "monai", "numpy", "nibabel", "connected-components-3d", "scipy", "safetensors", "SimpleITK")
+from metseg.versions import package_versions, platform_name, python_version
 
 
 def info(
@@ -41,9 +38,9 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
     plan = bundle.plan
     return {
         "metseg": metseg.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "python": python_version(),
+        "platform": platform_name(),
+        "packages": dict(package_versions()),
         "bundle": {
             "folder": str(bundle.folder),
             "plan": plan.name,
@@ -57,13 +54,6 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
             ],
         },
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

@@ -16,6 +16,9 @@ from metseg.records import CaseRecord
 
 logger = logging.getLogger(__name__)
 
+LOUD = frozenset({"blank", "missing-modality"})
+"""Flags that get a warning of their own, so that --quiet and whoever greps for warnings see them."""
+
 
 class BatchProgress:
     """Logs each case when it is done, with the time that the rest will take.
@@ -58,7 +61,12 @@ class BatchProgress:
         if record.succeeded:
             line += f", {record.lesions} lesion{'' if record.lesions == 1 else 's'}"
         line += f", {record.elapsed_s:.1f} s, {_clock(remaining)} remaining"
+        if record.flags:
+            line += f"; {', '.join(flag.words for flag in record.flags)}"
         logger.info("%s", line)
+        for flag in record.flags:
+            if flag.code in LOUD:
+                logger.warning("case %s: %s", record.case_id, flag.sentence)
         for warning in record.warnings:
             logger.warning("case %s: %s", record.case_id, warning)
         if record.error:

@@ -1,0 +1,99 @@
+"""What a reader should know before trusting a case: one vocabulary for the log, the tables and the report."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from metseg.agreement import LesionAgreement
+from metseg.domain import Grid
+
+FlagCode = Literal[
+    "no-lesion", "many-lesions", "brain-edge", "low-agreement", "missing-modality", "resampled", "blank", "no-label-map"
+]
+
+MANY_LESIONS: Final = 50
+"""More lesions than this are rare in patients and common in failures: someone should look."""
+
+LOW_AGREEMENT: Final = 0.7
+"""A lesion on whose voxels fewer than this share of the members' votes say tumour. Two of three members that agree to
+the voxel reach 0.67; three that find the same lesion with slightly different borders lie above."""
+
+WORDS: Final[dict[FlagCode, str]] = {
+    "no-lesion": "no lesion found",
+    "many-lesions": f"more than {MANY_LESIONS} lesions",
+    "brain-edge": "lesion at the brain's edge",
+    "low-agreement": "low agreement",
+    "missing-modality": "missing",
+    "resampled": "resampled grid",
+    "blank": "blank because failed",
+    "no-label-map": "no label map",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One thing a reader should know about a case.
+
+    Attributes:
+        code: what kind; stable, for programs.
+        words: the same few words in the log, the tables and the report.
+        detail: what exactly; may be empty.
+    """
+
+    code: FlagCode
+    words: str
+    detail: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Words and detail in one line."""
+        return f"{self.words}: {self.detail}" if self.detail else self.words
+
+
+def flag(code: FlagCode, detail: str = "") -> Flag:
+    """A flag in the vocabulary's words."""
+    return Flag(code, WORDS[code], detail)
+
+
+def missing_flag(modalities: Sequence[str], detail: str = "") -> Flag:
+    """Images that the case lacks: `missing t2w`."""
+    return Flag("missing-modality", f"{WORDS['missing-modality']} {', '.join(modalities)}", detail)
+
+
+def blank_flag() -> Flag:
+    """An empty map stands for a case that could not be segmented."""
+    return flag("blank", "an empty label map was written; it does not mean that there is no tumour")
+
+
+def count_flags(lesions: int) -> tuple[Flag, ...]:
+    """Whether a number of lesions is one to look at twice."""
+    if lesions == 0:
+        return (flag("no-lesion"),)
+    return (flag("many-lesions", f"{lesions}"),) if lesions > MANY_LESIONS else ()
+
+
+def is_low(agreement: LesionAgreement) -> bool:
+    """Whether the members agree too little on a lesion."""
+    return agreement.vote_share < LOW_AGREEMENT
+
+
+def agreement_flags(agreement: Iterable[LesionAgreement]) -> tuple[Flag, ...]:
+    """How many lesions of a case have little agreement."""
+    known = tuple(agreement)
+    low = sum(is_low(lesion) for lesion in known)
+    if not low:
+        return ()
+    return (flag("low-agreement", f"on {low} of {len(known)} lesions under {LOW_AGREEMENT:.0%} of the votes"),)
+
+
+def edge_flags(at_edge: int, lesions: int) -> tuple[Flag, ...]:
+    """How many lesions of a case touch the brain's edge, where remains of skull and meninges look like lesions."""
+    return (flag("brain-edge", f"{at_edge} of {lesions} lesions"),) if at_edge else ()
+
+
+def grid_flags(grid: Grid, *, resampled: bool) -> tuple[Flag, ...]:
+    """Whether the label map went from the network's grid to another one."""
+    if not resampled:
+        return ()
+    sides = "x".join(f"{side:.4g}" for side in grid.spacing_mm)
+    return (flag("resampled", f"voxels of {sides} mm, segmented at 1 mm"),)
