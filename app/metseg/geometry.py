@@ -16,7 +16,7 @@ from metseg.components import Box, bounding_box
 from metseg.domain import FloatVolume, Grid
 from metseg.labels import BACKGROUND, REGIONS, LabelMap, RegionMasks, decode_regions, region_masks
 from metseg.lost_lesions import Indices, restore_lost_lesions
-from metseg.resample import AxisSampling, Positions, sample
+from metseg.resample import AxisSampling, Positions, sample, sample_mask
 
 SPACING_TOLERANCE: Final = 1e-3
 """Relative: an axis this close to the network's spacing is taken as it is; over 240 voxels that is a quarter voxel."""
@@ -221,6 +221,11 @@ class _Move:
         part, box = sample(volume, self.samplings)
         return part.transpose(self.order), tuple(box[axis] for axis in self.order)
 
+    def mask_part(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Box]:
+        """As `part`, cut at a half."""
+        part, box = sample_mask(mask, self.samplings, HALF)
+        return part.transpose(self.order), tuple(box[axis] for axis in self.order)
+
 
 def _to_network(trip: Trip) -> _Move:
     axes = [trip.source_axes.index(source_axis) for source_axis in range(3)]
@@ -271,8 +276,8 @@ def _move_regions(masks: RegionMasks, move: _Move) -> _MovedRegions:
     out = np.zeros((len(masks), *move.end.shape), dtype=np.bool_)
     boxes = []
     for channel, mask in enumerate(masks):
-        part, box = move.part(mask)
-        out[channel][box] = part >= HALF
+        part, box = move.mask_part(mask)
+        out[channel][box] = part
         boxes.append(box)
     restored = restore_lost_lesions(out, move.end, masks, move.start)
     return _MovedRegions(out, tuple(boxes), restored)

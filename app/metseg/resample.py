@@ -4,8 +4,9 @@ Grids here differ by spacing and offset along their axes only, never by a rotati
 two-tap filter after the other; and everything outside the bounding box of what is not zero stays zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from metseg.domain import FloatVolume
 
 Positions = NDArray[np.float64]
 """Shape (outputs,): where each output voxel lies along an axis, in input voxels; monotone."""
+
+Plane = NDArray[np.float32]
+"""Shape (rows, columns)."""
+
+Element = TypeVar("Element", bound=np.generic)
+
+KEPT_PLANES: Final = 3
+"""Two are needed at a time; a third, because a flipped axis asks for them in the other order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,40 +85,68 @@ def sample(volume: NDArray[np.generic], axes: Sequence[AxisSampling]) -> tuple[F
     Returns:
         The part of the result that can be other than zero, and where it lies in the whole (empty slices: nowhere).
     """
+    return _sample(volume, axes, np.dtype(np.float32), lambda plane: plane)
+
+
+def sample_mask(
+    mask: NDArray[np.bool_], axes: Sequence[AxisSampling], threshold: float
+) -> tuple[NDArray[np.bool_], Box]:
+    """Samples a mask, 0 or 1, and cuts it at a threshold; otherwise as `sample`, without the volume of floats."""
+    return _sample(mask, axes, np.dtype(np.bool_), lambda plane: plane >= threshold)
+
+
+def _sample(
+    volume: NDArray[np.generic],
+    axes: Sequence[AxisSampling],
+    dtype: np.dtype[Element],
+    finish: Callable[[Plane], NDArray[Any]],
+) -> tuple[NDArray[Element], Box]:
     support = bounding_box(volume != 0)
     if support is None:
-        return np.zeros((0, 0, 0), dtype=np.float32), (slice(0, 0),) * 3
+        return np.zeros((0, 0, 0), dtype=dtype), (slice(0, 0),) * 3
     restricted = [axis.within(side) for axis, side in zip(axes, support, strict=True)]
     inner, outputs = [axis for axis, _ in restricted], tuple(side for _, side in restricted)
     part = volume[tuple(axis.reach for axis in inner)]
     # Fortran order is what files come in: work on the transposed view, whose last axis is then contiguous.
-    if not part.flags.c_contiguous and abs(part.strides[0]) < abs(part.strides[2]):
-        return _sample_part(part.transpose(2, 1, 0), inner[::-1]).transpose(2, 1, 0), outputs
-    return _sample_part(part, inner), outputs
+    is_fortran = abs(part.strides[0]) < abs(part.strides[2])
+    if is_fortran:
+        part, inner = part.transpose(2, 1, 0), inner[::-1]
+    out = np.empty([axis.below.size for axis in inner], dtype=dtype)
+    for target, plane in zip(out, _planes(part, inner), strict=True):
+        target[...] = finish(plane)
+    return (out.transpose(2, 1, 0) if is_fortran else out), outputs
 
 
-def _sample_part(part: NDArray[np.generic], axes: Sequence[AxisSampling]) -> FloatVolume:
-    """The two inner axes plane by plane, which fit into the cache, then the outer one."""
-    outer, middle, inner = (_shifted(axis) for axis in axes)
-    out = np.empty((part.shape[0], middle.below.size, inner.below.size), dtype=np.float32)
-    for plane, target in zip(part, out, strict=True):
-        target[...] = _along(_along(plane.astype(np.float32, copy=False), middle, 0), inner, 1)
-    return _along(out, outer, 0)
+def _planes(part: NDArray[np.generic], axes: Sequence[AxisSampling]) -> Iterator[Plane]:
+    """The output plane by plane, from at most three sampled input planes that stay in the cache."""
+    outer, middle, inner = (_counted_from_reach(axis) for axis in axes)
+    sampled: dict[int, Plane] = {}
+
+    def plane_at(index: int) -> Plane:
+        if index not in sampled:
+            if len(sampled) >= KEPT_PLANES:
+                del sampled[next(iter(sampled))]
+            rows = _along(part[index].astype(np.float32, copy=False), middle, 0)
+            sampled[index] = _along(rows, inner, 1)
+        return sampled[index]
+
+    for below, above, weight in zip(outer.below.tolist(), outer.above.tolist(), outer.weight, strict=True):
+        plane = plane_at(below)
+        yield plane if weight == 0 else plane + weight * (plane_at(above) - plane)
 
 
-def _shifted(axis: AxisSampling) -> AxisSampling:
+def _counted_from_reach(axis: AxisSampling) -> AxisSampling:
     start = axis.reach.start
     return AxisSampling(axis.below - start, axis.above - start, axis.weight)
 
 
-def _along(values: FloatVolume, sampling: AxisSampling, axis: int) -> FloatVolume:
-    below = np.take(values, sampling.below, axis=axis)
+def _along(values: Plane, sampling: AxisSampling, axis: int) -> Plane:
     if sampling.is_gather:
-        return below
+        is_same = sampling.below.size == values.shape[axis] and bool((np.diff(sampling.below) == 1).all())
+        return values if is_same else np.take(values, sampling.below, axis=axis)
+    below = np.take(values, sampling.below, axis=axis)
     above = np.take(values, sampling.above, axis=axis)
-    shape = [1] * values.ndim
-    shape[axis] = -1
     above -= below
-    above *= sampling.weight.reshape(shape)
+    above *= sampling.weight[:, None] if axis == 0 else sampling.weight
     above += below
     return above
