@@ -7,13 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from support import names_in
 
 from metseg.__main__ import run
 from metseg.bundle import default_bundle_folder
 from metseg.errors import ExitCode
 from metseg.nifti import read_label_map
 from metseg.submission import check_submission
+from support import names_in
 
 REAL_CASES = os.environ.get("METSEG_REAL_CASES", "")
 pytestmark = pytest.mark.skipif(not REAL_CASES, reason="METSEG_REAL_CASES names no folder of real cases")
