@@ -21,7 +21,9 @@ RUN /opt/venv/bin/python -m pip install --disable-pip-version-check --require-ha
 # What only building needs: headers, static libraries, tests, test programs.
 FROM environment AS pruned
 RUN cd /opt/venv/lib/python3*/site-packages \
-    && rm -rf torch/include torch/share torch/bin torch/test torch/lib/*.a \
+    && rm -rf torch/include torch/share torch/test \
+    && find torch/bin -type f ! -name torch_shm_manager -delete \
+    && find . -type f -name '*.a' -delete \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && echo /opt/metseg/app >metseg.pth \
     && /opt/venv/bin/python -m pip uninstall --quiet --yes pip

@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := demo
+TOOLS := .cache/tools
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -42,7 +43,13 @@ image-test: image $(INSTALLED) ## build the image and run it under hostile condi
 
 .PHONY: callers-test
 callers-test: image $(INSTALLED) ## run the image as MLCube, MedPerf, Synapse, the BraTS orchestrator and Apptainer do
+	scripts/make-tool-environment tests/image/requirements-mlcube.txt $(TOOLS)/mlcube
+	scripts/make-tool-environment tests/image/requirements-brats.txt $(TOOLS)/brats
 	METSEG_IMAGE=$(IMAGE) $(BIN)/python -m pytest -m callers tests/image
+
+.PHONY: apptainer
+apptainer: ## get Apptainer on Debian (root, 0.4 GB), for callers-test
+	scripts/make-apptainer .cache/apptainer
 
 # ---- for developers
 
@@ -72,10 +79,17 @@ requirements: $(INSTALLED) ## pin again what pyproject.toml asks for (UPGRADE=--
 	scripts/compile-requirements $(UPGRADE)
 
 .PHONY: sbom
-sbom: ## list what the image contains: build/metseg.cdx.json (CycloneDX)
-	scripts/make-sbom $(IMAGE) build/metseg.cdx.json
+sbom: image ## list what the image contains: build/metseg.cdx.json (CycloneDX)
+	scripts/make-tool-environment scripts/requirements-supply-chain.txt $(TOOLS)/supply-chain
+	scripts/make-sbom $(IMAGE) build/metseg.cdx.json $(TOOLS)/supply-chain
+
+.PHONY: audit
+audit: ## look the pinned packages up in PyPI's database of vulnerabilities
+	scripts/make-tool-environment scripts/requirements-supply-chain.txt $(TOOLS)/supply-chain
+	for file in requirements.txt requirements-torch-cpu.txt requirements-torch-cuda.txt; do \
+	  $(TOOLS)/supply-chain/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$file || exit 1; done
 
 .PHONY: clean
 clean: ## remove what was built (.venv stays; `rm -rf .venv` for that too)
 	rm -rf build dist $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.cache/*' -prune -exec rm -rf {} +

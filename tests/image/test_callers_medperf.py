@@ -1,0 +1,111 @@
+"""MedPerf: the `docker run` that its runner builds from container_config.yaml.
+
+MedPerf needs an account and a server to run a container, so its runner's rules are applied here to our file: only
+five run arguments are allowed, inputs are mounted read-only and outputs read-write, and the runner adds the user, a host
+folder over /tmp, `--network none` and `--rm`. The command is then run by the Docker client, literally.
+"""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from image_support import Folders, assert_label_map, may_chown, names
+from support import write_case
+
+pytestmark = pytest.mark.callers
+
+ROOT = Path(__file__).parents[2]
+CASE = "BraTS-MET-00001-000"
+ALLOWED = {"shm_size", "gpus", "command", "entrypoint", "environment"}
+
+
+@pytest.fixture(scope="module")
+def task():
+    config = yaml.safe_load((ROOT / "mlcube/container_config.yaml").read_text())
+    assert config["container_type"] == "DockerImage"
+    task = config["tasks"]["infer"]
+    for volume in [*task["input_volumes"].values(), *task["output_volumes"].values()]:
+        assert volume.keys() == {"mount_path", "type"}
+        assert volume["type"] in {"file", "directory"}
+    assert task["run_args"].keys() <= ALLOWED
+    return task
+
+
+def medperf_command(task, image, mounts, temporary, user):
+    """The command line, in the order in which MedPerf's runner puts it together."""
+    command = ["docker", "run", "--rm", "-u", user]
+    for name, volume in task["input_volumes"].items():
+        command += ["--volume", f"{mounts[name]}:{volume['mount_path']}:ro"]
+    for name, volume in task["output_volumes"].items():
+        command += ["--volume", f"{mounts[name]}:{volume['mount_path']}:rw"]
+    command += ["--volume", f"{temporary}:/tmp:rw", "--network", "none"]
+    if "shm_size" in task["run_args"]:
+        command += ["--shm-size", task["run_args"]["shm_size"]]
+    return [*command, image, *shlex.split(task["run_args"].get("command", ""))]
+
+
+@pytest.fixture
+def mounts(tmp_path):
+    """What MedPerf mounts: the parameters that were registered, and a folder for additional files, empty at first."""
+    folders = Folders.under(tmp_path)
+    parameters = tmp_path / "parameters_file.yaml"
+    parameters.write_text("{}\n")
+    additional = tmp_path / "additional_files"
+    additional.mkdir()
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o777)
+    return {
+        "data_path": folders.data,
+        "output_path": folders.output,
+        "parameters_file": parameters,
+        "additional_files": additional,
+        "tmp": temporary,
+    }
+
+
+def run_as_medperf(task, image, mounts, user="54321:54321"):
+    command = medperf_command(task, image, mounts, mounts["tmp"], user)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_the_bundled_weights(image, task, mounts):
+    case = write_case(mounts["data_path"], CASE)
+    ended = run_as_medperf(task, image, mounts)
+    assert ended.returncode == 0, ended.stderr
+    assert names(mounts["output_path"]) == [f"{CASE}.nii.gz"]
+    assert_label_map(mounts["output_path"] / f"{CASE}.nii.gz", case / f"{CASE}-t1c.nii.gz", owner=54321)
+
+
+def test_weights_and_plan_from_additional_files(image, task, mounts, bundle):
+    """The archive of scripts/pack-additional-files, unpacked as MedPerf does; the plan named in the parameters."""
+    archive = mounts["tmp"].parent / "additional_files.tar.gz"
+    pack = [str(ROOT / "scripts/pack-additional-files"), str(bundle), str(archive)]
+    first = subprocess.run(pack, capture_output=True, text=True, check=True).stdout
+    again = subprocess.run(
+        pack, capture_output=True, text=True, check=True, env={**os.environ, "TZ": "Asia/Tokyo"}
+    ).stdout
+    assert first == again, "the same bundle gives the same archive"
+    subprocess.run(["tar", "-xzf", archive, "-C", mounts["additional_files"]], check=True)
+    mounts["parameters_file"].write_text("plan: test\n")
+    write_case(mounts["data_path"], CASE)
+    ended = run_as_medperf(task, image, mounts)
+    assert ended.returncode == 0, ended.stderr
+    assert "/metseg/additional_files/weights" in ended.stdout + ended.stderr, "the log says which weights"
+    assert names(mounts["output_path"]) == [f"{CASE}.nii.gz"]
+
+
+def test_a_user_without_rights_elsewhere(image, task, mounts):
+    if not may_chown():
+        pytest.skip("only root can give a folder away")
+    for name in ("output_path", "tmp"):
+        os.chown(mounts[name], 1234, 1234)
+        mounts[name].chmod(0o700)
+    write_case(mounts["data_path"], CASE)
+    ended = run_as_medperf(task, image, mounts, user="1234:1234")
+    assert ended.returncode == 0, ended.stderr
+    assert (mounts["output_path"] / f"{CASE}.nii.gz").stat().st_uid == 1234
