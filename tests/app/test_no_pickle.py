@@ -1,4 +1,4 @@
-"""Nothing that is run time unpickles: a pickle executes what its author wrote. An image test plants one among the weights."""
+"""The run time never unpickles: a pickle executes what its author wrote. An image test plants one among weights."""
 
 import ast
 from pathlib import Path

@@ -1,7 +1,7 @@
 """MedPerf: the `docker run` that its runner builds from container_config.yaml.
 
 MedPerf needs an account and a server to run a container, so its runner's rules are applied here to our file: only
-five run arguments are allowed, inputs are mounted read-only and outputs read-write, and the runner adds the user, a host
+five run arguments are allowed, inputs are mounted read-only, outputs read-write, and the runner adds the user, a host
 folder over /tmp, `--network none` and `--rm`. The command is then run by the Docker client, literally.
 """
 
