@@ -7,10 +7,13 @@ independently of `evaluation`, and the tests compare the two on small maps.
 """
 
 import argparse
+import json
 import resource
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -24,6 +27,8 @@ Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 Row = tuple[float, ...]
 
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+ROLES = ("ref", "pred")
 SHAPE = (240, 240, 155)
 LESIONS = (0, 1, 5, 25, 100)
 REGIONS = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
@@ -172,6 +177,21 @@ def fastest(function: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
+def time_golden_case(repeats: int) -> None:
+    """The golden case `large`, reading included, beside what the official 2023 script took when it was recorded."""
+    official = json.loads((GOLDEN / "scores.json").read_text())["seconds_of_the_official_2023_script"]["large"]
+    header = nib.load(GOLDEN / "labelmaps" / "large-ref.nii.gz").header
+    for protocol in ("brats2023", "brats2026"):
+
+        def read_and_score(name: str = protocol) -> None:
+            maps = [np.asanyarray(nib.load(GOLDEN / "labelmaps" / f"large-{role}.nii.gz").dataobj) for role in ROLES]
+            score_case(*maps, header.get_zooms(), name)
+
+        seconds = fastest(read_and_score, repeats)
+        beside = f", the official script took {official:.0f} s on a busy machine" if protocol == "brats2023" else ""
+        print(f"golden case large, {protocol}: {seconds:.3f} s with reading{beside}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-lesions", type=int, default=25, help="run the peer up to this many lesions")
@@ -198,6 +218,7 @@ def main() -> None:
             theirs = fastest(lambda r=reference, p=prediction, f=peer: f(r, p, (1.0, 1.0, 1.0)), 1)
             line += f" {theirs:8.2f} {theirs / ours:7.0f}"
         print(line, flush=True)
+    time_golden_case(arguments.repeats)
     print(f"peak memory of the process while ours ran: {memory:.2f} GiB")
 
 

@@ -29,8 +29,10 @@ FULL_CELL = 255
 STEPS_OF_6 = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 """Offsets of the voxels that share a face."""
 
-VOXELS_PER_QUERY = 20
-"""A distance map costs about as much per 20 voxels as a tree does per point: measured; scores don't depend on it."""
+VOXELS_PER_POINT = 8
+VOXELS_PER_TARGET = 3
+"""What a tree costs per point asked and per target sorted in, in voxels of a distance map: measured, about 0.8 and
+0.25 against 0.1 microseconds. Only the time depends on it: both give the same distances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def nearest_distances(points: IntArray, targets: IntArray, spacing_mm: Spacing) 
         return np.full(len(points), np.inf)
     low = np.minimum(points.min(axis=0), targets.min(axis=0))
     sides = np.maximum(points.max(axis=0), targets.max(axis=0)) - low + 1
-    if np.prod(sides) <= VOXELS_PER_QUERY * len(points):
+    if np.prod(sides) <= VOXELS_PER_POINT * len(points) + VOXELS_PER_TARGET * len(targets):
         return _by_map(points - low, targets - low, sides, spacing_mm)
     return _by_tree(points, targets, spacing_mm)
 
