@@ -5,42 +5,22 @@ scaled, bent on three scales, sharpened and given an individual width of sulci a
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-from typing import Final
+from typing import Any, Final
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from training.cohort.fields import Volume, smooth_field, uniform
 from training.cohort.settings import AnatomySettings, CohortSettings
+from training.cohort.template import COARSE_STEP, Template, load_template
 
-# MNI coordinates, mm: a box around the lateral and third ventricles, and the planes that bound the posterior fossa.
-_VENTRICLE_BOX: Final = ((-45, 45), (-62, 45), (-22, 38))
-_COARSE: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The average brain, cropped, RAS, 1 mm.
-
-    Attributes:
-        maps: shape (5, x, y, z), uint8: grey matter, white matter, whole brain, ventricles, T1 detail (128 = none).
-        fossa: shape (x, y, z), uint8: 1 cerebellum, 2 brain stem.
-        centre: voxel of the brain's centre.
-        ventricle_push: shape (3, X, Y, Z), unit vectors away from the ventricles, fading over 25 mm, every 4th voxel.
-        midline: voxel x of the mid-sagittal plane.
-        origin_mm: MNI coordinates of voxel (0, 0, 0).
-    """
-
-    maps: NDArray[np.uint8]
-    fossa: NDArray[np.uint8]
-    centre: NDArray[np.float32]
-    ventricle_push: NDArray[np.float32]
-    midline: float
-    origin_mm: tuple[float, float, float]
+# Voxels at scale 1 that hold any individual: the largest drawn brain and its rim.
+_WORKING_BOX: Final = (164, 204, 176)
+# Points interpolated at a time: they stay in the processor's cache.
+_CHUNK: Final = 16384
+# Boxes narrower than this get a finer grid for the distance to the surface.
+_FINE_DEPTH_BELOW: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +38,8 @@ class Anatomy:
         detail: T1 contrast of the template that tissue shares don't explain, about -1..1 of the GM-WM difference.
         depth: distance to the mask's surface in voxels, approximate (from a coarse grid).
         midline: template's signed distance from the mid-sagittal plane, mm.
-        height: template's z, mm MNI; with `front` it places vessels and sinuses.
-        front: template's y, mm MNI.
+        front: template's y, mm MNI; with `height` it places vessels and sinuses.
+        height: template's z, mm MNI.
         scale: voxels per template mm.
     """
 
@@ -78,90 +58,20 @@ class Anatomy:
     scale: float
 
 
-def _largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    components, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    sizes = np.bincount(components.ravel())
-    sizes[0] = 0
-    return np.asarray(components == sizes.argmax())
+def _enlarge(coarse: NDArray[Any], step: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Repeats each coarse voxel `step` times per axis and crops to the shape."""
+    for axis in range(3):
+        coarse = np.repeat(coarse, step, axis=axis)
+    return coarse[: shape[0], : shape[1], : shape[2]]
 
 
-def _individualise(
-    t1: NDArray[np.uint8],
-    gm: NDArray[np.uint8],
-    wm: NDArray[np.uint8],
-    brain: NDArray[np.bool_],
-    ventricles: NDArray[np.bool_],
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Makes two features of an average brain look like one person's.
-
-    Sulci, which averaging fills with grey matter, take back the share of CSF that the T1 image shows; the thin grey rim
-    that partial volume draws around the ventricles becomes white matter.
-    """
-    gm_level, csf_level = float(np.median(t1[gm > 230])), float(np.median(t1[ventricles]))  # noqa: PLR2004
-    csf = np.clip((gm_level - t1.astype(np.float32)) / (gm_level - csf_level), 0, 1) * brain
-    near = ndimage.binary_dilation(ventricles, iterations=5)
-    rim = np.where(near, gm - np.minimum(gm, ndimage.grey_opening(gm, size=5)), 0).astype(np.uint8)
-    white = np.where(near, wm.astype(np.float32) + rim, wm)
-    grey = (gm - rim).astype(np.float32) * (1 - csf)
-    return grey.astype(np.uint8), np.clip(white * (1 - csf * (gm > wm)), 0, 255).astype(np.uint8)
-
-
-def _read_map(name: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    file = resources.files("nilearn") / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    with resources.as_file(file) as path:
-        image = nib.load(path)
-        return np.asanyarray(image.dataobj), image.affine
-
-
-@lru_cache(maxsize=1)
-def load_template() -> Template:
-    """Reads the template from the nilearn package and derives what every case needs; cached per process."""
-    t1, affine = _read_map("t1")
-    gm, wm = (_read_map(name)[0] for name in ("gm", "wm"))
-    brain = ndimage.binary_fill_holes(_largest_component(t1 > 0))
-    corners = ndimage.find_objects(brain.astype(np.uint8))[0]
-    box = tuple(slice(max(s.start - 6, 0), s.stop + 6) for s in corners)
-    t1, gm, wm, brain = (a[box] for a in (t1, gm, wm, brain))
-    origin = affine[:3, 3] + [s.start for s in box]
-    x, y, z = np.ogrid[: t1.shape[0], : t1.shape[1], : t1.shape[2]]
-    x, y, z = x + origin[0], y + origin[1], z + origin[2]
-
-    inside = ndimage.binary_erosion(brain, iterations=8)
-    csf = brain & (gm.astype(np.int16) + wm < 128) & inside  # noqa: PLR2004  half of 255
-    (x0, x1), (y0, y1), (z0, z1) = _VENTRICLE_BOX
-    central = (x > x0) & (x < x1) & (y > y0) & (y < y1) & (z > z0) & (z < z1)
-    ventricles = _largest_component(ndimage.binary_opening(csf & central))
-    ventricles = ndimage.binary_dilation(ventricles) & csf
-
-    gm, wm = _individualise(t1, gm, wm, brain, ventricles)
-
-    stem = (abs(x) < 18) & (y > -45) & (y < -12) & (z < -8 - 0.35 * (y + 20)) & (z < -12)
-    cerebellum = (y < -32) & (z < -4 - 0.42 * abs(x)) & (z < -6) & ~stem
-    fossa = (brain * (cerebellum * 1 + stem * 2)).astype(np.uint8)
-
-    shares = np.stack([gm[brain], wm[brain], np.full(int(brain.sum()), 255)], axis=1).astype(np.float32) / 255
-    levels, *_ = np.linalg.lstsq(shares, t1[brain].astype(np.float32), rcond=None)
-    residual = (t1[brain] - shares @ levels) / abs(levels[1] - levels[0])
-    detail = np.full(t1.shape, 128, dtype=np.uint8)
-    detail[brain] = np.clip(128 + 64 * residual, 0, 255)
-
-    distance = ndimage.distance_transform_edt(~ventricles[::_COARSE, ::_COARSE, ::_COARSE]) * _COARSE
-    distance = ndimage.gaussian_filter(distance.astype(np.float32), 1.0)
-    push = np.stack(np.gradient(distance, _COARSE)) * np.exp(-distance / 25.0)
-    return Template(
-        maps=np.stack([gm, wm, brain.astype(np.uint8) * 255, ventricles.astype(np.uint8) * 255, detail]),
-        fossa=fossa,
-        centre=np.array([-origin[0], *(s / 2 for s in t1.shape[1:])], dtype=np.float32),
-        ventricle_push=push.astype(np.float32),
-        midline=float(-origin[0]),
-        origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
+def _draw_rotation(std_deg: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    rx, ry, rz = np.deg2rad(std_deg * rng.standard_normal(3))
+    return (
+        np.array([[1, 0, 0], [0, np.cos(rx), -np.sin(rx)], [0, np.sin(rx), np.cos(rx)]])
+        @ np.array([[np.cos(ry), 0, np.sin(ry)], [0, 1, 0], [-np.sin(ry), 0, np.cos(ry)]])
+        @ np.array([[np.cos(rz), -np.sin(rz), 0], [np.sin(rz), np.cos(rz), 0], [0, 0, 1]])
     )
-
-
-def _control_points(shape: tuple[int, int, int], spacing: float) -> tuple[int, int, int]:
-    return tuple(max(1, round(n / spacing)) + 3 for n in shape)  # type: ignore[return-value]
 
 
 def _template_coordinates(
@@ -169,12 +79,7 @@ def _template_coordinates(
 ) -> NDArray[np.float32]:
     """Where in the template each voxel of the box comes from, shape (3, x, y, z)."""
     axis_scale = scale * uniform(rng, settings.scale) * (1 + settings.axis_scale_std * rng.standard_normal(3))
-    rx, ry, rz = np.deg2rad(settings.rotation_deg_std * rng.standard_normal(3))
-    rotation = (
-        np.array([[1, 0, 0], [0, np.cos(rx), -np.sin(rx)], [0, np.sin(rx), np.cos(rx)]])
-        @ np.array([[np.cos(ry), 0, np.sin(ry)], [0, 1, 0], [-np.sin(ry), 0, np.cos(ry)]])
-        @ np.array([[np.cos(rz), -np.sin(rz), 0], [np.sin(rz), np.cos(rz), 0], [0, 0, 1]])
-    )
+    rotation = _draw_rotation(settings.rotation_deg_std, rng)
     shear = np.eye(3) + np.triu(settings.shear_std * rng.standard_normal((3, 3)), 1)
     to_template = (rotation @ shear @ np.diag(1 / axis_scale)).astype(np.float32)
     shift = settings.shift_mm_std * scale * rng.standard_normal(3)
@@ -194,24 +99,79 @@ def _template_coordinates(
 def _grow_ventricles(template: Template, coordinates: NDArray[np.float32], growth_mm: float) -> None:
     """Pulls the coordinates towards the ventricles, in place, so that the ventricles look larger."""
     coarse = tuple(slice(None, None, 2) for _ in range(3))
-    points = coordinates[(slice(None), *coarse)] / _COARSE
+    points = coordinates[(slice(None), *coarse)] / COARSE_STEP
     for axis in range(3):
         pushed = ndimage.map_coordinates(template.ventricle_push[axis], points, order=1, mode="nearest")
-        for k in range(3):
-            pushed = np.repeat(pushed, 2, axis=k)
-        shape = coordinates.shape[1:]
-        coordinates[axis] -= growth_mm * pushed[: shape[0], : shape[1], : shape[2]]
+        coordinates[axis] -= growth_mm * _enlarge(pushed, 2, coordinates.shape[1:])
 
 
-def _sampled_voxels(template: Template, coordinates: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Flat indices of the voxels that can lie in the brain: the others are never sampled."""
-    points = coordinates[:, ::_COARSE, ::_COARSE, ::_COARSE]
-    near = ndimage.map_coordinates(template.maps[2], points, order=0) > 0
-    near = ndimage.binary_dilation(near, ndimage.generate_binary_structure(3, 3))
-    for axis in range(3):
-        near = np.repeat(near, _COARSE, axis=axis)
-    shape = coordinates.shape[1:]
-    return np.flatnonzero(near[: shape[0], : shape[1], : shape[2]])
+def _interpolate(values: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Trilinear interpolation of (x, y, z, maps) at points (3, n): shape (n, maps). Much faster than map by map."""
+    _, ny, nz, maps = values.shape
+    rows = values.reshape(-1, maps)
+    low, fraction = [], []
+    for position, n in zip(points, values.shape, strict=False):
+        held = np.clip(position, 0, np.float32(n - 1.001))
+        low.append(held.astype(np.intp))
+        fraction.append((held - low[-1])[:, None])
+    first = (low[0] * ny + low[1]) * nz + low[2]
+
+    def along_z(index: NDArray[np.intp]) -> NDArray[np.float32]:
+        near, far = rows[index].astype(np.float32), rows[index + 1].astype(np.float32)
+        return near + fraction[2] * (far - near)
+
+    near = along_z(first)
+    near += fraction[1] * (along_z(first + nz) - near)
+    far = along_z(first + ny * nz)
+    far += fraction[1] * (along_z(first + (ny + 1) * nz) - far)
+    return near + fraction[0] * (far - near)
+
+
+class _Sampler:
+    """Takes template maps to the box, sampling only where something can lie.
+
+    Attributes:
+        index: flat indices of the voxels near the brain; vectors of this class are over them.
+    """
+
+    def __init__(self, template: Template, coordinates: NDArray[np.float32]) -> None:
+        self._shape = coordinates.shape[1:]
+        self._flat = coordinates.reshape(3, -1)
+        self._coarse = coordinates[:, ::COARSE_STEP, ::COARSE_STEP, ::COARSE_STEP]
+        self.index = self._find_near(template.tissue[..., 2])
+
+    def _find_near(self, values: NDArray[np.uint8]) -> NDArray[np.intp]:
+        """Flat indices of the voxels within one coarse voxel of where a map is not 0."""
+        near = ndimage.map_coordinates(values, self._coarse, order=0) > 0
+        near = ndimage.binary_dilation(near, ndimage.generate_binary_structure(3, 3))
+        return np.flatnonzero(_enlarge(near, COARSE_STEP, self._shape))
+
+    def vectors(self, values: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Several maps, shape (x, y, z, maps), at the voxels of `index`: shape (maps, voxels), linear, edges held."""
+        points = self._flat[:, self.index]
+        sampled = np.empty((values.shape[-1], self.index.size), dtype=np.float32)
+        for start in range(0, self.index.size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            sampled[:, part] = _interpolate(values, points[:, part]).T
+        return sampled
+
+    def fill(self, vector: NDArray[np.float32], empty: float = 0.0) -> Volume:
+        """A vector over `index` as a volume, `empty` elsewhere."""
+        volume = np.full(self._shape, empty, dtype=np.float32)
+        volume.reshape(-1)[self.index] = vector
+        return volume
+
+    def compact(self, values: NDArray[np.uint8]) -> Volume:
+        """A map that is 0 in most of the brain, as a volume."""
+        index = self._find_near(values)
+        volume = np.zeros(self._shape, dtype=np.float32)
+        points = self._flat[:, index]
+        volume.reshape(-1)[index] = ndimage.map_coordinates(values, points, output=np.float32, order=1, mode="nearest")
+        return volume
+
+    def blocks(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A map of classes, nearest neighbour, in blocks of the coarse grid."""
+        return np.asarray(_enlarge(ndimage.map_coordinates(values, self._coarse, order=0), COARSE_STEP, self._shape))
 
 
 def _strip_mask(brain: Volume, settings: AnatomySettings, scale: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -221,23 +181,25 @@ def _strip_mask(brain: Volume, settings: AnatomySettings, scale: float, rng: np.
     return np.asarray(smooth > np.clip(level, 0.06, 0.70))
 
 
-def coarse_depth(mask: NDArray[np.bool_]) -> Volume:
+def _measure_depth(mask: NDArray[np.bool_]) -> Volume:
     """Distance to the surface in voxels, from every 4th voxel: accurate to about two voxels, fast."""
-    step = _COARSE if min(mask.shape) > 100 else 2  # noqa: PLR2004
+    step = COARSE_STEP if min(mask.shape) > _FINE_DEPTH_BELOW else 2
     padded = np.pad(mask[::step, ::step, ::step], 1)
     distance = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1].astype(np.float32) * step
-    for axis in range(3):
-        distance = np.repeat(distance, step, axis=axis)
-    return distance[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
+    return _enlarge(distance, step, mask.shape)
 
 
 def _individual_shares(
-    gm: Volume, wm: Volume, inside: NDArray[np.float32], settings: AnatomySettings, noise: NDArray[np.float32], gain: float,
-    sharpness: float,
-) -> tuple[Volume, Volume, Volume]:
-    """Sharpens and perturbs tissue shares; vectors over the mask's voxels in, vectors out."""
-    csf = np.maximum(1 - gm - wm, 0) * inside + (1 - inside)
-    csf = np.maximum(csf, 1e-3)
+    tissue: NDArray[np.float32],
+    noise: list[NDArray[np.float32]],
+    settings: AnatomySettings,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Sharpens and perturbs tissue shares; GM, WM and brain in, GM, WM and CSF out, as vectors."""
+    gm, wm, brain = tissue
+    gain = settings.csf_log_gain[0] + settings.csf_log_gain[1] * float(rng.standard_normal())
+    sharpness = uniform(rng, settings.sharpness)
+    csf = np.maximum(np.maximum(1 - gm - wm, 0) * brain + (1 - brain), 1e-3)
     weights = []
     for share, log_noise in ((gm, noise[0]), (wm, noise[1]), (csf, gain + 0.6 * noise[2])):
         weights.append(np.maximum(share, 1e-4) ** sharpness * np.exp(settings.tissue_log_noise * log_noise))
@@ -254,54 +216,34 @@ def draw_anatomy(settings: CohortSettings, rng: np.random.Generator) -> Anatomy:
     """
     template, own, scale = load_template(), settings.anatomy, settings.grid.anatomy_scale
     grid = settings.grid.shape
-    wanted = [int(np.ceil(scale * n)) for n in (164, 204, 176)]
-    shape = tuple(min(n, w) for n, w in zip(grid, wanted, strict=True))
-    offset = tuple((n - s) // 2 for n, s in zip(grid, shape, strict=True))
+    x, y, z = (min(n, int(np.ceil(scale * wanted))) for n, wanted in zip(grid, _WORKING_BOX, strict=True))
+    shape = (x, y, z)
 
     coordinates = _template_coordinates(template, own, shape, scale, rng)
     _grow_ventricles(template, coordinates, uniform(rng, own.ventricle_growth_mm))
-    index = _sampled_voxels(template, coordinates)
-    points = coordinates.reshape(3, -1)[:, index]
-
-    def warp(values: NDArray[np.uint8], order: int = 1) -> NDArray[np.float32]:
-        return ndimage.map_coordinates(values, points, output=np.float32, order=order, mode="nearest")
-
-    def fill(values: NDArray[np.float32], empty: float = 0.0) -> Volume:
-        volume = np.full(shape, empty, dtype=np.float32)
-        volume.reshape(-1)[index] = values
-        return volume
-
-    brain = fill(warp(template.maps[2]) / 255)
-    mask = _strip_mask(brain, own, scale, rng)
-    noise = [smooth_field(rng, shape, max(own.tissue_noise_spacing_mm * scale, 2.0)).reshape(-1)[index] for _ in range(3)]
-    gain = own.csf_log_gain[0] + own.csf_log_gain[1] * float(rng.standard_normal())
-    gm, wm, csf = _individual_shares(
-        warp(template.maps[0]) / 255,
-        warp(template.maps[1]) / 255,
-        brain.reshape(-1)[index],
-        own,
-        np.stack(noise),
-        gain,
-        uniform(rng, own.sharpness),
-    )
+    sampler = _Sampler(template, coordinates)
+    tissue = sampler.vectors(template.tissue)
+    inside = tissue[2] / 255
+    mask = _strip_mask(sampler.fill(inside), own, scale, rng)
+    spacing = max(own.tissue_noise_spacing_mm * scale, 2.0)
+    noise = [smooth_field(rng, shape, spacing).reshape(-1)[sampler.index] for _ in range(3)]
+    gm, wm, csf = _individual_shares(tissue[:3] / 255, noise, own, rng)
     corners = ndimage.find_objects(mask.astype(np.uint8))[0]
     box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in corners)
     mask = mask[box]
+    first = tuple((n - m) // 2 + s.start for n, m, s in zip(grid, shape, box, strict=True))
     return Anatomy(
-        offset=tuple(o + s.start for o, s in zip(offset, box, strict=True)),  # type: ignore[arg-type]
+        offset=(first[0], first[1], first[2]),
         mask=mask,
-        gm=fill(gm)[box] * mask,
-        wm=fill(wm)[box] * mask,
-        csf=fill(csf, 1.0)[box] * mask,
-        ventricles=fill(warp(template.maps[3]) / 255)[box] * mask,
-        fossa=fill(warp(template.fossa, order=0))[box].astype(np.uint8),
-        detail=fill(warp(template.maps[4]) / 64 - 2)[box] * mask,
-        depth=coarse_depth(mask),
+        gm=sampler.fill(gm)[box] * mask,
+        wm=sampler.fill(wm)[box] * mask,
+        csf=sampler.fill(csf, 1.0)[box] * mask,
+        ventricles=sampler.compact(template.ventricles)[box] / 255 * mask,
+        fossa=sampler.blocks(template.fossa)[box],
+        detail=sampler.fill(tissue[3] / 64 - 2)[box] * mask,
+        depth=_measure_depth(mask),
         midline=coordinates[0][box] - template.midline,
         front=coordinates[1][box] + template.origin_mm[1],
         height=coordinates[2][box] + template.origin_mm[2],
         scale=scale,
     )
-
-
-__all__ = ["Anatomy", "Template", "coarse_depth", "draw_anatomy", "load_template"]

@@ -34,7 +34,9 @@ def _mix(start: float, end: float, share: float) -> float:
     return start + share * (end - start)
 
 
-def _t1c_enhancement(background: Background, settings: LesionSettings, diameter_mm: float, rng: np.random.Generator) -> float:
+def _draw_enhancement(
+    background: Background, settings: LesionSettings, diameter_mm: float, rng: np.random.Generator
+) -> float:
     levels, noise = background.levels["t1c"], background.noise_std["t1c"]
     if diameter_mm < _FAINT_BELOW_MM and rng.random() < settings.faint_probability:
         return levels.wm + uniform(rng, settings.faint_cnr) * noise
@@ -59,7 +61,7 @@ def draw_lesion_levels(
     bleeds = rng.random() < settings.haemorrhage_probability
     blood, dark = rng.uniform(1.1, 1.6), rng.uniform(0.3, 0.9)
     solid_core = rng.random() < 0.25  # noqa: PLR2004  non-enhancing tumour rather than a cavity
-    et_t1c = _t1c_enhancement(background, settings, diameter_mm, rng) if "t1c" in background.levels else 0.0
+    et_t1c = _draw_enhancement(background, settings, diameter_mm, rng) if "t1c" in background.levels else 0.0
 
     def t1(levels: TissueLevels, et: float | None) -> PartLevels:
         dark_core = _mix(levels.gm, levels.csf, 0.25 * fluid if solid_core else 0.2 + 0.8 * fluid)
@@ -84,7 +86,8 @@ def draw_lesion_levels(
             bright = max(levels.gm, levels.wm)
             oedema = bright * flair
             cavity = _mix(bright, oedema if flair_cavity > 0 else levels.csf, abs(flair_cavity))
-            of[modality] = PartLevels(et=bright * flair_tumour, netc=oedema * 0.9 if solid_core else cavity, snfh=oedema)
+            core = oedema * 0.9 if solid_core else cavity
+            of[modality] = PartLevels(et=bright * flair_tumour, netc=core, snfh=oedema)
     contrast = et_t1c - background.levels["t1c"].wm if "t1c" in background.levels else 0.0
     noise = background.noise_std.get("t1c", np.inf)
     return LesionLevels(of=of, contrast=float(contrast), cnr=float(contrast / noise))

@@ -10,7 +10,6 @@ from scipy import ndimage
 from training.cohort.fields import Volume, apply_along, linear_matrix, smooth_field, uniform
 from training.cohort.settings import MODALITIES, ArtefactSettings, Modality
 
-
 # Interpolation between thick slices leaves little noise of its own between neighbouring voxels.
 _FINE_NOISE_OF_THICK_SLICES = np.float32(0.35)
 
@@ -84,7 +83,8 @@ def _thick_slices(volume: Volume, acquisition: Acquisition, axis: int, rng: np.r
     n = volume.shape[axis]
     slices = max(2, round(n / acquisition.thickness))
     edges = np.linspace(0, n, slices + 1)
-    average = np.clip(np.minimum(edges[1:, None], np.arange(1, n + 1)) - np.maximum(edges[:-1, None], np.arange(n)), 0, 1)
+    overlap = np.minimum(edges[1:, None], np.arange(1, n + 1)) - np.maximum(edges[:-1, None], np.arange(n))
+    average = np.clip(overlap, 0, 1)
     average = (average / average.sum(axis=1, keepdims=True)).astype(np.float32)
     thick = apply_along(volume, average, axis)
     thick += _noise(thick.shape, acquisition, rng, skip_axis=axis)
@@ -92,12 +92,24 @@ def _thick_slices(volume: Volume, acquisition: Acquisition, axis: int, rng: np.r
 
 
 def acquire(
-    image: Volume, mask: NDArray[np.bool_], acquisition: Acquisition, settings: ArtefactSettings, scale: float,
+    image: Volume,
+    mask: NDArray[np.bool_],
+    acquisition: Acquisition,
+    *,
+    bias_spacing: float,
     rng: np.random.Generator,
 ) -> Volume:
-    """Turns an ideal image into an acquired one: bias, blur, thick slices, noise, ghosts; 0 outside the mask."""
+    """Turns an ideal image into an acquired one: bias, blur, thick slices, noise, ghosts; 0 outside the mask.
+
+    Args:
+        image: about 0..1.
+        mask: where the image is kept.
+        acquisition: how it is acquired.
+        bias_spacing: extent of the bias field's waves, voxels.
+        rng: source of randomness.
+    """
     shape = image.shape
-    bias = np.exp(acquisition.bias_std * smooth_field(rng, shape, settings.bias_spacing_mm * scale))
+    bias = np.exp(acquisition.bias_std * smooth_field(rng, shape, bias_spacing))
     image = _blur(image * bias, acquisition.blur, acquisition.shift)
     if acquisition.ghost_level > 0:
         axis, period = int(rng.integers(0, 2)), int(rng.integers(8, 40))

@@ -1,6 +1,6 @@
 """One synthetic case from its seed and number: anatomy, contrasts, distractors, lesions, artefacts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from training.cohort.artefacts import Acquisition, acquire, draw_acquisitions, q
 from training.cohort.contrasts import Background, TissueLevels, draw_levels, paint_healthy
 from training.cohort.distractors import add_distractors
 from training.cohort.fields import Volume, smooth_field, uniform
-from training.cohort.lesions import Lesion, move_lesion, place_lesions
+from training.cohort.lesions import Lesion, place_lesions
 from training.cohort.settings import MODALITIES, CohortSettings, Modality
 
 
@@ -82,6 +82,7 @@ def _add_remnants(
     images: dict[Modality, Volume],
     mask: NDArray[np.bool_],
     levels: dict[Modality, TissueLevels],
+    *,
     brightness: tuple[float, float],
     scale: float,
     rng: np.random.Generator,
@@ -116,22 +117,25 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
     *early, remnant_seed, lesion_seed, artefact_seed, file_seed = np.random.SeedSequence([seed, index]).spawn(8)
     anatomy, background, acquisitions = simulate_background(settings, early)
     rng = np.random.default_rng(lesion_seed)
-    images, labels, lesions = place_lesions(
-        background, settings.lesions, rng, lesion_scale=settings.grid.lesion_scale
-    )
+    images, labels, lesions = place_lesions(background, settings.lesions, rng, lesion_scale=settings.grid.lesion_scale)
     mask, rng = anatomy.mask, np.random.default_rng(remnant_seed)
     if rng.random() < settings.distractors.remnant_probability:
         mask = _add_remnants(
-            images, mask, background.levels, settings.distractors.remnant_level, anatomy.scale, rng
+            images,
+            mask,
+            background.levels,
+            brightness=settings.distractors.remnant_level,
+            scale=anatomy.scale,
+            rng=rng,
         )
     artefact_rng, file_rng = np.random.default_rng(artefact_seed), np.random.default_rng(file_seed)
-    shape = settings.grid.shape
+    shape, bias_spacing = settings.grid.shape, settings.artefacts.bias_spacing_mm * anatomy.scale
     as_float = bool(file_rng.random() < settings.artefacts.float_probability)
     files: dict[Modality, NDArray[Any]] = {}
     for modality in MODALITIES:
         gamma = np.exp(settings.contrast.gamma_log_std * artefact_rng.standard_normal())
         image = np.power(np.maximum(images[modality], 1e-4), np.float32(gamma))
-        image = acquire(image, mask, acquisitions[modality], settings.artefacts, anatomy.scale, artefact_rng)
+        image = acquire(image, mask, acquisitions[modality], bias_spacing=bias_spacing, rng=artefact_rng)
         maximum = 10 ** uniform(file_rng, settings.artefacts.scale_log10)
         files[modality] = _to_grid(quantise(image, maximum, as_float=as_float), anatomy.offset, shape)
     return SyntheticCase(
@@ -144,5 +148,6 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
 
 
 def _on_disk(lesion: Lesion, offset: tuple[int, int, int], shape: tuple[int, int, int]) -> Lesion:
-    x, y, z = move_lesion(lesion, offset).centre
-    return move_lesion(lesion, tuple(b - a for a, b in zip(lesion.centre, (shape[0] - 1 - x, shape[1] - 1 - y, z), strict=True)))  # type: ignore[arg-type]
+    """A lesion of the working box (RAS) on the whole grid, LPS."""
+    x, y, z = (c + o for c, o in zip(lesion.centre, offset, strict=True))
+    return replace(lesion, centre=(shape[0] - 1 - x, shape[1] - 1 - y, z))

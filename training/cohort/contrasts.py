@@ -56,7 +56,7 @@ def _draw_levels(tissue: TissueSettings, jitter_std: float, rng: np.random.Gener
 
 
 def draw_levels(settings: ContrastSettings, rng: np.random.Generator) -> dict[Modality, TissueLevels]:
-    """Draws the tissue levels of one case; t1n and t1c are drawn apart, since protocols differ (spin and gradient echo)."""
+    """Draws the tissue levels of one case; t1n and t1c apart, since protocols differ."""
     return {m: _draw_levels(getattr(settings, m), settings.log_jitter_std, rng) for m in MODALITIES}
 
 

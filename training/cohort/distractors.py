@@ -91,8 +91,9 @@ def enhancing_structures(anatomy: Anatomy, settings: DistractorSettings, rng: np
         (anatomy.wm, settings.medullary_vessels, _Walk(0, 30, (0.2, 0.4), 0.15, 0.0)),
         (
             anatomy.mask
-            * np.exp(-((anatomy.midline / 22) ** 2) - ((anatomy.front - 2) / 18) ** 2 - ((anatomy.height + 16) / 9) ** 2)
-            * (0.1 + anatomy.csf),
+            * (0.1 + anatomy.csf)
+            * np.exp(-((anatomy.midline / 22) ** 2))
+            * np.exp(-(((anatomy.front - 2) / 18) ** 2) - ((anatomy.height + 16) / 9) ** 2),
             settings.basal_vessels,
             _Walk(0, 90, (0.8, 1.6), 0.25, -0.03),
         ),

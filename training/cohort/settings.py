@@ -50,15 +50,15 @@ class AnatomySettings(_Frozen):
     rotation_deg_std: float = Field(3.0, description="residue of rigid registration to the atlas; chosen, generous")
     shear_std: float = Field(0.02, description="chosen")
     shift_mm_std: float = Field(3.0, description="brain centre on the grid; measured (boxes)")
-    warp_spacings_mm: tuple[float, ...] = Field((45.0, 20.0, 9.0), description="B-spline control points, coarse to fine")
+    warp_spacings_mm: tuple[float, ...] = Field((45.0, 20.0, 9.0), description="B-spline control points")
     warp_std_mm: tuple[float, ...] = Field(
         (3.0, 1.6, 0.8),
         description="per axis and scale; about inter-subject residue after affine registration (Klein et al. 2009)",
     )
     warp_strength: Range = Field((0.5, 1.3), description="factor on warp_std_mm per case; chosen")
-    ventricle_growth_mm: Range = Field((-1.0, 6.0), description="outward shift of the ventricle wall (atrophy with age)")
+    ventricle_growth_mm: Range = Field((-1.0, 6.0), description="outward shift of the ventricle wall (atrophy)")
     sharpness: Range = Field((1.5, 4.0), description="power on tissue probabilities; undoes the template's averaging")
-    csf_log_gain: tuple[float, float] = Field((0.3, 0.5), description="mean, std of the log factor on CSF (sulcal width)")
+    csf_log_gain: tuple[float, float] = Field((0.3, 0.5), description="mean, std of log factor on CSF (sulci)")
     tissue_log_noise: float = Field(0.9, description="std of smooth log noise on the tissue maps (cortex thickness)")
     tissue_noise_spacing_mm: float = Field(4.0, description="its control points")
     strip_level: Range = Field((0.25, 0.75), description="level of the smoothed mask where stripping cuts; chosen")
@@ -81,8 +81,8 @@ class ContrastSettings(_Frozen):
     t2w: TissueSettings = TissueSettings(wm=(0.07, 0.25), gm_to_wm=(1.00, 1.65), csf=(0.65, 1.05), csf_relative=False)
     t2f: TissueSettings = TissueSettings(wm=(0.32, 0.62), gm_to_wm=(0.94, 1.45), csf=(0.01, 0.20), csf_relative=False)
     log_jitter_std: float = Field(0.06, description="log-normal factor on every level, so that the ranges have tails")
-    t1_detail: Range = Field((0.3, 1.0), description="share of the template's T1 detail (nuclei, brain stem) carried over")
-    texture: Range = Field((0.03, 0.11), description="std of smooth texture per tissue, relative; measured 0.06 with noise")
+    t1_detail: Range = Field((0.3, 1.0), description="share of the template's T1 detail carried over (nuclei)")
+    texture: Range = Field((0.03, 0.11), description="relative std of smooth texture; measured 0.06 with noise")
     gamma_log_std: float = Field(0.14, description="log std of a per-modality gamma on [0, 1]; chosen")
 
 
@@ -115,7 +115,7 @@ class LesionSettings(_Frozen):
     count_max: int = Field(30, description="issue: 0 to 30")
     diameter_median_mm: float = Field(5.5, description="most under 10 mm (BraTS-METS 2023)")
     diameter_log_std: float = Field(0.65, description="95 % within 1.5 to 20 mm")
-    dominant_median_mm: float = Field(14.0, description="the lesion that brought the patient; 760 mm3 is 11 mm (Hu 2019)")
+    dominant_median_mm: float = Field(14.0, description="what brought the patient; 760 mm3 is 11 mm (Hu 2019)")
     dominant_log_std: float = Field(0.45, description="as above")
     dominant_probability: Probability = 0.7
     diameter_range_mm: Range = Field((1.0, 30.0), description="issue: 1 to 25 mm and more")
@@ -131,7 +131,7 @@ class LesionSettings(_Frozen):
     open_rim_probability: Probability = Field(0.3, description="necrotic tumours whose rim has gaps; seen in gliomas")
     faint_probability: Probability = Field(0.15, description="contrast set by contrast-to-noise instead")
     faint_cnr: Range = Field((1.0, 5.0), description="issue 9: contrast-to-noise down to 1")
-    enhancement: Range = Field((1.2, 2.5), description="t1c of ET / white matter; measured 1.07 to 2.06, per-case means")
+    enhancement: Range = Field((1.2, 2.5), description="t1c of ET / white matter; measured 1.07 to 2.06 (means)")
     haemorrhage_probability: Probability = Field(0.10, description="melanoma, renal, lung: about a tenth bleed")
     oedema_midpoint_mm: float = Field(8.0, description="half of the lesions of this diameter have oedema")
     oedema_slope_mm: float = 2.0
@@ -143,7 +143,7 @@ class LesionSettings(_Frozen):
     unevenness: Range = Field(
         (0.05, 0.25), description="relative std inside oedema and tumour, coarse part; measured 0.1 to 0.2 with noise"
     )
-    mass_effect: Range = Field((0.0, 0.7), description="outward push at the lesion's edge, in radii, of lesions > 12 mm")
+    mass_effect: Range = Field((0.0, 0.7), description="outward push at the edge, in radii, of lesions > 12 mm")
 
 
 class ArtefactSettings(_Frozen):
@@ -194,5 +194,6 @@ def load_settings(path: Path | None = None, *, size: SizeName = "full") -> Cohor
         values = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else {}
         settings = CohortSettings.model_validate(values or {})
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise UsageError(f"{path}: not usable as cohort settings: {error}", hint="docs/cohort.md lists the fields.") from error
+        message = f"{path}: not usable as cohort settings: {error}"
+        raise UsageError(message, hint="docs/cohort.md lists the fields.") from error
     return settings.model_copy(update={"grid": TINY_GRID}) if size == "tiny" else settings

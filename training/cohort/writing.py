@@ -1,4 +1,4 @@
-"""Writes cases to a folder in the challenge's layout, in several processes if wanted; the bytes never depend on how many."""
+"""Writes cases to a folder in the challenge's layout, the bytes independent of the number of processes."""
 
 import gzip
 from collections.abc import Iterator
