@@ -10,6 +10,8 @@ from training.cohort.settings import LesionSettings, Modality
 
 # Below this diameter a lesion may be drawn faint by contrast-to-noise; large faint ones are rare.
 _FAINT_BELOW_MM = 16.0
+# Share of the enhanced level that the contrast must reach for full texture.
+_FULL_TEXTURE_AT = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +25,19 @@ class PartLevels:
 
 @dataclass(frozen=True, slots=True)
 class LesionLevels:
-    """Levels of one lesion in every modality, its t1c contrast to white matter and that over the noise."""
+    """Levels of one lesion.
+
+    Attributes:
+        of: its levels in every modality.
+        contrast: t1c of ET minus white matter.
+        cnr: that over the noise's standard deviation.
+        texture: factor on the roughness of its enhancement, 0..1: a faint lesion would otherwise be seen by it.
+    """
 
     of: dict[Modality, PartLevels]
     contrast: float
     cnr: float
+    texture: float
 
 
 def _mix(start: float, end: float, share: float) -> float:
@@ -90,4 +100,9 @@ def draw_lesion_levels(
             of[modality] = PartLevels(et=bright * flair_tumour, netc=core, snfh=oedema)
     contrast = et_t1c - background.levels["t1c"].wm if "t1c" in background.levels else 0.0
     noise = background.noise_std.get("t1c", np.inf)
-    return LesionLevels(of=of, contrast=float(contrast), cnr=float(contrast / noise))
+    return LesionLevels(
+        of=of,
+        contrast=float(contrast),
+        cnr=float(contrast / noise),
+        texture=float(np.clip(contrast / (_FULL_TEXTURE_AT * max(et_t1c, 1e-3)), 0, 1)),
+    )

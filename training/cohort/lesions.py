@@ -139,7 +139,9 @@ def _blend(
             ("et", own.et, shape.core),
             ("netc", own.netc, shape.netc),
         ):
-            target = level * np.maximum(1 + np.float32(_MOTTLE[part]) * fine + np.float32(uneven) * coarse, 0.3)
+            strength = levels.texture if part == "et" and modality == "t1c" else 1.0
+            mottle = np.float32(strength * _MOTTLE[part]) * fine + np.float32(strength * uneven) * coarse
+            target = level * np.maximum(1 + mottle, 0.3)
             patch = patch + (target - patch) * cover
         image[shape.box] = patch
 
