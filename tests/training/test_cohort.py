@@ -99,9 +99,9 @@ def test_no_oedema_without_a_core(cohort):
 
 def test_bytes_do_not_depend_on_jobs_or_first(cohort, tmp_path):
     output, _ = cohort
-    list(write_cohort(TINY, cases=2, seed=SEED, output=tmp_path / "later", jobs=2, first=1))
+    list(write_cohort(TINY, cases=1, seed=SEED, output=tmp_path / "later", jobs=2, first=2))
     later = fingerprint(tmp_path / "later")
-    assert len(later) == 10
+    assert len(later) == 5
     assert later.items() <= fingerprint(output).items()
 
 

@@ -25,6 +25,8 @@ _CEREBELLUM_TOP: Final = -6
 # Half of a tissue share's full scale, and nearly all of it, of 255.
 _HALF: Final = 128
 _NEARLY_PURE: Final = 230
+# CSF nearer to the surface than this is sulcal, mm.
+_INSIDE_DEPTH_MM: Final = 8
 _PUSH_REACH_MM: Final = 25.0
 
 
@@ -120,7 +122,7 @@ def load_template() -> Template:
     origin = affine[:3, 3] + [s.start for s in box]
     x, y, z = (a + o for a, o in zip(np.ogrid[tuple(slice(n) for n in t1.shape)], origin, strict=True))
 
-    inside = ndimage.binary_erosion(brain, iterations=8)
+    inside = ndimage.distance_transform_cdt(brain, metric="taxicab") > _INSIDE_DEPTH_MM
     ventricles = _find_ventricles(brain & (gm.astype(np.int16) + wm < _HALF) & inside, x, y, z)
     gm, wm = _individualise(t1, gm, wm, brain, ventricles)
 
