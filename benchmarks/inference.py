@@ -3,11 +3,11 @@
     python benchmarks/inference.py --weights weights/demo CASE_FOLDER [CASE_FOLDER ...]
         [--tta none|flips|aurora] [--peers float32 bfloat16] [--members 3]
 
-The peer is what a user of MONAI writes: `SlidingWindowInferer` over the full volume, one pass after the other, no brain
-box, with the quicker of the batch sizes 1 and 2. A second peer has metseg's own precision. Each side runs in a process
-of its own, so that peak memory is its own. Fusion and rules are the same functions on both sides: the comparison is about
-the way through the networks. Prints, per case: seconds, ratio, share of time inside the network, peak memory, and the Dice
-of both label maps per region; then the Dice pooled over all cases.
+The peer is what a user of MONAI writes: `SlidingWindowInferer` over the full volume, one pass after the other, no
+brain box, with the quicker of the batch sizes 1 and 2. A second peer has metseg's own precision. Each side runs in a
+process of its own, so that peak memory is its own. Fusion and rules are the same functions on both sides: the
+comparison is about the way through the networks. Prints, per case: seconds, ratio, share of time inside the network,
+peak memory, and the Dice of both label maps per region; then the Dice pooled over all cases.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from metseg.bundle import Bundle, open_bundle
+from metseg.bundle import Bundle, load_member, open_bundle
 from metseg.device import Device, choose_device
 from metseg.discovery import discover_cases
-from metseg.ensemble import Ensemble, load_ensemble
+from metseg.ensemble import Ensemble, Member, load_ensemble
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.plan import TtaPlan
 
@@ -62,7 +62,9 @@ def parse_arguments() -> argparse.Namespace:
 def run_side(arguments: argparse.Namespace) -> dict[str, float]:
     precision = None if arguments.side == "metseg" else arguments.side
     device = choose_device("cpu", precision=precision)
-    ensemble, network_s = timed_networks(load_ensemble(chosen_bundle(arguments), device))
+    bundle = chosen_bundle(arguments)
+    ours = arguments.side == "metseg"
+    ensemble, network_s = timed_networks(load_ensemble(bundle, device) if ours else plain_ensemble(bundle, device))
     segment: Callable[[Path, Ensemble], LabelMap] = run_metseg if arguments.side == "metseg" else run_monai
     start = time.perf_counter()
     labels = segment(arguments.cases[0], ensemble)
@@ -80,6 +82,12 @@ def chosen_bundle(arguments: argparse.Namespace) -> Bundle:
     if arguments.members:
         changes["members"] = bundle.plan.members[: arguments.members]
     return Bundle(bundle.folder, bundle.plan.model_copy(update=changes))
+
+
+def plain_ensemble(bundle: Bundle, device: Device) -> Ensemble:
+    """The same weights in networks as MONAI builds them, in float32 and torch's default layout."""
+    members = tuple(Member(plan, load_member(bundle.folder, plan)) for plan in bundle.plan.members)
+    return Ensemble(bundle.plan, members, device)
 
 
 def timed_networks(ensemble: Ensemble) -> tuple[Ensemble, list[float]]:
@@ -139,10 +147,8 @@ def run_monai(folder: Path, ensemble: Ensemble) -> LabelMap:
 
 
 def as_peer(network: Any, device: Device) -> Callable[[Any], Any]:
-    """The network as a plain user runs it: contiguous layout; autocast when the precision is not float32."""
+    """The network as a plain user runs it: autocast when the precision is not float32."""
     import torch  # noqa: PLC0415
-
-    network = network.float().to(memory_format=torch.contiguous_format)
 
     def run(batch: Any) -> Any:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=device.precision == "bfloat16"):

@@ -77,10 +77,12 @@ def _place(network: Any, device: Device) -> "nn.Module":
     """Typed loosely: torch's annotations of `Module.to` lack `memory_format`."""
     import torch  # noqa: PLC0415 - heavy
 
+    from metseg.network.cpu import arrange_for_cpu  # noqa: PLC0415 - needs torch
+
     placed: nn.Module = network.to(
         device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
     )
-    return placed
+    return placed if device.is_cuda else arrange_for_cpu(placed)
 
 
 def usable_members(ensemble: Ensemble, case: PreparedCase) -> tuple[Member, ...]:

@@ -1,0 +1,72 @@
+"""The same network, arranged for a CPU: the two layers that torch computes slowly in channels-last layout, rewritten.
+
+Measured on a window of 96x96x32 with 8 filters in bfloat16: torch's Mish takes a third of a forward pass, because its
+kernel is scalar in bfloat16, and its GroupNorm up to a quarter, because it has no channels-last kernel. Nothing is
+approximated: both layers compute the same function, Mish in float32 inside.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+MISH_CHUNK = 1 << 16
+"""Elements at a time: a chunk and its temporaries stay in a core's cache."""
+
+MISH_LINEAR_FROM = 20.0
+"""From here on mish(x) equals x in float32, and exp(x) squared would overflow further up."""
+
+
+class ChunkedMish(nn.Module):
+    """mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2), in float32, chunk by chunk.
+
+    Any shape in channels-last layout; other layouts are copied to it first.
+    """
+
+    @override
+    def forward(self, batch: Tensor) -> Tensor:
+        dense = batch.movedim(1, -1).contiguous()
+        source = dense.view(-1)
+        result = source.new_empty(source.shape)
+        for start in range(0, source.numel(), MISH_CHUNK):
+            values = source[start : start + MISH_CHUNK].float()
+            exponential = values.clamp(max=MISH_LINEAR_FROM).exp_()
+            ratio = exponential.mul_(exponential + 2)
+            result[start : start + MISH_CHUNK] = (values * ratio).div_(ratio.add_(2))
+        return result.view(dense.shape).movedim(-1, 1)
+
+
+class SingleGroupNorm(nn.Module):
+    """GroupNorm of a batch of one whose groups are single channels: that is batch norm, which has a fast kernel.
+
+    Args:
+        norm: the layer to stand in for; used itself for every other input.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    @override
+    def forward(self, batch: Tensor) -> Tensor:
+        norm = self.norm
+        if batch.shape[0] != 1 or norm.num_groups != norm.num_channels:
+            return norm(batch)  # type: ignore[no-any-return] - torch's annotation
+        return functional.batch_norm(
+            batch, None, None, norm.weight, norm.bias, training=True, momentum=0.0, eps=norm.eps
+        )
+
+
+def arrange_for_cpu(network: nn.Module) -> nn.Module:
+    """Puts the layers above in place of torch's, in place; the parameters stay the same objects.
+
+    Returns:
+        The same network.
+    """
+    for name, child in network.named_children():
+        if type(child).__name__ == "Mish":  # MONAI has a class of its own beside torch's
+            setattr(network, name, ChunkedMish())
+        elif isinstance(child, nn.GroupNorm):
+            setattr(network, name, SingleGroupNorm(child))
+        else:
+            arrange_for_cpu(child)
+    return network

@@ -1,0 +1,56 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from metseg.network import build_network
+from metseg.network.cpu import ChunkedMish, SingleGroupNorm, arrange_for_cpu
+from metseg.network.segresnet import VAE_PREFIX, build_segresnet_vae
+from metseg.plan import SegResNetPlan
+
+PLAN = SegResNetPlan(init_filters=8)
+SIZE = (32, 32, 16)
+
+
+def test_without_its_vae_branch_the_training_network_is_the_frozen_one_bitwise():
+    torch.manual_seed(0)
+    training = build_segresnet_vae(PLAN, in_channels=4, out_channels=3, input_image_size=SIZE).eval()
+    frozen = build_network(PLAN, in_channels=4, out_channels=3).eval()
+    state = {name: value for name, value in training.state_dict().items() if not name.startswith(VAE_PREFIX)}
+    frozen.load_state_dict(state, strict=True)
+    batch = torch.rand(1, 4, *SIZE)
+    with torch.inference_mode():
+        assert torch.equal(training(batch)[0], frozen(batch))
+
+
+def test_facts_of_the_network():
+    network = build_network(SegResNetPlan(init_filters=16), in_channels=4, out_channels=3)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 4_702_227
+    assert sum(isinstance(module, nn.GroupNorm) for module in network.modules()) == 25
+    assert all(m.num_groups == 8 for m in network.modules() if isinstance(m, nn.GroupNorm))
+    assert not any(isinstance(module, nn.ReLU) for module in network.modules()), "the paper uses Mish"
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_arranged_for_a_cpu_it_is_the_same_function(layout):
+    torch.manual_seed(0)
+    network = build_network(PLAN, in_channels=4, out_channels=3).eval()
+    arranged = arrange_for_cpu(copy.deepcopy(network))
+    replaced = {type(module).__name__ for module in arranged.modules()}
+    assert {"ChunkedMish", "SingleGroupNorm"} <= replaced
+    assert "Mish" not in replaced
+    batch = torch.rand(1, 4, *SIZE).contiguous(memory_format=layout)
+    with torch.inference_mode():
+        torch.testing.assert_close(arranged(batch), network(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_mish_is_exact_in_its_tails_and_across_chunks():
+    values = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([-1e4, 1e4, 0.0])]).reshape(1, 1, -1, 1, 1)
+    torch.testing.assert_close(ChunkedMish()(values), nn.functional.mish(values), rtol=1e-5, atol=1e-6)
+
+
+def test_norm_of_other_inputs_is_torchs_own():
+    norm = nn.GroupNorm(2, 4)
+    batch = torch.rand(2, 4, 3, 3, 3)
+    assert torch.equal(SingleGroupNorm(norm)(batch), norm(batch))
