@@ -30,7 +30,7 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 
 # ---- our own code, apart: it changes more often than what it runs on
 FROM environment AS code
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY app app
 RUN /opt/venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --target /opt/metseg/app . \
     && rm -rf /opt/metseg/app/bin

@@ -25,10 +25,11 @@ STRICT: Mapping[str, object] = {
     "shm_size": "64m",
     "mem_limit": "4g",
     "memswap_limit": "4g",
+    "nano_cpus": 10**9,
 }
 """The hardest conditions that a caller may make: no right, no network, no writable place but what is mounted."""
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import os
 import docker
 import pytest
 
-from support import write_bundle
+from support import ALL, SUB, write_bundle
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,10 @@ def image(engine):
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
-    """Untrained networks with small windows: quick, and their output is not empty."""
-    folder = write_bundle(tmp_path_factory.mktemp("bundle") / "small")
+    """Two untrained networks, one window, one pass: quick, and their output is not empty."""
+    window = {"size": (48, 48, 32), "overlap": 0.5}
+    folder = write_bundle(
+        tmp_path_factory.mktemp("bundle") / "small", channels=(ALL, SUB), window=window, tta={"variant": "none"}
+    )
     folder.chmod(0o755)
     return folder

@@ -16,7 +16,7 @@ import yaml
 from image_support import Folders, assert_label_map, may_chown, names
 from support import write_case
 
-pytestmark = pytest.mark.callers
+pytestmark = [pytest.mark.callers, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 CASE = "BraTS-MET-00001-000"

@@ -10,7 +10,7 @@ import pytest
 from image_support import Folders, assert_label_map, may_chown, names, truncate
 from support import write_case
 
-pytestmark = pytest.mark.callers
+pytestmark = [pytest.mark.callers, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 MLCUBE = ROOT / ".cache/tools/mlcube/bin/mlcube"

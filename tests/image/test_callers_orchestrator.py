@@ -10,7 +10,7 @@ import yaml
 from image_support import assert_label_map, copy_case, names
 from support import write_case
 
-pytestmark = pytest.mark.callers
+pytestmark = [pytest.mark.callers, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".cache/tools/brats/bin/python"

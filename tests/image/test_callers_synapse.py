@@ -8,7 +8,7 @@ import pytest
 from image_support import Folders, copy_case, names, truncate
 from support import write_case
 
-pytestmark = pytest.mark.callers
+pytestmark = [pytest.mark.callers, pytest.mark.timeout(900)]
 
 SCRIPT = Path(__file__).parents[2] / "scripts/run-as-synapse"
 CASE = "BraTS-MET-00001-000"

@@ -11,7 +11,7 @@ import yaml
 from image_support import NOBODY, Folders, assert_label_map, copy_case, may_chown, names, run, started, truncate
 from support import write_bundle, write_case
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
 
 CASE = "BraTS-MET-00001-000"
 BUNDLE = {"METSEG_WEIGHTS": "/bundle"}
@@ -178,7 +178,7 @@ def test_termination_after_the_first_case(engine, image, bundle, folders):
         copy_case(first, f"case-{number:02d}")
     mounts = {**folders.mounts(), str(bundle): {"bind": "/bundle", "mode": "ro"}}
     with started(engine, image, environment=BUNDLE, volumes=mounts) as container:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not names(folders.output) and time.monotonic() < deadline:
             container.reload()
             assert container.status != "exited", container.logs().decode()

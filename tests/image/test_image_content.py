@@ -9,7 +9,7 @@ import pytest
 
 from image_support import run
 
-pytestmark = pytest.mark.image
+pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 
