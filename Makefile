@@ -29,7 +29,7 @@ demo: $(INSTALLED) ## make two sample cases, segment them, score them
 
 .PHONY: test
 test: $(INSTALLED) ## run the tests (no Docker needed)
-	$(BIN)/python -m pytest -m "not image and not callers" --numprocesses $(THREADS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not image and not callers" --numprocesses $(THREADS)
 
 # ---- the image
 
