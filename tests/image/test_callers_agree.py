@@ -1,7 +1,7 @@
 """Through MLCube and through the orchestrator the label maps are those of `metseg infer` outside, to the voxel.
 
-With the image's own weights. On the real cases that METSEG_REAL_CASES names (three of them) where it is set, else on two
-small synthetic ones.
+With the image's own weights. On three of the real cases in METSEG_REAL_CASES where that is set, else on two small
+synthetic ones.
 """
 
 import os
