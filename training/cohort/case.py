@@ -88,8 +88,8 @@ def _add_remnants(
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
     """Leaves patches of skin, fat and dura outside the brain, in place; returns the wider mask."""
-    grown = ndimage.binary_dilation(mask, iterations=max(1, round(rng.uniform(1, 4) * scale)))
-    patches = smooth_field(rng, mask.shape, 22 * scale) > rng.uniform(1.0, 2.0)
+    grown = ndimage.binary_dilation(mask, iterations=max(1, round(rng.uniform(1.5, 5) * scale)))
+    patches = smooth_field(rng, mask.shape, 22 * scale) > rng.uniform(0.7, 1.8)
     remnant = grown & ~mask & patches
     texture = 1 + 0.3 * smooth_field(rng, mask.shape, 3.0)[remnant]
     for modality, image in images.items():

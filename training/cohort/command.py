@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from training.cohort.settings import SizeName, load_settings
 
@@ -26,3 +27,15 @@ def cohort(
     chosen = load_settings(settings, size=size)
     for written in write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first):
         console.print(f"{written.case_id}  {len(written.lesions)} lesions", highlight=False)
+
+
+def measure(
+    folder: Annotated[Path, typer.Argument(help="Cases with -seg and -t1c, simulated or real.")],
+) -> None:
+    """Prints what a cohort contains: counts, volumes, parts, contrast."""
+    from training.cohort.measure import describe, measure_cohort  # noqa: PLC0415  scipy: not for --help
+
+    table = Table("", "min / 10 % / median / 90 % / max")
+    for row in describe(list(measure_cohort(folder))):
+        table.add_row(*row)
+    Console().print(table)

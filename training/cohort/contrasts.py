@@ -65,7 +65,8 @@ def paint_healthy(
 ) -> dict[Modality, Volume]:
     """Images of the healthy brain: tissue shares times levels, with texture and the template's T1 detail."""
     shape, scale = anatomy.mask.shape, anatomy.scale
-    textures = [smooth_field(rng, shape, spacing * scale) for spacing in (30.0, 6.0)]
+    # Broad shading and, half as strong, a fine one.
+    textures = [share * smooth_field(rng, shape, spacing * scale) for spacing, share in ((30.0, 1.0), (6.0, 0.5))]
     detail_share = uniform(rng, settings.t1_detail)
     images: dict[Modality, Volume] = {}
     for modality in MODALITIES:

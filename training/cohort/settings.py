@@ -89,10 +89,10 @@ class ContrastSettings(_Frozen):
 class DistractorSettings(_Frozen):
     """What enhances or is bright without being a metastasis; never labelled."""
 
-    cortical_vessels: tuple[int, int] = Field((80, 320), description="number; chosen by looking at t1c slices")
+    cortical_vessels: tuple[int, int] = Field((120, 380), description="number; chosen by looking at t1c slices")
     medullary_vessels: tuple[int, int] = Field((0, 40), description="thin veins through white matter; chosen")
     basal_vessels: tuple[int, int] = Field((8, 24), description="circle of Willis and its branches; chosen")
-    vessel_level: Range = Field((0.7, 1.5), description="t1c, absolute; 99.9th percentile is 1 by definition")
+    vessel_level: Range = Field((0.75, 1.6), description="t1c, absolute; 99.9th percentile is 1 by definition")
     dura_share: Range = Field((0.05, 0.6), description="share of the surface that enhances; chosen")
     sinus_probability: Probability = 0.85
     choroid_probability: Probability = 0.9
@@ -100,9 +100,9 @@ class DistractorSettings(_Frozen):
     hyperintensity_grade: Range = Field(
         (0.0, 1.0), description="0 none to 1 confluent, squared: most adults have few (Fazekas scale)"
     )
-    remnant_probability: Probability = Field(0.5, description="skull-strip remnants; seen in 4 of 11 cases")
+    remnant_probability: Probability = Field(0.55, description="skull-strip remnants; seen in 4 of 11 cases")
     remnant_level: Range = Field(
-        (0.15, 2.4), description="over the brighter tissue: fat and eyes set the scale of some measured images"
+        (0.2, 2.8), description="over the brighter tissue: fat and eyes set the scale of some measured images"
     )
 
 

@@ -1,0 +1,61 @@
+"""Measuring a cohort: two lesions of known volume, parts and contrast."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metseg.errors import UsageError
+from training.cohort.measure import describe, measure_case, measure_cohort
+
+
+def write(folder, labels, t1c, spacing=(1.0, 1.0, 1.0)):
+    folder.mkdir(parents=True)
+    affine = np.diag([*spacing, 1.0])
+    nib.save(nib.Nifti1Image(labels.astype(np.uint8), affine), folder / f"{folder.name}-seg.nii.gz")
+    nib.save(nib.Nifti1Image(t1c.astype(np.int16), affine), folder / f"{folder.name}-t1c.nii.gz")
+
+
+@pytest.fixture
+def case(tmp_path):
+    labels = np.zeros((40, 40, 40))
+    labels[4:12, 4:12, 4:12] = 2
+    labels[6:10, 6:10, 6:10] = 3
+    labels[7:9, 7:9, 7:9] = 1
+    labels[30:32, 30:32, 30:33] = 3
+    noise = np.random.default_rng(0).standard_normal(labels.shape)
+    t1c = np.rint(1000 + 50 * noise)
+    t1c[labels == 3] = 1250
+    folder = tmp_path / "A-1"
+    write(folder, labels, t1c, spacing=(1.0, 1.0, 2.0))
+    return folder
+
+
+def test_volumes_parts_and_contrast(case):
+    measured = measure_case(case)
+    large, small = measured.lesions
+    assert (large.volume_mm3, small.volume_mm3) == (128, 24)
+    assert (large.necrotic, small.necrotic) == (True, False)
+    assert (large.swollen, small.swollen) == (True, False)
+    assert measured.oedema_mm3 == 2 * (8**3 - 4**3)
+    assert small.contrast == pytest.approx(5, rel=0.2)
+
+
+def test_cohort_of_real_layout_is_described(case):
+    write(case.parent / "B-2", np.zeros((8, 8, 8)), np.ones((8, 8, 8)))
+    (case.parent / "notes.txt").write_text("not a case")
+    rows = dict(describe(list(measure_cohort(case.parent))))
+    assert rows["cases, lesions"] == "2, 2"
+    assert rows["cores of at most 27 mm3"] == "50%"
+    assert rows["cores with NETC"] == "50%"
+
+
+def test_nothing_to_measure_is_said(tmp_path):
+    with pytest.raises(UsageError, match=r"no case with a -seg\.nii\.gz"):
+        list(measure_cohort(tmp_path))
+    rows = dict(describe(list(measure_cohort_of_empty(tmp_path / "cohort"))))
+    assert rows["core volume, mm3"] == "-"
+
+
+def measure_cohort_of_empty(folder):
+    write(folder / "C-3", np.zeros((8, 8, 8)), np.ones((8, 8, 8)))
+    return measure_cohort(folder)

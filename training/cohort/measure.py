@@ -1,0 +1,130 @@
+"""What a cohort on disk contains, simulated or real: lesions per case, volumes, parts, contrast."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from metseg.components import find_components
+from metseg.errors import UsageError
+from metseg.labels import ET, NETC, SNFH
+
+VOLUME_LIMITS_MM3: Final = (27, 100, 1000)
+"""Upper ends of the size classes: the 2026 challenge's small lesions, then decades."""
+
+# The shell of normal tissue that a lesion is compared with, voxels from its core.
+_SHELL_INNER, _SHELL_OUTER = 1, 4
+_LEAST_SHELL: Final = 20
+_MAD_TO_STD: Final = 1.4826
+_ANY_NEIGHBOUR: Final = np.ones((3, 3, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLesion:
+    """One 26-connected component of the tumour core (ET and NETC).
+
+    Attributes:
+        volume_mm3: of the core.
+        necrotic: it has NETC.
+        swollen: it touches SNFH.
+        contrast: mean t1c of its ET minus the median of the unlabelled shell around it, over that shell's spread
+            (1.4826 * MAD): noise and normal variation together. NaN without ET or shell.
+    """
+
+    volume_mm3: float
+    necrotic: bool
+    swollen: bool
+    contrast: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCase:
+    """One case's lesions, and the volume of its SNFH in mm3."""
+
+    case_id: str
+    lesions: tuple[MeasuredLesion, ...]
+    oedema_mm3: float
+
+
+def _measure_lesion(
+    labels: NDArray[np.uint8], own: NDArray[np.bool_], t1c: NDArray[np.float32], voxel_mm3: float
+) -> MeasuredLesion:
+    """One lesion on a box around it."""
+    near = ndimage.binary_dilation(own, _ANY_NEIGHBOUR, iterations=_SHELL_INNER)
+    shell = ndimage.binary_dilation(near, iterations=_SHELL_OUTER - _SHELL_INNER) & ~near & (labels == 0) & (t1c > 0)
+    enhancing, around = t1c[own & (labels == ET)], t1c[shell]
+    contrast = np.nan
+    if enhancing.size and around.size >= _LEAST_SHELL:
+        middle = np.median(around)
+        spread = _MAD_TO_STD * np.median(np.abs(around - middle))
+        contrast = float((enhancing.mean() - middle) / max(spread, 1e-6))
+    return MeasuredLesion(
+        volume_mm3=float(own.sum() * voxel_mm3),
+        necrotic=bool((labels[own] == NETC).any()),
+        swollen=bool((labels[near] == SNFH).any()),
+        contrast=contrast,
+    )
+
+
+def measure_case(folder: Path) -> MeasuredCase:
+    """Measures one case folder `<ID>` with `<ID>-t1c.nii.gz` and `<ID>-seg.nii.gz`."""
+    image = nib.load(folder / f"{folder.name}-seg.nii.gz")
+    labels = np.asanyarray(image.dataobj).astype(np.uint8)
+    t1c = np.asanyarray(nib.load(folder / f"{folder.name}-t1c.nii.gz").dataobj).astype(np.float32)
+    voxel_mm3 = float(np.prod(image.header.get_zooms()))
+    components = find_components((labels == ET) | (labels == NETC)).to_volume()
+    lesions = []
+    for number, found in enumerate(ndimage.find_objects(components), start=1):
+        box = tuple(slice(max(s.start - _SHELL_OUTER - 1, 0), s.stop + _SHELL_OUTER + 1) for s in found)
+        lesions.append(_measure_lesion(labels[box], components[box] == number, t1c[box], voxel_mm3))
+    return MeasuredCase(folder.name, tuple(lesions), float((labels == SNFH).sum() * voxel_mm3))
+
+
+def measure_cohort(folder: Path) -> Iterator[MeasuredCase]:
+    """Measures every case folder that has a reference.
+
+    Raises:
+        UsageError: there is none.
+    """
+    cases = sorted(p for p in folder.iterdir() if (p / f"{p.name}-seg.nii.gz").is_file()) if folder.is_dir() else []
+    if not cases:
+        raise UsageError(f"{folder}: no case with a -seg.nii.gz", hint="Give the folder that holds the case folders.")
+    yield from map(measure_case, cases)
+
+
+def _quantiles(values: Sequence[float], form: str) -> str:
+    if len(values) == 0:
+        return "-"
+    return " / ".join(format(q, form) for q in np.quantile(values, (0, 0.1, 0.5, 0.9, 1)))
+
+
+def describe(cases: Sequence[MeasuredCase]) -> list[tuple[str, str]]:
+    """The cohort in a few rows of text: what, and its figures (minimum / 10 % / median / 90 % / maximum)."""
+    lesions = [lesion for case in cases for lesion in case.lesions]
+    volumes = np.array([lesion.volume_mm3 for lesion in lesions])
+    counts = [len(case.lesions) for case in cases]
+    contrasts = [lesion.contrast for lesion in lesions if np.isfinite(lesion.contrast)]
+    largest = np.array([max((lesion.volume_mm3 for lesion in case.lesions), default=0.0) for case in cases])
+    rows = [
+        ("cases, lesions", f"{len(cases)}, {len(lesions)}"),
+        ("lesions per case", f"{_quantiles(counts, '.0f')}, mean {np.mean(counts):.1f}"),
+        ("core volume, mm3", _quantiles(volumes.tolist(), ".0f")),
+    ]
+    if lesions:
+        rows += [(f"cores of at most {limit} mm3", f"{np.mean(volumes <= limit):.0%}") for limit in VOLUME_LIMITS_MM3]
+        rows += [
+            ("cores with NETC", f"{np.mean([lesion.necrotic for lesion in lesions]):.0%}"),
+            ("cores touching SNFH", f"{np.mean([lesion.swollen for lesion in lesions]):.0%}"),
+            ("t1c contrast over local spread", _quantiles(contrasts, ".1f")),
+            ("contrast below 2", f"{np.mean(np.array(contrasts) < 2):.0%}"),  # noqa: PLR2004  barely visible
+        ]
+    rows += [
+        ("cases with a core of 4 cm3 or more (20 mm)", f"{np.mean(largest >= 4000):.0%}"),  # noqa: PLR2004
+        ("SNFH per case, cm3", _quantiles([case.oedema_mm3 / 1000 for case in cases], ".1f")),
+    ]
+    return rows
