@@ -1,10 +1,9 @@
 """What a reader should know before trusting a case: one vocabulary for the log, the tables and the report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
-from metseg.agreement import LesionAgreement
 from metseg.domain import Grid
 
 FlagCode = Literal[
@@ -72,18 +71,24 @@ def count_flags(lesions: int) -> tuple[Flag, ...]:
     return (flag("many-lesions", f"{lesions}"),) if lesions > MANY_LESIONS else ()
 
 
-def is_low(agreement: LesionAgreement) -> bool:
-    """Whether the members agree too little on a lesion."""
-    return agreement.vote_share < LOW_AGREEMENT
+def is_low(vote_share: float | None) -> bool:
+    """Whether the members agree too little on a lesion; False where the votes are not known."""
+    return vote_share is not None and vote_share < LOW_AGREEMENT
 
 
-def agreement_flags(agreement: Iterable[LesionAgreement]) -> tuple[Flag, ...]:
-    """How many lesions of a case have little agreement."""
-    known = tuple(agreement)
-    low = sum(is_low(lesion) for lesion in known)
+class VotedUpon(Protocol):
+    """A lesion with the members' mean vote; None where the votes are not known."""
+
+    @property
+    def vote_share(self) -> float | None: ...  # noqa: D102 - the class says it
+
+
+def agreement_flags(lesions: Sequence[VotedUpon]) -> tuple[Flag, ...]:
+    """How many of a case's lesions have little agreement."""
+    low = sum(is_low(lesion.vote_share) for lesion in lesions)
     if not low:
         return ()
-    return (flag("low-agreement", f"on {low} of {len(known)} lesions under {LOW_AGREEMENT:.0%} of the votes"),)
+    return (flag("low-agreement", f"{low} of {len(lesions)} lesions have under {LOW_AGREEMENT:.0%} of the votes"),)
 
 
 def edge_flags(at_edge: int, lesions: int) -> tuple[Flag, ...]:

@@ -128,7 +128,7 @@ def test_torchrun_gives_the_shard(monkeypatch):
 
 
 def test_no_flag_but_bundle_plan_and_device_changes_a_voxel(data, bundle, tmp_path):
-    report = tmp_path / "report"
+    report = tmp_path / "report of the run"
     variants = {
         "plain": [],
         "blank": ["--on-error=blank"],

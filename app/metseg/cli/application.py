@@ -11,6 +11,7 @@ from metseg.cli.fuse import fuse
 from metseg.cli.infer import CONTAINER_INPUT, infer
 from metseg.cli.info import info
 from metseg.cli.logs import LogFormat, configure_logging
+from metseg.cli.report import report
 
 app = typer.Typer(
     name="metseg",
@@ -29,6 +30,7 @@ TOLERANT = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(infer)
 app.command(rich_help_panel=SEGMENT)(fuse)
 app.command(rich_help_panel=INSPECT)(check)
+app.command(rich_help_panel=INSPECT)(report)
 app.command(rich_help_panel=INSPECT)(info)
 
 

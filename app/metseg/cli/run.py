@@ -1,17 +1,27 @@
 """What `metseg infer` does once its settings are known."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
-from metseg.device import choose_device
+from metseg.device import Device, choose_device
 from metseg.discovery import discover_cases
+from metseg.domain import Case, CaseFiles
 from metseg.ensemble import load_ensemble
-from metseg.errors import UsageError
-from metseg.pipeline import Job, exit_code_of, prepare_output, run_batch
+from metseg.errors import MetsegError, UsageError
+from metseg.pipeline import Job, Segmentation, exit_code_of, prepare_output, run_batch
+from metseg.records import CaseRecord
+
+if TYPE_CHECKING:
+    from metseg.report.batch import BatchReport
 
 logger = logging.getLogger(__name__)
+
+SAVED = frozenset({"probabilities", "agreement"})
+"""What --save knows."""
 
 
 def run_inference(
@@ -28,7 +38,8 @@ def run_inference(
 
     What can be refused is refused before the models are loaded.
     """
-    cases = discover_cases(data_path)[shard[0] :: shard[1]]
+    every_case = discover_cases(data_path)
+    cases = every_case[shard[0] :: shard[1]]
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)
     plan, device = settings.bundle.plan, choose_device(settings.device)
@@ -43,10 +54,60 @@ def run_inference(
     )
     ensemble = load_ensemble(settings.bundle, device)
     job = Job(cases, output_path, on_error=settings.on_error, resume=resume)
-    with BatchProgress(len(cases)) as progress:
-        records = run_batch(job, ensemble, lambda record, _segmentation, _case: progress.case_done(record))
+    with (
+        BatchProgress(len(cases)) as progress,
+        _open_report(
+            report_dir, settings, device, job, every_case=every_case, data_path=data_path, save=save, shard=shard
+        ) as report,
+    ):
+
+        def listen(record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
+            progress.case_done(record)
+            if report is not None:
+                report.add(record, segmentation, case)
+
+        try:
+            records = run_batch(job, ensemble, listen)
+        except MetsegError as error:
+            if report is not None:
+                report.finish(report.records, int(error.exit_code))
+            raise
+        code = int(exit_code_of(records, settings.on_error))
+        if report is not None:
+            report.finish(records, code)
     progress.summarise(records, output_path)
-    return int(exit_code_of(records, settings.on_error))
+    return code
+
+
+def _open_report(
+    report_dir: Path | None,
+    settings: Settings,
+    device: Device,
+    job: Job,
+    *,
+    every_case: tuple[CaseFiles, ...],
+    data_path: Path,
+    save: frozenset[str],
+    shard: tuple[int, int],
+) -> AbstractContextManager["BatchReport | None"]:
+    """The report as a context; one that gives None where none is wanted."""
+    if report_dir is None:
+        return nullcontext()
+    from metseg.report.batch import BatchReport, BatchSettings  # noqa: PLC0415 - only where it is wanted
+    from metseg.report.run_file import describe_run  # noqa: PLC0415
+
+    options = {
+        "data_path": str(data_path.resolve()),
+        "prediction_path": str(job.output_path.resolve()),
+        "on_error": job.on_error,
+        "resume": str(job.resume).lower(),
+        "shard": f"{shard[0]}/{shard[1]}",
+        "save": ",".join(sorted(save)),
+    }
+    run = describe_run("infer", options, bundle=settings.bundle, device=device)
+    return BatchReport(
+        BatchSettings(report_dir, job.output_path, every_case, settings.bundle.plan, run, save=save, shard=shard)
+    )
 
 
 def check_report_dir(report_dir: Path | None, output_path: Path, save: frozenset[str]) -> None:
@@ -55,6 +116,9 @@ def check_report_dir(report_dir: Path | None, output_path: Path, save: frozenset
     Raises:
         UsageError: the report would land there, or something is to be saved and there is no report folder.
     """
+    unknown = sorted(save - SAVED)
+    if unknown:
+        raise UsageError(f"--save {', '.join(unknown)}: expected {', '.join(sorted(SAVED))}, or both by comma")
     if report_dir is None:
         if save:
             raise UsageError("--save needs a place to save to", hint="Name a folder with --report-dir.")

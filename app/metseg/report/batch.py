@@ -1,0 +1,208 @@
+"""The report of a running batch.
+
+Each case is measured and drawn in a thread of its own while the network works on the next. Nothing that goes wrong here
+can stop the batch or change its exit code.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from metseg.domain import Case, CaseFiles, FloatVolume
+from metseg.errors import MetsegError
+from metseg.flags import edge_flags
+from metseg.nifti import read_label_map, write_volume
+from metseg.pipeline import Segmentation
+from metseg.plan import Plan
+from metseg.records import CaseRecord
+from metseg.report.assemble import RUN_FILE, Entry, write_report
+from metseg.report.case_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
+from metseg.report.case_report import CaseReport, Evidence, describe_case
+from metseg.report.machine import gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.pieces import case_folder, file_sha256, make_folder, read_piece, write_piece
+from metseg.report.run_file import RunFacts
+from metseg.report.votes import agreement_volume, collect_votes, probability_volumes
+
+logger = logging.getLogger(__name__)
+
+Saved = Literal["probabilities", "agreement"]
+HALF_PRECISION: Final = "float16"
+"""Saved volumes are rounded to it, which lets gzip halve them; NIfTI itself has no such type, so they are stored as
+float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """What a batch's report needs to know of the batch.
+
+    Attributes:
+        report_dir: the report's folder.
+        output_path: folder of the label maps.
+        cases: all cases of the input, those of other shards included.
+        plan: of the bundle.
+        run: facts for `run.json`.
+        save: what else to save.
+        shard: this process's part of the cases, (0, 1) for all.
+    """
+
+    report_dir: Path
+    output_path: Path
+    cases: tuple[CaseFiles, ...]
+    plan: Plan
+    run: RunFacts
+    save: frozenset[str] = frozenset()
+    shard: tuple[int, int] = (0, 1)
+
+
+class BatchReport:
+    """Collects a report while a batch runs. Use it as a context; `add` is the batch's listener.
+
+    One case waits and one is in work at most, so memory does not grow with the batch.
+    """
+
+    def __init__(self, settings: BatchSettings) -> None:
+        self._settings = settings
+        self._files = {files.case_id: files for files in settings.cases}
+        self._reports: dict[str, CaseReport] = {}
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._behind: Future[CaseReport] | None = None
+        self._broken = False
+
+    def __enter__(self) -> Self:
+        try:
+            make_folder(self._settings.report_dir)
+        except MetsegError as error:
+            self._broken = True
+            logger.warning("no report: %s; the label maps are written all the same", error)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
+        """Takes a case over once its file is in place; returns as soon as the case before it is done."""
+        if self._broken:
+            return
+        self._collect()
+        self._behind = self._executor.submit(self._report, record, segmentation, case)
+
+    def finish(self, records: Sequence[CaseRecord], exit_code: int | None) -> None:
+        """Writes the report's files; a failure is a warning."""
+        if self._broken:
+            return
+        try:
+            self._collect()
+            own = [self._entry(record) for record in records]
+            run = self._settings.run.model_copy(update={"exit_code": exit_code})
+            index, count = self._settings.shard
+            name = RUN_FILE if count == 1 else f"run-{index}-of-{count}.json"
+            entries = [*own, *self._others({record.case_id for record in records})]
+            write_report(self._settings.report_dir, entries, run, run_file=name, own=len(own))
+        except Exception as error:  # the label maps are there: a report is not worth the batch
+            logger.warning("no report: %s", error, exc_info=not isinstance(error, MetsegError))
+        else:
+            logger.info("report in %s", self._settings.report_dir)
+
+    @property
+    def records(self) -> tuple[CaseRecord, ...]:
+        """Records of the cases added so far: for the report of a batch that was stopped."""
+        self._collect()
+        return tuple(report.record for report in self._reports.values())
+
+    def _collect(self) -> None:
+        if self._behind is not None:
+            report, self._behind = self._behind.result(), None
+            self._reports[report.case_id] = report
+
+    def _report(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
+        try:
+            report = self._describe(record, segmentation, case)
+        except Exception as error:  # see the module's docstring
+            logger.warning(
+                "case %s: not in the report: %s", record.case_id, error, exc_info=not isinstance(error, MetsegError)
+            )
+            report = describe_case(replace(record, warnings=(*record.warnings, f"not measured: {error}")), None)
+        return report
+
+    def _describe(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
+        settings, files = self._settings, self._files[record.case_id]
+        saved: tuple[str, ...] = ()
+        pictures: Mapping[str, bytes] = {}
+        if segmentation is None or case is None:
+            report = _without_segmentation(record, find_label_map(settings.output_path, record.case_id))
+        else:
+            votes = collect_votes(segmentation, case.grid, settings.plan)
+            evidence = Evidence(case.grid, segmentation.labels, case.images, votes)
+            report, pictures = describe_and_draw(record, evidence)
+            saved = self._save(segmentation, case)
+        label_map = find_label_map(settings.output_path, record.case_id)
+        report = replace(
+            report,
+            saved=saved,
+            input_sha256=hash_inputs(files),
+            label_map_sha256=file_sha256(label_map) if label_map else "",
+            peak_memory_mib=peak_memory_mib(),
+            gpu_peak_memory_mib=gpu_peak_memory_mib(),
+        )
+        write_piece(settings.report_dir, files.case_id, report, pictures)
+        at_edge = sum(bool(lesion.at_brain_edge) for lesion in report.lesions)
+        for flag in edge_flags(at_edge, len(report.lesions)):
+            logger.info("case %s: %s", report.case_id, flag.sentence)
+        return report
+
+    def _save(self, segmentation: Segmentation, case: Case) -> tuple[str, ...]:
+        settings = self._settings
+        if not settings.save:
+            return ()
+        folder = case_folder(settings.report_dir, case.case_id)
+        make_folder(folder)
+        volumes: dict[str, FloatVolume] = {}
+        if "probabilities" in settings.save:
+            found = probability_volumes(segmentation, case.grid, settings.plan)
+            volumes |= {f"probability-{region.lower()}.nii.gz": volume for region, volume in found.items()}
+        if "agreement" in settings.save:
+            volumes["agreement-wt.nii.gz"] = agreement_volume(collect_votes(segmentation, case.grid, settings.plan))
+        for name, volume in volumes.items():
+            rounded = volume.astype(HALF_PRECISION).astype("float32")
+            write_volume(folder / name, rounded, case.reference_header)
+        return tuple(volumes)
+
+    def _entry(self, record: CaseRecord) -> Entry:
+        files = self._files[record.case_id]
+        report = self._reports.get(describe_case(record, None).case_id)
+        if report is None:
+            report = self._present(files, record)
+        return Entry(files.case_id, report)
+
+    def _present(self, files: CaseFiles, record: CaseRecord) -> CaseReport:
+        """A case whose label map was there already: what an earlier run said of it, if it is still about this file."""
+        piece = self._piece_of(files)
+        if piece is not None:
+            return replace(piece, record=replace(piece.record, outcome=record.outcome))
+        paths = CasePaths(files, find_label_map(self._settings.output_path, files.case_id))
+        return report_from_files(paths, self._settings.report_dir, record)
+
+    def _others(self, own: set[str]) -> list[Entry]:
+        """What other shards have finished."""
+        found = ((files, self._piece_of(files)) for files in self._settings.cases if files.case_id not in own)
+        return [Entry(files.case_id, piece) for files, piece in found if piece is not None]
+
+    def _piece_of(self, files: CaseFiles) -> CaseReport | None:
+        piece = read_piece(self._settings.report_dir, files.case_id)
+        label_map = find_label_map(self._settings.output_path, files.case_id)
+        same = piece is not None and label_map is not None and file_sha256(label_map) == piece.label_map_sha256
+        return piece if same else None
+
+
+def _without_segmentation(record: CaseRecord, label_map: Path | None) -> CaseReport:
+    """A case that failed, with the grid of its blank map where it has one."""
+    if record.outcome != "blank" or label_map is None:
+        return describe_case(record, None)
+    labels, grid = read_label_map(label_map)
+    return describe_case(record, Evidence(grid, labels))

@@ -1,0 +1,132 @@
+"""A picture made of grey-scale panels with outlines, letters and scale bars, drawn with matplotlib (Agg).
+
+Everything lies in one axes whose unit is the pixel: a figure with an axes per panel takes ten times as long.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+DPI: Final = 100
+POINTS_PER_PIXEL: Final = 72 / DPI
+WEBP_QUALITY: Final = 80
+INK: Final = "#e8e8e8"
+FONT_PX: Final = 12
+
+Pixels = NDArray[np.uint8]
+"""Shape (rows, columns), grey."""
+
+Anchor = Literal["left", "center", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The border of a mask.
+
+    Attributes:
+        mask: shape of the panel's image.
+        colour: of the line.
+        width_px: of the line.
+        dashed: broken or not.
+    """
+
+    mask: NDArray[np.bool_]
+    colour: str
+    width_px: float = 1.2
+    dashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a panel lies on the canvas, in pixels from the top left."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class Canvas:
+    """A picture in the making; `to_webp` ends it."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._background = np.zeros((height, width), dtype=np.uint8)
+        self._lines: dict[tuple[str, float, bool], list[NDArray[np.float64]]] = {}
+        self._texts: list[tuple[float, float, str, str, Anchor, int]] = []
+
+    def add_panel(self, image: Pixels, frame: Frame, outlines: Sequence[Outline] = ()) -> None:
+        """Puts an image, stretched to its frame, and outlines of masks of its shape."""
+        from PIL import Image  # noqa: PLC0415 - heavy
+
+        stretched = Image.fromarray(np.ascontiguousarray(image)).resize(
+            (frame.width, frame.height), Image.Resampling.BICUBIC
+        )
+        place = (slice(frame.top, frame.top + frame.height), slice(frame.left, frame.left + frame.width))
+        self._background[place] = np.asarray(stretched)
+        scale = np.array([frame.width / image.shape[1], frame.height / image.shape[0]])
+        for outline in outlines:
+            if outline.mask.any():
+                key = (outline.colour, outline.width_px, outline.dashed)
+                lines = (line * scale + (frame.left, frame.top) for line in trace_outline(outline.mask))
+                self._lines.setdefault(key, []).extend(lines)
+
+    def add_text(
+        self, x: float, y: float, text: str, *, colour: str = INK, anchor: Anchor = "left", size_px: int = FONT_PX
+    ) -> None:
+        """Writes one line, `y` its middle."""
+        self._texts.append((x, y, text, colour, anchor, size_px))
+
+    def add_scale_bar(self, frame: Frame, px_per_mm: float, length_mm: float) -> None:
+        """A bar with its length, at the bottom right of a panel."""
+        right, y = frame.left + frame.width - 6, frame.top + frame.height - 7
+        bar = np.array([[right - length_mm * px_per_mm, y], [right, y]])
+        self._lines.setdefault((INK, 3.0, False), []).append(bar)
+        self.add_text(right, y - 9, f"{length_mm:g} mm", anchor="right", size_px=10)
+
+    def to_webp(self) -> bytes:
+        """The picture as a WebP file."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy
+        from matplotlib.collections import LineCollection  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
+        from PIL import Image  # noqa: PLC0415
+
+        height, width = self._background.shape
+        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="black")
+        canvas = FigureCanvasAgg(figure)
+        figure.figimage(self._background, cmap="gray", vmin=0, vmax=255)
+        axes = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(0, width), ylim=(height, 0))
+        axes.set_axis_off()
+        axes.set_zorder(1)  # above the background, which is an image of the figure
+        for (colour, width_px, dashed), lines in self._lines.items():
+            style = (0, (4, 3)) if dashed else "solid"
+            axes.add_collection(
+                LineCollection(lines, colors=colour, linewidths=width_px * POINTS_PER_PIXEL, linestyles=[style]),
+                autolim=False,
+            )
+        for x, y, text, colour, anchor, size_px in self._texts:
+            size = size_px * POINTS_PER_PIXEL
+            axes.text(x, y, text, color=colour, ha=anchor, va="center", fontsize=size, parse_math=False)
+        canvas.draw()
+        buffer = io.BytesIO()
+        Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(buffer, "WEBP", quality=WEBP_QUALITY, method=2)
+        return buffer.getvalue()
+
+
+def trace_outline(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """The closed lines half-way between a mask's voxels and their neighbours.
+
+    Args:
+        mask: shape (rows, columns).
+
+    Returns:
+        Shape (points, 2) each: column and row, where 0 is the outer border of the first voxel and 0.5 its centre.
+    """
+    from contourpy import contour_generator  # noqa: PLC0415 - heavy
+
+    padded = np.pad(mask, 1).astype(np.float64)
+    # Padding moved the first voxel's centre to 1.
+    return [np.asarray(line) - 0.5 for line in contour_generator(z=padded).lines(0.5)]

@@ -1,0 +1,68 @@
+"""`metseg report`: the report of label maps that exist already, made by anyone."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from metseg.discovery import discover_cases
+from metseg.domain import CaseFiles
+from metseg.errors import InputError
+from metseg.problems import printable
+from metseg.records import CaseRecord
+from metseg.report.assemble import Entry, write_report
+from metseg.report.case_files import CasePaths, find_label_map, report_from_files
+from metseg.report.case_report import CaseReport
+from metseg.report.pieces import make_folder
+from metseg.report.run_file import describe_run
+
+logger = logging.getLogger(__name__)
+
+
+def report_label_maps(
+    data_path: Path,
+    prediction_path: Path,
+    report_dir: Path,
+    *,
+    reference_path: Path | None = None,
+    listener: Callable[[CaseReport], None] = lambda _: None,
+) -> tuple[CaseReport, ...]:
+    """Reports on a folder of label maps; bad and missing ones are listed, not fatal.
+
+    Args:
+        data_path: the folder of cases.
+        prediction_path: the folder of label maps (`metseg.report.case_files.find_label_map` says how they are named).
+        report_dir: where the report goes; made when missing.
+        reference_path: folder of label maps to compare with.
+        listener: told about each case when it is done.
+
+    Returns:
+        One report a case, in order.
+
+    Raises:
+        InputError: there is no case, or a folder is missing.
+        OutputError: the report can't be written.
+    """
+    for path in (prediction_path, reference_path):
+        if path is not None and not path.is_dir():
+            raise InputError(f"folder {path} does not exist", hint="Name the folder of label maps.")
+    options = {"data_path": str(data_path.resolve()), "prediction_path": str(prediction_path.resolve())}
+    options |= {"reference_path": str(reference_path.resolve())} if reference_path else {}
+    run = describe_run("report", options)
+    cases = discover_cases(data_path)
+    make_folder(report_dir)
+    entries = []
+    for files in cases:
+        report = _report(files, prediction_path, reference_path, report_dir)
+        entries.append(Entry(files.case_id, report))
+        listener(report)
+    write_report(report_dir, entries, run)
+    return tuple(entry.report for entry in entries)
+
+
+def _report(files: CaseFiles, predictions: Path, references: Path | None, report_dir: Path) -> CaseReport:
+    reference = find_label_map(references, files.case_id) if references else None
+    paths = CasePaths(files, find_label_map(predictions, files.case_id), reference)
+    warnings: tuple[str, ...] = ()
+    if references and reference is None:
+        warnings = (f"no reference of {printable(files.case_id)} found",)
+    return report_from_files(paths, report_dir, CaseRecord(files.case_id, "present", warnings=warnings))

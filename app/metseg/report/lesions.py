@@ -1,0 +1,259 @@
+"""The lesions of a label map, measured. A lesion is a 26-connected component of the whole tumour (WT)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.agreement import LesionAgreement, lesion_agreement
+from metseg.components import Components, find_components
+from metseg.domain import FloatVolume, Grid
+from metseg.flags import is_low
+from metseg.labels import BACKGROUND, ET, NETC, RC, LabelMap
+from metseg.report.brain_edge import outside_brain, touches_edge
+from metseg.report.diameters import axial_axis, longest_3d_diameter_mm, longest_axial_diameter
+
+MEASURABLE_MM: Final = 10.0
+"""RANO-BM (Lin et al., Lancet Oncology 2015): a lesion is measurable from this longest axial diameter on."""
+
+Index = tuple[int, int, int]
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """One lesion.
+
+    Voxel indices start at 0 and follow the file's axes; millimetres are RAS+ world coordinates. A box in millimetres
+    holds the voxels whole, one in voxels names the first and the last.
+
+    Attributes:
+        number: from 1, by WT volume, the largest first; equal ones in scanning order.
+        voxels: of WT.
+        wt_volume_mm3: whole tumour, labels 1, 2 and 3.
+        tc_volume_mm3: tumour core, labels 1 and 3.
+        et_volume_mm3: enhancing tumour, label 3.
+        cores: 26-connected components of TC in the lesion: several where metastases share one oedema.
+        longest_axial_diameter_mm: of the core for which it is longest, in the plane of an axial slice; the oedema
+            around it does not count, as in RANO-BM. 0 for a lesion without core.
+        longest_3d_diameter_mm: the same in any direction.
+        centroid_voxel: mean of the WT voxels' indices.
+        centroid_ras_mm: the same point in space; of a ring it lies outside.
+        box_first_voxel: smallest index along each axis.
+        box_last_voxel: largest index along each axis.
+        box_min_ras_mm: smallest coordinate along R, A, S.
+        box_max_ras_mm: largest coordinate along R, A, S.
+        axial_slice: index of the axial slice with the longest diameter, of a lesion without core of the largest slice.
+        at_brain_edge: touches the background around the brain; None when there was no image to tell.
+        finders: members that call a voxel of it WT; None when the members are not known.
+        vote_share: mean share of members that call its voxels WT, 0..1; None likewise.
+        entropy_bits: mean entropy of the votes, 0..1; None likewise.
+        mean_probability: mean over its voxels and the members of the probability of WT, 0..1; None likewise.
+    """
+
+    number: int
+    voxels: int
+    wt_volume_mm3: float
+    tc_volume_mm3: float
+    et_volume_mm3: float
+    cores: int
+    longest_axial_diameter_mm: float
+    longest_3d_diameter_mm: float
+    centroid_voxel: Point
+    centroid_ras_mm: Point
+    box_first_voxel: Index
+    box_last_voxel: Index
+    box_min_ras_mm: Point
+    box_max_ras_mm: Point
+    axial_slice: int
+    at_brain_edge: bool | None = None
+    finders: int | None = None
+    vote_share: float | None = None
+    entropy_bits: float | None = None
+    mean_probability: float | None = None
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether RANO-BM would follow it by its diameter."""
+        return self.longest_axial_diameter_mm >= MEASURABLE_MM
+
+    @property
+    def has_low_agreement(self) -> bool:
+        """Whether the members agree too little on it; False when they are not known."""
+        return is_low(self.vote_share)
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """What the members say, on the label map's grid.
+
+    Attributes:
+        member_maps: each member's label map.
+        probability: mean of the members' probabilities of WT.
+    """
+
+    member_maps: tuple[LabelMap, ...]
+    probability: FloatVolume
+
+
+def measure_lesions(
+    labels: LabelMap, grid: Grid, *, images: Iterable[FloatVolume] = (), votes: Votes | None = None
+) -> tuple[Lesion, ...]:
+    """Measures every lesion of a label map.
+
+    Args:
+        labels: shape (x, y, z), labels 0..4; 4 (RC) belongs to no lesion.
+        grid: of the labels.
+        images: skull-stripped images on the same grid, which tell where the brain ends; may be none.
+        votes: the members' votes, where they are known.
+
+    Returns:
+        The lesions by volume, the largest first; none for an empty map.
+    """
+    components = find_components((labels != BACKGROUND) & (labels != RC))
+    count = components.sizes.size
+    if not count:
+        return ()
+    shapes = _Shapes(labels, grid, components)
+    edges = _at_edge(components, tuple(images))
+    agreement = lesion_agreement(labels, votes.member_maps) if votes else None
+    probability = _mean_per_lesion(components, votes.probability) if votes else None
+    largest_first = np.argsort(-components.sizes, kind="stable")
+    return tuple(
+        shapes.measure(
+            int(index),
+            number,
+            at_edge=None if edges is None else bool(edges[index]),
+            agreement=None if agreement is None else agreement[index],
+            probability=None if probability is None else float(probability[index]),
+        )
+        for number, index in enumerate(largest_first, start=1)
+    )
+
+
+def region_volumes_mm3(labels: LabelMap, grid: Grid) -> tuple[float, float, float, float]:
+    """Volumes of WT, TC, ET and RC of a whole label map, in cubic millimetres."""
+    voxels = np.bincount(labels.ravel(order="K"), minlength=RC + 1)
+    netc, snfh, et, rc = (float(n) * grid.voxel_volume_mm3 for n in voxels[NETC : RC + 1])
+    return netc + snfh + et, netc + et, et, rc
+
+
+class _Shapes:
+    """Measures one component after the other."""
+
+    def __init__(self, labels: LabelMap, grid: Grid, components: Components) -> None:
+        self._grid = grid
+        order = np.argsort(components.component_of, kind="stable")
+        starts = np.cumsum(components.sizes)[:-1]
+        self._voxels = [np.stack(np.unravel_index(v, labels.shape)) for v in np.split(components.voxels[order], starts)]
+        self._labels = labels
+
+    def measure(
+        self,
+        index: int,
+        number: int,
+        *,
+        at_edge: bool | None,
+        agreement: LesionAgreement | None,
+        probability: float | None,
+    ) -> Lesion:
+        own = self._voxels[index]
+        labels = self._labels[tuple(own)]
+        first, last = own.min(axis=1), own.max(axis=1)
+        is_core = (labels == ET) | (labels == NETC)
+        diameters = _core_diameters(own[:, is_core] - first[:, None], last - first + 1, self._grid)
+        centroid = own.mean(axis=1)
+        low, high = self._ras_box(own)
+        volume = self._grid.voxel_volume_mm3
+        return Lesion(
+            number=number,
+            voxels=labels.size,
+            wt_volume_mm3=labels.size * volume,
+            tc_volume_mm3=int(is_core.sum()) * volume,
+            et_volume_mm3=int((labels == ET).sum()) * volume,
+            cores=diameters.cores,
+            longest_axial_diameter_mm=diameters.axial_mm,
+            longest_3d_diameter_mm=diameters.any_mm,
+            centroid_voxel=_point(centroid),
+            centroid_ras_mm=_point(self._grid.affine[:3, :3] @ centroid + self._grid.affine[:3, 3]),
+            box_first_voxel=_index(first),
+            box_last_voxel=_index(last),
+            box_min_ras_mm=_point(low),
+            box_max_ras_mm=_point(high),
+            axial_slice=_axial_slice(own, diameters, self._grid),
+            at_brain_edge=at_edge,
+            finders=agreement.finders if agreement else None,
+            vote_share=agreement.vote_share if agreement else None,
+            entropy_bits=agreement.entropy_bits if agreement else None,
+            mean_probability=probability,
+        )
+
+    def _ras_box(self, own: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        direction = self._grid.affine[:3, :3]
+        centres = direction @ own + self._grid.affine[:3, 3:]
+        half = np.abs(direction).sum(axis=1) / 2
+        return centres.min(axis=1) - half, centres.max(axis=1) + half
+
+
+@dataclass(frozen=True, slots=True)
+class _CoreDiameters:
+    cores: int
+    axial_mm: float
+    any_mm: float
+    axial_slice: int | None
+
+
+def _core_diameters(core: NDArray[np.intp], box: NDArray[np.intp], grid: Grid) -> _CoreDiameters:
+    """Diameters of the cores of one lesion; `core` holds indices within the lesion's box."""
+    from scipy import ndimage  # noqa: PLC0415 - slow to import
+
+    mask = np.zeros(box, dtype=np.bool_)
+    mask[tuple(core)] = True
+    parts = find_components(mask)
+    axial_mm, any_mm, axial_slice = 0.0, 0.0, None
+    volume = parts.to_volume()
+    along = axial_axis(grid)
+    for number, place in enumerate(ndimage.find_objects(volume), start=1):
+        part = volume[place] == number
+        axial = longest_axial_diameter(part, grid)
+        if axial.length_mm > axial_mm:
+            axial_mm, axial_slice = axial.length_mm, axial.slice_index + place[along].start
+        any_mm = max(any_mm, longest_3d_diameter_mm(part, grid))
+    return _CoreDiameters(parts.sizes.size, axial_mm, any_mm, axial_slice)
+
+
+def _axial_slice(own: NDArray[np.intp], diameters: _CoreDiameters, grid: Grid) -> int:
+    along = own[axial_axis(grid)]
+    if diameters.axial_slice is not None:
+        return int(along.min()) + diameters.axial_slice
+    return int(along.min()) + int(np.bincount(along - along.min()).argmax())
+
+
+def _at_edge(components: Components, images: Sequence[FloatVolume]) -> NDArray[np.bool_] | None:
+    if not images:
+        return None
+    voxels = np.stack(np.unravel_index(components.voxels, components.shape))
+    touching = touches_edge(voxels, outside_brain(images))
+    return np.bincount(components.component_of, weights=touching, minlength=components.sizes.size + 1)[1:] > 0
+
+
+def _mean_per_lesion(components: Components, volume: FloatVolume) -> NDArray[np.float64]:
+    values = (
+        volume.ravel(order="C")[components.voxels]
+        if volume.flags.c_contiguous
+        else volume[np.unravel_index(components.voxels, components.shape)]
+    )
+    sums = np.bincount(components.component_of, weights=values, minlength=components.sizes.size + 1)[1:]
+    return np.asarray(sums / components.sizes)
+
+
+def _point(values: NDArray[np.float64]) -> Point:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+def _index(values: NDArray[np.intp]) -> Index:
+    x, y, z = (int(value) for value in values)
+    return x, y, z

@@ -1,0 +1,82 @@
+"""A case's part of the report on disk, `cases/<ID>/`.
+
+It is written while the batch runs, so that memory stays flat, a killed run keeps what it has, and shards and resumed
+runs find each other's.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from metseg.atomic import write_atomically
+from metseg.errors import OutputError
+from metseg.report.case_report import CaseReport
+
+logger = logging.getLogger(__name__)
+
+CASES_FOLDER: Final = "cases"
+PIECE_FILE: Final = "case.json"
+
+
+def case_folder(report_dir: Path, case_id: str) -> Path:
+    """Where a case's part of the report lies."""
+    return report_dir / CASES_FOLDER / case_id
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder of the report with its parents.
+
+    Raises:
+        OutputError: it can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"report folder {folder}: can't be made: {error.strerror or error}",
+            hint="Name a folder that this user may write to.",
+        ) from error
+
+
+def write_piece(report_dir: Path, case_id: str, report: CaseReport, pictures: Mapping[str, bytes]) -> None:
+    """Writes a case's pictures and then its `case.json`, which makes the piece complete.
+
+    Raises:
+        OutputError: one of the files can't be written.
+    """
+    folder = case_folder(report_dir, case_id)
+    make_folder(folder)
+    for name, content in pictures.items():
+        write_atomically(folder / name, content)
+    write_atomically(folder / PIECE_FILE, _adapter().dump_json(report, indent=1))
+
+
+def read_piece(report_dir: Path, case_id: str) -> CaseReport | None:
+    """Reads a case's part back; None where there is none, or one that this version can't read."""
+    path = case_folder(report_dir, case_id) / PIECE_FILE
+    try:
+        return _adapter().validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        logger.warning("%s can't be used: %s", path, str(error).splitlines()[0])
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes; empty where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+@cache
+def _adapter() -> TypeAdapter[CaseReport]:
+    return TypeAdapter(CaseReport)

@@ -1,0 +1,193 @@
+"""`run.json`: what ran, on what, with what, and what became of each case. Versioned; described in docs/run-json.md."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+import metseg
+from metseg.bundle import Bundle
+from metseg.device import Device
+from metseg.flags import FlagCode
+from metseg.records import Outcome
+from metseg.report.case_report import CaseReport
+from metseg.report.machine import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
+from metseg.versions import package_versions, platform_name, python_version
+
+SCHEMA_VERSION: Final = "1.0"
+"""The first number changes when a reader of the old schema would break."""
+
+Command = Literal["infer", "report"]
+
+
+class Part(BaseModel):
+    """Base of every part: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Program(Part):
+    """The program that ran."""
+
+    name: Literal["metseg"] = "metseg"
+    version: str
+    python: str
+    platform: str
+    packages: Mapping[str, str | None]
+
+
+class MemberFacts(Part):
+    """One model."""
+
+    name: str
+    weights: str
+    sha256: str
+
+
+class BundleFacts(Part):
+    """The frozen ensemble and the plan it ran by."""
+
+    folder: str
+    plan: str
+    plan_sha256: str
+    members: tuple[MemberFacts, ...]
+
+
+class DeviceFacts(Part):
+    """Where the networks ran."""
+
+    name: str
+    description: str
+    precision: Literal["float32", "bfloat16", "float16"]
+    threads: int
+    driver: str | None
+    cuda: str | None
+
+
+class FlagFacts(Part):
+    """One thing a reader should know; see metseg.flags."""
+
+    code: FlagCode
+    words: str
+    detail: str
+
+
+class CaseFacts(Part):
+    """What became of one case."""
+
+    case_id: str
+    outcome: Outcome
+    lesions: int | None
+    flags: tuple[FlagFacts, ...]
+    warnings: tuple[str, ...]
+    error: str
+    members: tuple[str, ...]
+    input_sha256: Mapping[str, str]
+    label_map_sha256: str
+    stage_s: Mapping[str, float]
+    elapsed_s: float
+    peak_memory_mib: float | None
+    gpu_peak_memory_mib: float | None
+
+
+class RunFile(Part):
+    """The whole file."""
+
+    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    program: Program
+    command: Command
+    options: Mapping[str, str]
+    started: datetime
+    finished: datetime
+    elapsed_s: float
+    exit_code: int | None
+    bundle: BundleFacts | None
+    device: DeviceFacts | None
+    peak_memory_mib: float | None
+    gpu_peak_memory_mib: float | None
+    cases: tuple[CaseFacts, ...]
+
+
+class RunFacts(Part):
+    """What is known of a run before its cases: the caller's part of `RunFile`."""
+
+    command: Command
+    options: Mapping[str, str]
+    started: datetime
+    bundle: BundleFacts | None = None
+    device: DeviceFacts | None = None
+    exit_code: int | None = None
+
+
+def describe_run(
+    command: Command, options: Mapping[str, str], *, bundle: Bundle | None = None, device: Device | None = None
+) -> RunFacts:
+    """What is known when a run starts."""
+    return RunFacts(
+        command=command,
+        options=options,
+        started=datetime.now(UTC),
+        bundle=_bundle_facts(bundle) if bundle else None,
+        device=_device_facts(device) if device else None,
+    )
+
+
+def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
+    """Puts a run and its cases together, now that it has finished."""
+    finished = datetime.now(UTC)
+    return RunFile(
+        program=Program(
+            version=metseg.__version__,
+            python=python_version(),
+            platform=platform_name(),
+            packages=package_versions(),
+        ),
+        command=run.command,
+        options=run.options,
+        started=run.started,
+        finished=finished,
+        elapsed_s=(finished - run.started).total_seconds(),
+        exit_code=run.exit_code,
+        bundle=run.bundle,
+        device=run.device,
+        peak_memory_mib=peak_memory_mib(),
+        gpu_peak_memory_mib=gpu_peak_memory_mib(),
+        cases=tuple(_case_facts(case) for case in cases),
+    )
+
+
+def _case_facts(case: CaseReport) -> CaseFacts:
+    record = case.record
+    return CaseFacts(
+        case_id=case.case_id,
+        outcome=record.outcome,
+        lesions=len(case.lesions) if case.shape is not None and record.outcome != "blank" else None,
+        flags=tuple(FlagFacts(code=flag.code, words=flag.words, detail=flag.detail) for flag in record.flags),
+        warnings=record.warnings,
+        error=record.error,
+        members=record.members,
+        input_sha256=case.input_sha256,
+        label_map_sha256=case.label_map_sha256,
+        stage_s=record.stage_s,
+        elapsed_s=record.elapsed_s,
+        peak_memory_mib=case.peak_memory_mib,
+        gpu_peak_memory_mib=case.gpu_peak_memory_mib,
+    )
+
+
+def _bundle_facts(bundle: Bundle) -> BundleFacts:
+    plan = bundle.plan
+    members = tuple(MemberFacts(name=item.name, weights=item.weights, sha256=item.sha256) for item in plan.members)
+    return BundleFacts(folder=str(bundle.folder), plan=plan.name, plan_sha256=plan.sha256, members=members)
+
+
+def _device_facts(device: Device) -> DeviceFacts:
+    return DeviceFacts(
+        name=device.name,
+        description=device.description,
+        precision=device.precision,
+        threads=device.threads,
+        driver=gpu_driver() if device.is_cuda else None,
+        cuda=cuda_version() if device.is_cuda else None,
+    )

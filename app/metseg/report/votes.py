@@ -1,0 +1,68 @@
+"""The members' votes of a fresh segmentation, brought to the source grid, where lesions are measured."""
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.domain import FloatVolume, Grid
+from metseg.fusion import member_labels
+from metseg.geometry import Trip, labels_to_source, plan_trip, volume_to_source
+from metseg.labels import BACKGROUND, REGIONS, RegionName
+from metseg.pipeline import Segmentation
+from metseg.plan import Plan
+from metseg.report.lesions import Votes
+
+Element = TypeVar("Element", bound=np.generic)
+WT: Final = REGIONS.index("WT")
+
+
+def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
+    """Each member's label map and the mean probability of WT on the source grid.
+
+    Args:
+        segmentation: fresh, with the members' predictions.
+        grid: the source grid.
+        plan: gives the threshold and the network's spacing.
+    """
+    trip = plan_trip(grid, plan.spacing_mm)
+    maps = (
+        labels_to_source(_paste(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
+        for item in segmentation.predictions
+    )
+    return Votes(tuple(maps), mean_probability(segmentation, trip, WT))
+
+
+def mean_probability(segmentation: Segmentation, trip: Trip, channel: int) -> FloatVolume:
+    """Mean over the members of one region's probability, on the source grid, 0 outside the windows."""
+    members = [item.probabilities[channel] for item in segmentation.predictions]
+    mean: FloatVolume = np.asarray(np.mean(members, axis=0, dtype=np.float32))
+    return volume_to_source(_paste(mean, segmentation, trip), trip)
+
+
+def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[RegionName, FloatVolume]:
+    """The mean probability of each region on the source grid."""
+    trip = plan_trip(grid, plan.spacing_mm)
+    return {region: mean_probability(segmentation, trip, channel) for channel, region in enumerate(REGIONS)}
+
+
+def agreement_volume(votes: Votes) -> FloatVolume:
+    """Share of the members that call a voxel WT, 0..1."""
+    total = np.zeros(votes.probability.shape, dtype=np.float32, order="F")
+    for labels in votes.member_maps:
+        total += labels != BACKGROUND
+    total /= len(votes.member_maps)
+    return total
+
+
+def _paste(region: NDArray[Element], segmentation: Segmentation, trip: Trip) -> NDArray[Element]:
+    """Puts a region of the network's grid, which may overhang, into an empty volume."""
+    volume = np.zeros(trip.network.shape, dtype=region.dtype)
+    inside, source = [], []
+    for start, side, limit in zip(segmentation.region_start, region.shape, volume.shape, strict=True):
+        first, last = max(start, 0), min(start + side, limit)
+        inside.append(slice(first, last))
+        source.append(slice(first - start, last - start))
+    volume[tuple(inside)] = region[tuple(source)]
+    return volume
