@@ -141,9 +141,8 @@ def costs(trip: Trip, labels: NDArray[np.uint8], rng: np.random.Generator) -> No
     moved = to_network(image, trip)
     there, back = timed(to_network, image, trip), timed(volume_to_source, moved, trip)
     of_labels = timed(labels_to_source, labels, trip)
-    print(
-        f"  processor seconds: image to network {there:.3f}, volume to source {back:.3f}, labels to source {of_labels:.3f}"
-    )
+    what = f"image to network {there:.3f}, volume to source {back:.3f}, labels to source {of_labels:.3f}"
+    print(f"  processor seconds: {what}")
 
 
 def main() -> None:
