@@ -12,6 +12,7 @@ from metseg.cli.infer import CONTAINER_INPUT, infer
 from metseg.cli.info import info
 from metseg.cli.logs import LogFormat, configure_logging
 from metseg.cli.report import report
+from metseg.cli.view import view
 
 app = typer.Typer(
     name="metseg",
@@ -31,6 +32,7 @@ app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(infer)
 app.command(rich_help_panel=SEGMENT)(fuse)
 app.command(rich_help_panel=INSPECT)(check)
 app.command(rich_help_panel=INSPECT)(report)
+app.command(rich_help_panel=INSPECT)(view)
 app.command(rich_help_panel=INSPECT)(info)
 
 
