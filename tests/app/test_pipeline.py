@@ -108,6 +108,13 @@ def test_resume_does_only_what_is_missing(cases, ensemble, undisturbed, tmp_path
     assert (output / "case 3.nii.gz").read_bytes() == (undisturbed / "case 3.nii.gz").read_bytes()
 
 
+def test_two_files_of_one_modality_are_named_not_called_missing(ensemble, tmp_path):
+    folder = write_case(tmp_path / "data", "c0")
+    (folder / "c0-t1c.nii").write_bytes(b"")
+    with pytest.raises(InputError, match=r"c0-t1c\.nii"):
+        run(tmp_path / "data", tmp_path / "out", ensemble)
+
+
 @pytest.fixture
 def with_broken(tmp_path):
     """A good case, a truncated one, another good one."""

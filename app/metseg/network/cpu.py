@@ -50,7 +50,8 @@ class SingleGroupNorm(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         norm = self.norm
         if batch.shape[0] != 1 or norm.num_groups != norm.num_channels:
-            return norm(batch)  # type: ignore[no-any-return] - torch's annotation
+            result: Tensor = norm(batch)
+            return result
         return functional.batch_norm(
             batch, None, None, norm.weight, norm.bias, training=True, momentum=0.0, eps=norm.eps
         )
