@@ -1,0 +1,231 @@
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from metseg.__main__ import run
+from metseg.errors import ExitCode
+from metseg.flags import WORDS, blank_flag, count_flags, edge_flags
+from metseg.report.assemble import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
+from metseg.report.case_files import find_label_map
+from metseg.report.pieces import case_folder, read_piece
+from metseg.report.run_file import RunFile
+from metseg.report.tables import CASE_COLUMNS, LESION_COLUMNS
+from report_support import lesion_map, phantom, write_case, write_cohort, write_labels
+
+
+def report(data, maps, target, *options):
+    return run(["report", f"--data-path={data}", f"--prediction-path={maps}", f"--report-dir={target}", *options])
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    data, maps = write_cohort(folder, 2)
+    assert report(data, maps, folder / "r", f"--reference-path={maps}") == ExitCode.DONE
+    return folder / "r"
+
+
+def test_a_report_is_four_files_and_a_folder(made):
+    assert sorted(path.name for path in made.iterdir()) == ["cases", CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE]
+    assert sorted(path.name for path in (made / "cases/c0").iterdir()) == ["case.json", "lesions.webp", "planes.webp"]
+
+
+def test_the_tables_hold_what_was_measured(made):
+    case, empty = rows_of(made / CASES_TABLE)
+    assert (case["lesions_26connected_wt"], empty["lesions_26connected_wt"]) == ("2", "0")
+    assert float(case["wt_volume_mm3"]) == 11**3 + 4**3
+    assert (case["reference_lesions_26connected_wt"], case["measurable_lesions_from_10_mm"]) == ("2", "1")
+    large, small = rows_of(made / LESIONS_TABLE)
+    assert [large["lesion_26connected_wt"], small["lesion_26connected_wt"]] == ["1", "2"]
+    assert float(large["tc_volume_mm3"]) == 10**3
+    assert float(large["et_volume_mm3"]) == 10**3 - 1
+    # LPS on disk: voxel (18..28, 20..30, 14..24) lies at R -18 - 5, A 239 - 25, S 19.
+    assert [float(large[f"centroid_{axis}_mm"]) for axis in "ras"] == [-23, 214, 19]
+    assert [int(large[f"box_last_{axis}_voxel"]) for axis in "xyz"] == [28, 30, 24]
+    assert large["touches_brain_edge"] in {"yes", "no"}
+    assert large["vote_share"] == ""
+
+
+def test_every_column_says_its_unit_or_is_a_count_or_a_word():
+    units = re.compile(r"_(mm3|mm|s|mib|voxel|bits|wt|tc|members|share)$|^voxels$")
+    words = {"case_id", "outcome", "members", "flags", "warnings", "error", "measurable_from_10_mm",
+             "measurable_lesions_from_10_mm", "touches_brain_edge"}  # fmt: skip
+    assert [name for name in (*CASE_COLUMNS, *LESION_COLUMNS) if not units.search(name) and name not in words] == []
+    assert sum("26connected" in name for name in LESION_COLUMNS) == 2
+
+
+def test_the_run_file_keeps_its_schema_and_hashes(made):
+    content = RunFile.model_validate_json((made / RUN_FILE).read_bytes())
+    assert content.schema_version == "1.0"
+    assert content.command == "report"
+    assert [case.case_id for case in content.cases] == ["c0", "c1"]
+    assert len(content.cases[0].input_sha256) == 4
+    assert all(len(found) == 64 for found in content.cases[0].input_sha256.values())
+    assert content.cases[1].flags[0].words == "no lesion found"
+
+
+def test_flags_have_the_same_words_in_page_table_run_file_and_log(tmp_path, capsys):
+    data, maps = write_cohort(tmp_path, 2)
+    (data / "c1/c1-t2w.nii.gz").unlink()
+    assert report(data, maps, tmp_path / "r") == ExitCode.DONE
+    log = capsys.readouterr().err
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    _, case = rows_of(tmp_path / "r" / CASES_TABLE)
+    stated = [flag["words"] for flag in json.loads((tmp_path / "r" / RUN_FILE).read_text())["cases"][1]["flags"]]
+    assert stated == ["missing t2w", WORDS["no-lesion"]]
+    assert case["flags"] == "; ".join(stated)
+    for words in stated:
+        assert f">{words}</span>" in page
+        assert words in log
+
+
+def test_the_vocabulary():
+    assert [flag.words for flag in (*count_flags(0), *count_flags(51), *edge_flags(1, 2), blank_flag())] == [
+        "no lesion found", "more than 50 lesions", "lesion at the brain's edge", "blank because failed",
+    ]  # fmt: skip
+    assert count_flags(50) == count_flags(1) == edge_flags(0, 3) == ()
+
+
+def test_a_grid_that_is_not_1_mm_is_flagged(tmp_path):
+    affine = np.diag([0.8, 0.8, 1.5, 1])
+    write_case(tmp_path / "data", "c0", affine=affine)
+    write_labels(tmp_path / "maps/c0.nii.gz", lesion_map(), affine)
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert "resampled grid" in case["flags"]
+
+
+def test_missing_and_bad_label_maps_are_listed_not_fatal(tmp_path):
+    data, maps = write_cohort(tmp_path, 5)
+    (maps / "c1.nii.gz").unlink()
+    (maps / "c2.nii.gz").write_bytes(b"nonsense")
+    write_labels(maps / "c3.nii.gz", np.full((40, 48, 32), 9, dtype=np.uint8))
+    write_labels(maps / "c4.nii.gz", lesion_map((20, 20, 20), boxes=((5, 5, 5, 4),)))
+    assert report(data, maps, tmp_path / "r") == ExitCode.DONE
+    cases = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert [case["outcome"] for case in cases] == ["present", "failed", "failed", "failed", "present"]
+    assert [case["flags"].split("; ")[0] for case in cases[1:4]] == ["no label map"] * 3
+    assert "holds 9" in cases[3]["error"]
+    assert "grid is not t1c's" in cases[4]["warnings"]  # measured all the same
+    assert cases[4]["lesions_26connected_wt"] == "1"
+
+
+def test_label_maps_named_as_references_are_found(tmp_path):
+    labels = lesion_map()
+    for path in ("flat/c0.nii.gz", "suffix/c0-seg.nii.gz", "nested/c0/c0-seg.nii.gz", "plain/c0.nii"):
+        write_labels(tmp_path / path, labels)
+        folder = tmp_path / path.split("/")[0]
+        assert find_label_map(folder, "c0") == tmp_path / path
+    assert find_label_map(tmp_path / "flat", "c1") is None
+
+
+def test_an_unreadable_image_costs_the_pictures_not_the_table(tmp_path):
+    data, maps = write_cohort(tmp_path, 1)
+    (data / "c0/c0-t1c.nii.gz").write_bytes(b"nonsense")
+    assert report(data, maps, tmp_path / "r") == ExitCode.DONE
+    (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert case["lesions_26connected_wt"] == "2"
+    assert "no pictures" in case["warnings"]
+    assert rows_of(tmp_path / "r" / LESIONS_TABLE)[0]["touches_brain_edge"] == ""
+
+
+@pytest.mark.parametrize("target", [".", "deeper/report"])
+def test_the_report_never_lies_inside_the_label_maps(tmp_path, target):
+    data, maps = write_cohort(tmp_path, 1)
+    assert report(data, maps, maps / target) == ExitCode.USAGE
+
+
+def test_folders_that_are_not_there_are_input_errors(tmp_path):
+    data, maps = write_cohort(tmp_path, 1)
+    assert report(data, tmp_path / "none", tmp_path / "r") == ExitCode.INPUT
+    assert report(tmp_path / "none", maps, tmp_path / "r") == ExitCode.INPUT
+    assert report(data, maps, tmp_path / "r", f"--reference-path={tmp_path / 'none'}") == ExitCode.INPUT
+
+
+HOSTILE = "<script>alert(1)</script> & \"quoted\" 'id' ü"
+
+
+def test_names_are_only_text_on_the_page(tmp_path):
+    name = HOSTILE.replace("/", "|")
+    write_case(tmp_path / "data", name)
+    write_labels(tmp_path / f"maps/{name}.nii.gz", lesion_map())
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert rows_of(tmp_path / "r" / CASES_TABLE)[0]["case_id"] == name
+
+
+def test_a_name_that_is_not_unicode_is_escaped(tmp_path):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    try:
+        write_case(tmp_path / "data", name)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system holds Unicode names only")
+    write_labels(tmp_path / f"maps/{name}.nii.gz", lesion_map())
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    assert read_piece(tmp_path / "r", name).case_id == "caf\\udce9"
+
+
+def test_the_page_is_self_contained_and_small_pictures_are_in_it(made):
+    page = (made / PAGE_FILE).read_text()
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    assert page.count('src="data:image/webp;base64,') == 3
+    assert 'src="cases/' not in page
+    assert "default-src &#39;none&#39;" in page
+
+
+def test_a_large_page_leaves_its_pictures_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("metseg.report.assemble.MAX_PAGE_BYTES", 1000)
+    name = "a b#%"
+    write_case(tmp_path / "data", name)
+    write_labels(tmp_path / f"maps/{name}.nii.gz", lesion_map())
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    assert 'src="cases/a%20b%23%25/planes.webp"' in page
+    assert 'loading="lazy"' in page
+    assert "data:image/webp" not in page
+
+
+def test_a_picture_that_fails_costs_the_picture(tmp_path, monkeypatch):
+    data, maps = write_cohort(tmp_path, 1)
+
+    def fail(_scene):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr("metseg.report.case_files.draw_planes", fail)
+    assert report(data, maps, tmp_path / "r") == ExitCode.DONE
+    (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert "no pictures: no ink" in case["warnings"]
+    assert case["lesions_26connected_wt"] == "2"
+
+
+def test_pieces_come_back_as_they_were(made):
+    piece = read_piece(made, "c0")
+    assert piece is not None
+    assert piece.lesions[0].voxels == 11**3
+    assert piece.pictures == ("planes.webp", "lesions.webp")
+    assert piece.reference.lesions == 2
+    assert read_piece(made, "nobody") is None
+
+
+def test_a_damaged_piece_is_no_piece(tmp_path):
+    folder = case_folder(tmp_path, "c0")
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text('{"record": 5}')
+    assert read_piece(tmp_path, "c0") is None
+
+
+def test_the_cases_folder_may_be_reported_on_itself(tmp_path):
+    folder = write_case(tmp_path / "data", "c0", images=phantom())
+    write_labels(folder / "c0-seg.nii.gz", lesion_map())
+    assert report(tmp_path / "data", tmp_path / "data", tmp_path / "r") == ExitCode.DONE
+    assert rows_of(tmp_path / "r" / CASES_TABLE)[0]["lesions_26connected_wt"] == "2"

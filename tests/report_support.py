@@ -1,0 +1,99 @@
+"""What the tests of the report share: small cases with known lesions, and a browser where there is one."""
+
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metseg.labels import ET, NETC, SNFH
+from support import LPS
+from support import phantom as small_phantom
+from support import write_case as write_any_case
+
+SHAPE = (40, 48, 32)
+
+
+def phantom(seed=0):
+    """Images that fit the label maps."""
+    return small_phantom(SHAPE, seed)
+
+
+def write_case(folder: Path, case_id: str, **options) -> Path:
+    """A case whose images fit the label maps."""
+    return write_any_case(folder, case_id, **({"images": phantom()} | options))
+
+
+def lesion_map(shape=SHAPE, boxes=((18, 20, 14, 11), (10, 20, 16, 4))):
+    """Cubes (first voxel, side): oedema, in it a core, in it enhancement around a necrotic voxel."""
+    labels = np.zeros(shape, dtype=np.uint8)
+    for x, y, z, side in boxes:
+        labels[x : x + side, y : y + side, z : z + side] = SNFH
+        labels[x + 1 : x + side, y + 1 : y + side, z + 1 : z + side] = ET
+        labels[x + 2, y + 2, z + 2] = NETC
+    return labels
+
+
+def write_labels(path: Path, labels, affine=LPS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, affine), path)
+    return path
+
+
+def write_cohort(folder: Path, count=2) -> tuple[Path, Path]:
+    """Cases c0, c1, ... and a folder of label maps, the first with two lesions, the others with none."""
+    for number in range(count):
+        write_case(folder / "data", f"c{number}", images=phantom(seed=number))
+        write_labels(
+            folder / "maps" / f"c{number}.nii.gz",
+            lesion_map(boxes=() if number else ((18, 20, 14, 11), (10, 20, 16, 4))),
+        )
+    return folder / "data", folder / "maps"
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@contextmanager
+def open_browser(*, dark=False, width=1300, height=1000):
+    """A headless Chromium with WebGL in software; skips the test where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no headless browser here: install chromium and chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = binary
+    for argument in (
+        "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader", "--hide-scrollbars", f"--window-size={width},{height}",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    try:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        yield browser
+    finally:
+        browser.quit()
+
+
+def requested_urls(browser) -> list[str]:
+    """Everything the browser asked for since the last call."""
+    messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    return [item["params"]["request"]["url"] for item in messages if item["method"] == "Network.requestWillBeSent"]
+
+
+def serious_findings(browser) -> list[str]:
+    """What axe finds, but for what it calls minor or moderate."""
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed")
+    found = axe.Axe().run(browser)
+    return [
+        f"{item['id']}: {item['help']}: {[node['target'] for node in item['nodes']][:3]}"
+        for item in found["violations"]
+        if item["impact"] in {"serious", "critical"}
+    ]
