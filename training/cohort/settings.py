@@ -110,15 +110,15 @@ class LesionSettings(_Frozen):
     """Metastases: how many, how large, where, how they look."""
 
     none_probability: Probability = Field(0.04, description="cases without lesion; legitimate in the challenge")
-    count_median: float = Field(4.6, description="log-normal; with the tail mean 7.65 = 3076 lesions / 402 studies")
+    count_median: float = Field(4.6, description="log-normal; mean 6.9 within the cap; 3076 / 402 = 7.65")
     count_log_std: float = Field(1.05, description="heavy tail: 30 and more in one patient (BraTS-METS 2023)")
-    count_max: int = Field(30, description="issue: 0 to 30")
+    count_max: int = Field(30, description="as specified, 0 to 30")
     diameter_median_mm: float = Field(5.5, description="most under 10 mm (BraTS-METS 2023)")
     diameter_log_std: float = Field(0.65, description="95 % within 1.5 to 20 mm")
     dominant_median_mm: float = Field(14.0, description="what brought the patient; 760 mm3 is 11 mm (Hu 2019)")
     dominant_log_std: float = Field(0.45, description="as above")
     dominant_probability: Probability = 0.7
-    diameter_range_mm: Range = Field((1.0, 30.0), description="issue: 1 to 25 mm and more")
+    diameter_range_mm: Range = Field((1.0, 30.0), description="specified: 1 to 25 mm; wider")
     giant_probability: Probability = Field(0.20, description="cases with one 22 to 55 mm tumour (110,000 mm3, Hu 2019)")
     giant_diameter_mm: Range = (22.0, 55.0)
     cerebellum_share: Probability = Field(0.15, description="Delattre et al. 1988: 80 % hemispheres, 15 % cerebellum")
@@ -130,7 +130,7 @@ class LesionSettings(_Frozen):
     patchy_probability: Probability = Field(0.40, description="large tumours with islands of NETC instead of one core")
     open_rim_probability: Probability = Field(0.3, description="necrotic tumours whose rim has gaps; seen in gliomas")
     faint_probability: Probability = Field(0.15, description="contrast set by contrast-to-noise instead")
-    faint_cnr: Range = Field((1.0, 5.0), description="issue 9: contrast-to-noise down to 1")
+    faint_cnr: Range = Field((1.0, 5.0), description="as specified, down to 1")
     enhancement: Range = Field((1.2, 2.5), description="t1c of ET / white matter; measured 1.07 to 2.06 (means)")
     haemorrhage_probability: Probability = Field(0.10, description="melanoma, renal, lung: about a tenth bleed")
     oedema_midpoint_mm: float = Field(8.0, description="half of the lesions of this diameter have oedema")
