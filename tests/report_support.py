@@ -58,7 +58,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 @contextmanager
-def open_browser(*, dark=False, width=1300, height=1000):
+def open_browser(*, width=1300, height=1000):
     """A headless Chromium with WebGL in software; skips the test where there is none."""
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     binary = next((found for name in BROWSERS if (found := shutil.which(name))), None)
@@ -75,11 +75,15 @@ def open_browser(*, dark=False, width=1300, height=1000):
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
     try:
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         yield browser
     finally:
         browser.quit()
+
+
+def prefer(browser, *, dark: bool) -> None:
+    """Lets pages see a dark or a light system."""
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
 def requested_urls(browser) -> list[str]:

@@ -255,17 +255,28 @@ def _crop(box: tuple[slice, ...], plane: PlaneName) -> tuple[slice, slice]:
 
 
 def _planes_through(scene: Scene, view: View, box: tuple[slice, ...]) -> dict[PlaneName, int]:
-    """For each plane the slice with most of the largest lesion; the brain's middle where there is none."""
+    """For each plane the slice with most of the largest lesion's core, or of its oedema where it has none.
+
+    Where there is no lesion: the brain's middle.
+    """
     if not scene.lesions:
         x, y, z = ((part.start + part.stop - 1) // 2 for part in box)
         return {"sagittal": x, "coronal": y, "axial": z}
     first, last = scene.lesions[0].box_first_voxel, scene.lesions[0].box_last_voxel
     place = tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))
     # Within its box the largest lesion may have neighbours, which hardly matter for choosing a slice.
-    inner = (scene.labels[place] != BACKGROUND) & (scene.labels[place] != RC)
-    best = [first[axis] + int(inner.sum(axis=tuple({0, 1, 2} - {axis})).argmax()) for axis in range(3)]
+    inner = scene.labels[place]
+    core = (inner == ET) | (inner == NETC)
+    mask = core if core.any() else (inner != BACKGROUND) & (inner != RC)
+    best = [first[axis] + _fullest(mask.sum(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     x, y, z = (int(index) for index in view.turn_index((best[0], best[1], best[2])))
     return {"sagittal": x, "coronal": y, "axial": z}
+
+
+def _fullest(areas: NDArray[np.intp]) -> int:
+    """The slice with the largest area, of equal ones the middle one."""
+    equal = np.flatnonzero(areas == areas.max())
+    return int(equal[equal.size // 2])
 
 
 def _window(image: FloatVolume) -> tuple[float, float]:

@@ -47,7 +47,7 @@ function filter() {
 }
 
 headings.forEach((heading, column) => heading.querySelector("button").addEventListener("click", () => sortBy(column)));
-field("filters").addEventListener("input", filter);
+for (const kind of ["input", "change"]) field("filters").addEventListener(kind, filter);
 field("filters").addEventListener("submit", (event) => event.preventDefault());
 // Pictures that were never scrolled to must be there on paper.
 window.addEventListener("beforeprint", () => {
