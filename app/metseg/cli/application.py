@@ -7,6 +7,7 @@ import typer
 
 import metseg
 from metseg.cli.check import check
+from metseg.cli.export_dicom import export_dicom
 from metseg.cli.fuse import fuse
 from metseg.cli.infer import CONTAINER_INPUT, infer
 from metseg.cli.info import info
@@ -33,6 +34,7 @@ app.command(rich_help_panel=SEGMENT)(fuse)
 app.command(rich_help_panel=INSPECT)(check)
 app.command(rich_help_panel=INSPECT)(report)
 app.command(rich_help_panel=INSPECT)(view)
+app.command(rich_help_panel=INSPECT)(export_dicom)
 app.command(rich_help_panel=INSPECT)(info)
 
 

@@ -1,0 +1,29 @@
+"""`metseg export-dicom`: a label map as a DICOM Segmentation object."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+logger = logging.getLogger(__name__)
+
+
+def export_dicom(
+    label_map: Annotated[
+        Path, typer.Option("--label-map", "--label_map", help="Label map on the grid of the series, NIfTI.")
+    ],
+    dicom_series: Annotated[
+        Path,
+        typer.Option(
+            "--dicom-series", "--dicom_series", help="Folder of the DICOM series that t1c was converted from."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "--output_path", help="The DICOM file to write.")],
+) -> int:
+    """Writes a label map as DICOM Segmentation on its reference's series, checked by reading it back."""
+    from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
+
+    voxels = export_segmentation(label_map, dicom_series, output)
+    logger.info("%s: %s", output, "; ".join(f"{name}: {count} voxels" for name, count in voxels.items()))
+    return 0

@@ -1,0 +1,174 @@
+"""A label map as a DICOM Segmentation object on the series of its reference image, checked by reading it back."""
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import metseg
+from metseg.atomic import write_atomically
+from metseg.domain import Grid
+from metseg.errors import InputError, OutputError, UsageError
+from metseg.examine import grid_difference
+from metseg.labels import ET, NETC, RC, SNFH, LabelMap
+from metseg.nifti import read_label_map
+from metseg.report.dicom_series import Series, read_series
+
+logger = logging.getLogger(__name__)
+
+Frames = NDArray[np.uint8]
+"""Shape (slices, rows, columns)."""
+
+CATEGORY: Final = ("49755003", "SCT", "Morphologically Abnormal Structure")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentType:
+    """How a label is called in DICOM: a code among those that the standard proposes for segments (CID 7151, 7159).
+
+    Attributes:
+        name: shown to readers.
+        code: value, scheme, meaning.
+    """
+
+    name: str
+    code: tuple[str, str, str]
+
+
+SEGMENT_TYPES: Final[dict[int, SegmentType]] = {
+    NETC: SegmentType("NETC, non-enhancing tumour core", ("C81175", "NCIt", "Non-Enhancing Lesion")),
+    SNFH: SegmentType("SNFH, surrounding FLAIR hyperintensity", ("79654002", "SCT", "Edema")),
+    ET: SegmentType("ET, enhancing tumour", ("C113842", "NCIt", "Enhancing Lesion")),
+    RC: SegmentType("RC, resection cavity", ("52988006", "SCT", "Lesion")),
+}
+"""Segment numbers are the labels'."""
+
+
+def export_segmentation(label_map: Path, series_folder: Path, output: Path) -> dict[str, int]:
+    """Writes a label map as a DICOM Segmentation on its reference's series.
+
+    Args:
+        label_map: on the grid of the series; axes may be permuted and flipped, as converters do.
+        series_folder: the DICOM series that the reference image was converted from.
+        output: the file to write.
+
+    Returns:
+        Segment name to its voxels.
+
+    Raises:
+        UsageError: highdicom is not installed.
+        InputError: the label map or the series can't be used, or they don't lie on one grid.
+        OutputError: the file can't be written, or does not read back as it was.
+    """
+    if find_spec("highdicom") is None:
+        raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
+    labels, grid = read_label_map(label_map)
+    series = read_series(series_folder)
+    frames = to_frames(labels, grid, series)
+    content = encode_segmentation(frames, series)
+    if not np.array_equal(decode_segmentation(content, series), frames):
+        raise OutputError(f"{output}: the segmentation does not read back as it was written; nothing was written")
+    write_atomically(output, content)
+    numbers = sorted({*SEGMENT_TYPES} - {RC} | {int(label) for label in np.unique(frames)} - {0})
+    return {SEGMENT_TYPES[number].name: int((frames == number).sum()) for number in numbers}
+
+
+def to_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
+    """The label map in the order of the series' slices, rows and columns.
+
+    Raises:
+        InputError: the grids differ by more than the order and direction of axes.
+    """
+    from nibabel.orientations import (  # noqa: PLC0415 - half a second that other commands do without
+        apply_orientation,
+        inv_ornt_aff,
+        io_orientation,
+        ornt_transform,
+    )
+
+    turn = ornt_transform(io_orientation(grid.affine), io_orientation(series.grid.affine))
+    turned: LabelMap = np.asarray(apply_orientation(labels, turn))
+    x, y, z = turned.shape
+    difference = grid_difference(Grid((x, y, z), grid.affine @ inv_ornt_aff(turn, labels.shape)), series.grid)
+    if difference:
+        raise InputError(
+            f"label map and DICOM series don't lie on one grid: {difference}",
+            hint="Give the series that the case's t1c was converted from; label maps in atlas space must first be "
+            "brought back to it (nearest neighbour).",
+        )
+    return np.ascontiguousarray(turned.transpose(2, 1, 0))
+
+
+def encode_segmentation(frames: Frames, series: Series) -> bytes:
+    """A binary DICOM Segmentation with one segment a label; labels 1 to 3 always, 4 where it occurs."""
+    import highdicom as hd  # noqa: PLC0415 - an optional extra
+    from pydicom.uid import ExplicitVRLittleEndian  # noqa: PLC0415
+
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name="metseg", version=metseg.__version__, family=_code(("123109", "DCM", "Artificial Intelligence"))
+    )
+    numbers = [number for number in SEGMENT_TYPES if number != RC or (frames == RC).any()]
+    segmentation = hd.seg.Segmentation(
+        source_images=list(series.images),
+        pixel_array=frames,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=_descriptions(numbers, algorithm),
+        series_instance_uid=hd.UID(),
+        series_number=int(series.images[0].get("SeriesNumber") or 0) + 1000,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="The metseg developers",
+        manufacturer_model_name="metseg",
+        software_versions=metseg.__version__,
+        device_serial_number="none",
+        content_label="METASTASES",
+        series_description="metseg: brain metastases (research, not for diagnosis)",
+        omit_empty_frames=bool(frames.any()),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    buffer = io.BytesIO()
+    segmentation.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def decode_segmentation(content: bytes, series: Series) -> Frames:
+    """Labels of a Segmentation's bytes on the slices of the series."""
+    import highdicom as hd  # noqa: PLC0415 - an optional extra
+    from pydicom import dcmread  # noqa: PLC0415
+
+    segmentation = hd.seg.Segmentation.from_dataset(dcmread(io.BytesIO(content)), copy=False)
+    pixels = segmentation.get_pixels_by_source_instance(
+        source_sop_instance_uids=[str(image.SOPInstanceUID) for image in series.images],
+        combine_segments=True,
+        assert_missing_frames_are_empty=True,
+    )
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def _descriptions(numbers: Sequence[int], algorithm: Any) -> list[Any]:
+    import highdicom as hd  # noqa: PLC0415 - an optional extra
+
+    return [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=SEGMENT_TYPES[number].name,
+            segmented_property_category=_code(CATEGORY),
+            segmented_property_type=_code(SEGMENT_TYPES[number].code),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number in numbers
+    ]
+
+
+def _code(code: tuple[str, str, str]) -> Any:
+    from highdicom.sr import CodedConcept  # noqa: PLC0415 - an optional extra
+
+    value, scheme, meaning = code
+    return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)

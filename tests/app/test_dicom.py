@@ -1,0 +1,170 @@
+import io
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from metseg.__main__ import run
+from metseg.errors import ExitCode, InputError
+from metseg.labels import RC
+from metseg.report.dicom_seg import decode_segmentation, encode_segmentation, to_frames
+from metseg.report.dicom_series import LPS_TO_RAS, read_series
+from report_support import write_labels
+
+hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
+pydicom = pytest.importorskip("pydicom")
+
+COLUMNS, ROWS, SLICES = 14, 10, 6
+STRAIGHT = np.eye(3)
+OBLIQUE = Rotation.from_euler("xyz", (10, -20, 15), degrees=True).as_matrix()
+SPACING = (0.9, 0.7, 2.5)  # along columns, rows, slices
+
+
+def write_series(folder, direction=STRAIGHT, slices=range(SLICES), uid=None, rows=ROWS):
+    """A classic MR series; returns voxel (column, row, slice) to RAS mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study, series, frame = (pydicom.uid.generate_uid() for _ in range(3))
+    across, down, normal = direction.T
+    origin = np.array([-50.0, -40.0, 20.0])
+    for number in slices:
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, uid or series, frame
+        data.PatientID, data.PatientName = "P1", "Phantom^One"
+        data.PatientBirthDate = data.PatientSex = data.StudyID = data.AccessionNumber = ""
+        data.StudyDate, data.StudyTime, data.ReferringPhysicianName = "20240101", "120000", ""
+        data.Modality, data.SeriesNumber, data.InstanceNumber = "MR", 3, number + 1
+        data.PositionReferenceIndicator = data.Laterality = ""
+        data.Rows, data.Columns = rows, COLUMNS
+        data.PixelSpacing = [SPACING[1], SPACING[0]]
+        data.SliceThickness = SPACING[2]
+        data.ImageOrientationPatient = [*across, *down]
+        data.ImagePositionPatient = list(origin + number * SPACING[2] * normal)
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+        data.PixelData = np.full((rows, COLUMNS), number, dtype=np.uint16).tobytes()
+        # Names that do not sort as the slices do.
+        data.save_as(folder / f"{(number * 7) % 11:02d}.dcm", enforce_file_format=True)
+    affine = np.eye(4)
+    affine[:3, :3] = direction * SPACING
+    affine[:3, 3] = origin
+    return LPS_TO_RAS @ affine
+
+
+def volume(*, with_rc=False, seed=0):
+    labels = np.random.default_rng(seed).integers(0, 4, (COLUMNS, ROWS, SLICES)).astype(np.uint8)
+    labels[:, :, 2] = 0  # an empty slice
+    if with_rc:
+        labels[1, 1, 1] = RC
+    return labels
+
+
+def converted(labels, affine, order=(0, 1, 2), flips=(False, True, False)):
+    """As dcm2niix writes it, rows flipped, or otherwise."""
+    moved, affine = labels.transpose(order), affine[:, [*order, 3]].copy()
+    for axis, flip in enumerate(flips):
+        if flip:
+            moved = np.flip(moved, axis)
+            affine[:3, 3] += affine[:3, axis] * (moved.shape[axis] - 1)
+            affine[:3, axis] *= -1
+    return moved, affine
+
+
+@pytest.mark.parametrize("direction", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize(
+    ("order", "flips"),
+    [((0, 1, 2), (False, True, False)), ((0, 1, 2), (False, False, False)), ((2, 0, 1), (True, True, False))],
+)
+def test_a_segmentation_reads_back_on_the_series_own_pixels(tmp_path, direction, order, flips):
+    labels = volume()
+    affine = write_series(tmp_path / "series", direction)
+    write_labels(tmp_path / "c.nii.gz", *converted(labels, affine, order, flips))
+    options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
+    assert run(["export-dicom", *options, f"--output={tmp_path / 'seg.dcm'}"]) == ExitCode.DONE
+
+    found = hd.seg.segread(tmp_path / "seg.dcm")
+    assert found.PatientID == "P1"
+    assert [found.get_segment_description(number).segment_label[:4] for number in (1, 2, 3)] == ["NETC", "SNFH", "ET, "]
+    uid_of = {
+        int(image.InstanceNumber): str(image.SOPInstanceUID)
+        for image in (pydicom.dcmread(path) for path in (tmp_path / "series").iterdir())
+    }
+    for number in range(SLICES):
+        pixels = found.get_pixels_by_source_instance(
+            [uid_of[number + 1]], combine_segments=True, assert_missing_frames_are_empty=True
+        )
+        np.testing.assert_array_equal(pixels[0], labels[:, :, number].T)
+
+
+def test_the_segmentation_lies_where_the_label_map_lies(tmp_path):
+    labels = np.zeros((COLUMNS, ROWS, SLICES), dtype=np.uint8)
+    labels[3, 7, 4] = 3
+    affine = write_series(tmp_path / "series", OBLIQUE)
+    series = read_series(tmp_path / "series")
+    np.testing.assert_allclose(series.grid.affine, affine, atol=1e-6)
+    content = encode_segmentation(to_frames(labels, series.grid, series), series)
+    data = pydicom.dcmread(io.BytesIO(content))
+    (frame,) = data.PerFrameFunctionalGroupsSequence
+    corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+    row, column = np.argwhere(data.pixel_array.reshape(ROWS, COLUMNS))[0]
+    expected_ras = affine @ [3, 7, 4, 1]
+    shared = data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
+    across, down = np.array(shared, dtype=float).reshape(2, 3)
+    found_lps = corner + column * SPACING[0] * across + row * SPACING[1] * down
+    np.testing.assert_allclose(found_lps * [-1, -1, 1], expected_ras[:3], atol=1e-3)
+
+
+def test_an_empty_label_map_and_a_cavity_are_kept(tmp_path):
+    write_series(tmp_path / "series")
+    series = read_series(tmp_path / "series")
+    for labels in (np.zeros((COLUMNS, ROWS, SLICES), np.uint8), volume(with_rc=True)):
+        frames = to_frames(labels, series.grid, series)
+        np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series), series), frames)
+
+
+def test_another_grid_is_refused(tmp_path, capsys):
+    affine = write_series(tmp_path / "series")
+    moved = affine.copy()
+    moved[0, 3] += 5
+    write_labels(tmp_path / "moved.nii.gz", volume(), moved)
+    write_labels(tmp_path / "small.nii.gz", volume()[:-1], affine)
+    for name in ("moved", "small"):
+        options = [f"--label-map={tmp_path / name}.nii.gz", f"--dicom-series={tmp_path / 'series'}"]
+        assert run(["export-dicom", *options, f"--output={tmp_path / 'seg.dcm'}"]) == ExitCode.INPUT
+        assert "one grid" in capsys.readouterr().err
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_folders_that_make_no_volume_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("not DICOM")
+    write_series(tmp_path / "two")
+    write_series(tmp_path / "two", slices=[7], uid="1.2.3")
+    write_series(tmp_path / "gap", slices=[0, 1, 3])
+    write_series(tmp_path / "sizes", slices=[0, 1], uid="1.2.4")
+    write_series(tmp_path / "sizes", slices=[2], uid="1.2.4", rows=ROWS + 1)
+    for name, message in (
+        ("none", "does not exist"),
+        ("empty", "no image"), ("two", "2 series"), ("gap", "apart"), ("sizes", "different"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            read_series(tmp_path / name)
+
+
+def test_without_highdicom_the_message_says_how_to_get_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("metseg.report.dicom_seg.find_spec", lambda _name: None)
+    options = [f"--label-map={tmp_path}", f"--dicom-series={tmp_path}", f"--output={tmp_path / 'x.dcm'}"]
+    assert run(["export-dicom", *options]) == ExitCode.USAGE
+    assert "metseg[dicom]" in capsys.readouterr().err
+
+
+def test_a_file_that_does_not_read_back_is_not_written(tmp_path, monkeypatch):
+    affine = write_series(tmp_path / "series")
+    write_labels(tmp_path / "c.nii.gz", volume(), affine)
+    monkeypatch.setattr("metseg.report.dicom_seg.decode_segmentation", lambda *_: np.zeros(1))
+    options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
+    assert run(["export-dicom", *options, f"--output={tmp_path / 'seg.dcm'}"]) == ExitCode.OUTPUT
+    assert not (tmp_path / "seg.dcm").exists()
