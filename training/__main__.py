@@ -1,4 +1,4 @@
-"""Build-time commands: `python -m training COMMAND`. Each command lives in a module of its own, imported when it runs."""
+"""Build-time commands: `python -m training COMMAND`. Each command's module is imported when it runs."""
 
 import importlib
 import sys
@@ -8,11 +8,13 @@ import typer
 
 from metseg.errors import MetsegError
 
-# Command -> "module:function". One line per command; a module is imported only when its command is named (or for --help).
+# Command -> "module:function"; a module is imported only when its command is named (or for --help).
 COMMANDS: Final[dict[str, str]] = {
     "cohort": "training.cohort.command:cohort",
+    "measure": "training.cohort.command:measure",
     "train": "training.command:train",
-    "freeze": "training.freeze:freeze",
+    "freeze": "training.freeze_command:freeze",
+    "tables": "training.tables.command:tables",
 }
 
 

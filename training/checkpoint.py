@@ -25,12 +25,14 @@ class Progress:
         step: optimiser steps done.
         elapsed_s: seconds of training, all sessions together.
         best_score: of the validations so far; None before the first.
+        validated_step: the last step that was followed by a validation.
         recipe_sha256: a run continues with the recipe that it began with.
     """
 
     step: int = 0
     elapsed_s: float = 0.0
     best_score: float | None = None
+    validated_step: int = 0
     recipe_sha256: str = ""
 
 

@@ -1,107 +1,185 @@
-"""`python -m training freeze`: from finished runs to a bundle that `metseg infer` runs."""
+"""From finished runs to a bundle that `metseg infer` runs."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import typer
 import yaml
 
 from metseg.atomic import write_atomically
-from metseg.bundle import PLAN_FILE, load_member, metadata_of
-from metseg.errors import UsageError, WeightsError
+from metseg.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of
+from metseg.errors import UsageError
+from metseg.labels import REGIONS
 from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan
-from training.command import git_revision
 from training.recipe import Recipe, load_recipe
+from training.revision import git_revision
 
-RUN_FILES = ("recipe.yaml", "run.json")
+RECIPE_FILE, RUN_FILE, SPLIT_FILE = "recipe.yaml", "run.json", "split.json"
+SMALL_LESIONS_PLAN = "small_lesions"
+"""Name of the plan that adds the small-lesion model (`metseg infer --plan small_lesions`)."""
 
-
-def freeze(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, one member each, in the ensemble's order.")],
-    output: Annotated[Path, typer.Option(help="The bundle's folder, such as weights/NAME.")],
-    name: Annotated[str | None, typer.Option(help="The bundle's name; default the folder's.")] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="YAML with plan keys (all but members) that differ from the paper's.")
-    ] = None,
-    checkpoint: Annotated[Literal["best", "last"], typer.Option(help="Which of a run's checkpoints.")] = "best",
-    half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,  # noqa: FBT002
-    provenance: Annotated[str, typer.Option(help="Where the training data came from, for the metadata.")] = "",
-) -> None:
-    """Freezes trained members into a bundle, proving that the frozen networks give the trained ones' logits."""
-    bundle = freeze_bundle(
-        runs,
-        output,
-        name=name or output.name,
-        plan=_plan_keys(plan),
-        checkpoint=checkpoint,
-        half=half,
-        provenance=provenance,
-    )
-    for member in bundle.members:
-        typer.echo(f"{member.name}: {output / member.weights} sha256 {member.sha256}")
-    typer.echo(f"{output / PLAN_FILE}: plan sha256 {bundle.sha256}")
+CheckpointName = Literal["best", "last"]
 
 
-def freeze_bundle(
-    runs: Sequence[Path],
-    output: Path,
-    *,
-    name: str,
-    plan: dict[str, Any] | None = None,
-    checkpoint: Literal["best", "last"] = "best",
-    half: bool = False,
-    provenance: str = "",
-) -> Plan:
-    """Writes a bundle.
+@dataclass(frozen=True, slots=True)
+class FreezeOptions:
+    """What a bundle holds besides its members.
+
+    Attributes:
+        name: of the bundle.
+        plan: plan keys that differ from the defaults. Its `members`, where given, are what each member must be
+            (`name`, `channels`, `regions`, `network`, any of them), in order.
+        variants: further plans by name: keys on top of `plan`'s.
+        small_lesions: run of a small-lesion model, which only the plan `small_lesions` uses.
+        checkpoint: `best` by validation (`last` where a run has no validation), or `last`.
+        half: weights in float16 on disk; float32 again when loaded.
+        provenance: where the training data came from.
+        cache: folder of prepared volumes; None is the one that each run names.
+    """
+
+    name: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    small_lesions: Path | None = None
+    checkpoint: CheckpointName = "best"
+    half: bool = False
+    provenance: str = ""
+    cache: Path | None = None
+
+
+def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) -> Plan:
+    """Writes a bundle: each member's weights without the VAE branch, plan.yaml, and the named plans.
 
     Args:
         runs: finished runs, in the ensemble's order.
         output: made where it is missing.
-        name: of the bundle.
-        plan: plan keys that differ from the defaults.
-        checkpoint: `best` by validation (`last` where a run has no validation), or `last`.
-        half: weights in float16 on disk; float32 again when loaded.
-        provenance: where the training data came from.
+        options: see there.
+
+    Returns:
+        The bundle's default plan.
 
     Raises:
-        UsageError: a folder is no run, or the members don't make a plan.
+        UsageError: a folder is no run, or the members disagree with the plan or with each other.
         WeightsError: a frozen network's logits are not bitwise those of the trained one.
     """
+    keys = dict(options.plan)
+    expected = keys.pop("members", None)
+    small = options.small_lesions
+    recipes = [_recipe_of(run) for run in runs]
+    _require_expected(recipes, expected)
+    keys |= _shared_keys([*recipes, *([_recipe_of(small)] if small else [])], keys)
     output.mkdir(parents=True, exist_ok=True)
-    members = tuple(_freeze_member(run, output, checkpoint, half=half, provenance=provenance) for run in runs)
-    content = {"name": name, **(plan or {}), "members": [member.model_dump(mode="json") for member in members]}
-    try:
-        frozen = Plan.model_validate(content)
-    except ValueError as error:
-        raise UsageError(f"bundle {name}: these runs and keys don't make a plan: {error}") from error
-    write_atomically(output / PLAN_FILE, yaml.safe_dump(frozen.model_dump(mode="json"), sort_keys=False).encode())
-    return frozen
+    members = [_freeze_member(run, output, options) for run in runs]
+    default = _make_plan({"name": options.name, **keys}, members)
+    plans = {
+        variant: _make_plan({"name": variant, **_merged(keys, extra)}, members)
+        for variant, extra in options.variants.items()
+    }
+    if small is not None:
+        member = _freeze_member(small, output, options)
+        extra = {"fusion": {"added_by_maximum": [member.name]}}
+        plans[SMALL_LESIONS_PLAN] = _make_plan({"name": SMALL_LESIONS_PLAN, **_merged(keys, extra)}, [*members, member])
+    for variant, plan in plans.items():
+        (output / PLANS_FOLDER).mkdir(exist_ok=True)
+        _write_plan(output / PLANS_FOLDER / f"{variant}.yaml", plan)
+    _write_plan(output / PLAN_FILE, default)
+    return default
 
 
-def _freeze_member(run: Path, output: Path, checkpoint: str, *, half: bool, provenance: str) -> MemberPlan:
-    import torch  # noqa: PLC0415 - heavy
-    from safetensors.torch import save  # noqa: PLC0415
-
-    from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
-
-    for file in RUN_FILES:
+def _recipe_of(run: Path) -> Recipe:
+    for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
         if not (run / file).is_file():
             raise UsageError(
                 f"run {run}: no {file} in it", hint="Name the folders that `python -m training train` made."
             )
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    path = run / f"{checkpoint}.safetensors"
+    return load_recipe(str(run / RECIPE_FILE))
+
+
+def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]] | None) -> None:
+    """Refuses runs that are not the members that the plan speaks of."""
+    if expected is None:
+        return
+    if len(expected) != len(recipes):
+        raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
+    for recipe, wanted in zip(recipes, expected, strict=True):
+        found = {
+            "name": recipe.name,
+            "channels": list(recipe.data.channels),
+            "regions": list(REGIONS),
+            "network": recipe.network.model_dump(mode="json"),
+        }
+        for key in ("name", "channels", "regions"):
+            if key in wanted and wanted[key] != found[key]:
+                raise UsageError(
+                    f"member {recipe.name}: {key} is {found[key]}, the plan expects {wanted[key]}",
+                    hint="Name the runs in the plan's order, or train with the plan's channels.",
+                )
+        network = {**found["network"], **wanted.get("network", {})}  # type: ignore[dict-item] - a mapping
+        if json.dumps(network, sort_keys=True) != json.dumps(found["network"], sort_keys=True):
+            raise UsageError(f"member {recipe.name}: network is {found['network']}, the plan expects {network}")
+
+
+def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Spacing and intensity as the members were trained; one plan prepares a case once for all of them.
+
+    Raises:
+        UsageError: the members differ in them, or the plan says otherwise.
+    """
+    shared = {}
+    for key in ("spacing_mm", "intensity"):
+        found = {recipe.name: recipe.data.model_dump(mode="json")[key] for recipe in recipes}
+        first = next(iter(found.values()))
+        if any(value != first for value in found.values()):
+            raise UsageError(f"the members were trained with different data.{key}: {found}")
+        if key in keys and _filled(keys[key], first) != first:
+            raise UsageError(f"the plan's {key} is {keys[key]}, the members were trained with {first}")
+        shared[key] = first
+    return shared
+
+
+def _filled(value: Any, default: Any) -> Any:
+    return {**default, **value} if isinstance(value, Mapping) and isinstance(default, Mapping) else value
+
+
+def _merged(keys: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with others on top; sections are joined key by key."""
+    merged = dict(keys)
+    for key, value in extra.items():
+        merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+    return merged
+
+
+def _make_plan(content: Mapping[str, Any], members: Sequence[MemberPlan]) -> Plan:
+    try:
+        return Plan.model_validate({**content, "members": [member.model_dump(mode="json") for member in members]})
+    except ValueError as error:
+        raise UsageError(f"plan {content['name']}: these runs and keys don't make a plan: {error}") from error
+
+
+def _write_plan(path: Path, plan: Plan) -> None:
+    write_atomically(path, yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode())
+
+
+def _freeze_member(run: Path, output: Path, options: FreezeOptions) -> MemberPlan:
+    import torch  # noqa: PLC0415 - heavy
+    from safetensors.torch import save  # noqa: PLC0415
+
+    from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
+    from training.proof import prove_equal  # noqa: PLC0415
+
+    recipe = _recipe_of(run)
+    path = run / f"{options.checkpoint}.safetensors"
     path = path if path.is_file() else run / "last.safetensors"
     _, progress = read_checkpoint(path)
     if progress.recipe_sha256 != recipe.sha256:
-        raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its recipe.yaml")
+        raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its {RECIPE_FILE}")
     state = {key: tensor for key, tensor in trained_weights(path).items() if not key.startswith(VAE_PREFIX)}
-    if half:
-        state = {key: tensor.half() for key, tensor in state.items()}
+    stored = torch.float16 if options.half else torch.float32
+    state = {key: tensor.to(stored).contiguous() for key, tensor in state.items()}
     member = MemberPlan(
         name=recipe.name,
         weights=f"{recipe.name}.safetensors",
@@ -109,18 +187,44 @@ def _freeze_member(run: Path, output: Path, checkpoint: str, *, half: bool, prov
         channels=recipe.data.channels,
         network=recipe.network,
     )
-    metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, provenance)
-    content = save({key: tensor.contiguous() for key, tensor in state.items()}, metadata=metadata)
-    member = member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
+    # Proven before the file has its final metadata, which holds what the proof found.
+    member = _write_member(output, member, save(state, metadata=metadata))
+    proof = prove_equal(load_member(output, member), path, recipe, stored, _proof_entry(run, options.cache))
+    metadata |= {
+        "proven_on": proof.case_id,
+        "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
+    }
+    return _write_member(output, member, save(state, metadata=metadata))
+
+
+def _write_member(output: Path, member: MemberPlan, content: bytes) -> MemberPlan:
     write_atomically(output / member.weights, content)
-    _prove_equal(load_member(output, member), path, recipe, torch.float16 if half else torch.float32)
-    return member
+    return member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+
+
+def _proof_entry(run: Path, cache: Path | None) -> Path:
+    """Cache entry of the run's first validation case, or of its first training case.
+
+    Raises:
+        UsageError: it is not in the cache.
+    """
+    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    split = json.loads((run / SPLIT_FILE).read_text(encoding="utf-8"))
+    case_id = [*split["validation"], *split["train"]][0]
+    folder = cache or (Path(content["cache"]) if "cache" in content else None)
+    if folder is None or not (folder / content["entries"][case_id]).is_dir():
+        raise UsageError(
+            f"run {run}: the prepared volumes of case {case_id} are not in {folder or 'a cache that it names'}",
+            hint="Name the folder that the run was trained with: --cache.",
+        )
+    return folder / str(content["entries"][case_id])
 
 
 def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
     from training.monitor import read_metrics  # noqa: PLC0415
 
-    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     validations = [line for line in read_metrics(run) if line["kind"] == "validation" and line["step"] <= step]
     return {
         "recipe": json.dumps(recipe.model_dump(mode="json"), sort_keys=True),
@@ -134,34 +238,3 @@ def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, prove
         "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
         "provenance": provenance,
     }
-
-
-def _prove_equal(frozen: Any, checkpoint: Path, recipe: Recipe, stored: Any) -> None:
-    """Compares the frozen network with the trained one, VAE branch and all, on one window, bit by bit.
-
-    Raises:
-        WeightsError: they differ.
-    """
-    import torch  # noqa: PLC0415 - heavy
-
-    from training.checkpoint import trained_weights  # noqa: PLC0415
-    from training.network import TrainingNetwork  # noqa: PLC0415
-
-    trained = TrainingNetwork(recipe)
-    weights = trained_weights(checkpoint)
-    trained.net.load_state_dict({key: tensor.to(stored).float() for key, tensor in weights.items()}, strict=True)
-    trained.eval()
-    window = torch.rand((1, len(recipe.data.channels), *recipe.crops.size), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        difference = (trained(window)[0] - frozen(window)).abs().max().item()
-    if difference != 0:
-        raise WeightsError(f"freezing {checkpoint}: the frozen logits differ from the trained ones by {difference:g}")
-
-
-def _plan_keys(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or "members" in content:
-        raise UsageError(f"plan keys {path}: expected a YAML mapping without members")
-    return content

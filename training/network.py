@@ -1,11 +1,14 @@
 """The network as training runs it: with or without the VAE branch, and arranged for the processor it runs on."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from metseg.labels import REGIONS
 from metseg.network.segresnet import build_segresnet, build_segresnet_vae
+from training.losses import Outputs
 from training.recipe import Recipe
 
 
@@ -25,22 +28,37 @@ class TrainingNetwork(nn.Module):
             # The branch uses a fixed standard deviation: this layer gets no gradient, which DDP would wait for.
             for parameter in self.net.vae_fc2.parameters():  # type: ignore[union-attr] - a module
                 parameter.requires_grad_(requires_grad=False)
-            # MONAI flattens with `view`, which channels-last tensors refuse.
-            self.net.vae_down.register_forward_hook(_contiguous)  # type: ignore[union-attr] - a module
         else:
             self.net = build_segresnet(recipe.network, **channels)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (batch, 3, x, y, z) and, in training with the branch, the VAE loss of this batch."""
-        result = self.net(images)
-        if self.has_vae:
-            logits, vae_loss = result
-            return logits, vae_loss
-        return result, None
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> Outputs:
+        """Logits and, in training with the VAE branch, what its loss needs.
 
+        Args:
+            images: shape (batch, channels, x, y, z).
+            noise: standard normal, shape (batch, VAE_LATENT): drawn by the caller for each sample by itself, so that
+                the loss does not depend on how a batch is divided. Needed in training with the branch only.
+        """
+        if not (self.has_vae and self.training):
+            result = self.net(images)
+            return Outputs(result[0] if self.has_vae else result)
+        encoded, skipped = self.net.encode(images)
+        skipped.reverse()
+        logits = self.net.decode(encoded, skipped)
+        reconstruction, latent = self._reconstruct(encoded, noise)
+        return Outputs(logits, reconstruction, latent)
 
-def _contiguous(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-    return output.contiguous()
+    def _reconstruct(self, encoded: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """SegResNetVAE's own branch layer by layer, with the noise given (MONAI draws it inside)."""
+        if noise is None:
+            raise ValueError("the VAE branch needs noise in training")
+        net: Any = self.net
+        latent = net.vae_fc1(net.vae_down(encoded).flatten(1))
+        picture = net.act_mod(net.vae_fc3(latent + net.vae_default_std * noise.to(latent.dtype)))
+        picture = net.vae_fc_up_sample(picture.reshape(-1, net.smallest_filters, *net.fc_insize))
+        for up, layer in zip(net.up_samples, net.up_layers, strict=True):
+            picture = layer(up(picture))
+        return net.vae_conv_final(picture), latent
 
 
 class _SingleChannelGroupNorm(nn.GroupNorm):

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,7 +22,7 @@ from training.monitor import Monitor
 from training.network import TrainingNetwork, arrange_for_cpu
 from training.ranks import Ranks
 from training.recipe import OptimizerRecipe, Recipe, load_recipe
-from training.validation import ValidationResult, validate
+from training.validation import ValidationResult, ValidationTotals, score_entry
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
@@ -76,6 +75,7 @@ class Trainer:
         entries: Mapping[str, Path],
         train: Sequence[str],
         validation: Sequence[str],
+        *,
         settings: RunSettings,
         ranks: Ranks,
     ) -> None:
@@ -139,9 +139,9 @@ class Trainer:
         self._stop_signal = number
 
     def _loop(self, monitor: Monitor) -> None:
-        if self.progress.step == 0 and self.validation_entries and self.ranks.is_first:
-            self._validate(self.validation_entries[:1])  # one case before step 1: a run that can't validate fails now
-        self.ranks.barrier()
+        if self.progress.step == 0 and self.validation_entries:
+            # One case before step 1: a run that can't validate fails now.
+            self._validate(self.validation_entries[: self.ranks.world])
         loader = batch_loader(
             self.dataset,
             self.schedule,
@@ -153,8 +153,13 @@ class Trainer:
         )
         batches = iter(loader)
         last_checkpoint = clock = time.monotonic()
-        waited_s = 0.0
-        while (share_done := self._share_done()) < 1:
+        while True:
+            share_done = self._share_done()
+            if self._validation_is_due(share_done):
+                self._validate_and_keep(monitor, share_done)
+                clock = self._add_time(clock)
+            if share_done >= 1:
+                break
             before = time.monotonic()
             batch = next(batches)
             waited_s = time.monotonic() - before
@@ -169,18 +174,22 @@ class Trainer:
             if self.ranks.is_first and step % self.settings.log_every == 0:
                 logger.info("step %d/%d loss %.4f %.2f s/step", step, self.total_steps, figures["loss"], now - clock)
             clock = now
-            stopping = self.ranks.any(self._stop_signal is not None, self.device)
-            if stopping or now - last_checkpoint > self.settings.checkpoint_s:
+            if self._must_stop():
+                self._save(LAST)
+                raise self._interruption()
+            if now - last_checkpoint > self.settings.checkpoint_s:
                 self._save(LAST)
                 last_checkpoint = time.monotonic()
-            if stopping:
-                raise InterruptedRunError(
-                    f"stopped by a signal after step {step}", hint="The same command continues the run."
-                )
-            if self._validation_is_due():
-                self._validate_and_keep(monitor, share_done)
-                clock = self._add_time(clock)
         self._save(LAST)
+
+    def _must_stop(self) -> bool:
+        """Whether a signal came, on any rank; every rank asks at the same time."""
+        return self.ranks.any(self._stop_signal is not None, self.device)
+
+    def _interruption(self) -> InterruptedRunError:
+        return InterruptedRunError(
+            f"stopped by a signal after step {self.progress.step}", hint="The same command continues the run."
+        )
 
     def _add_time(self, since: float) -> float:
         """Counts what a validation took."""
@@ -200,15 +209,11 @@ class Trainer:
         by_clock = self.ranks.mean(self.progress.elapsed_s / 3600 / hours, self.device)
         return max(by_steps, by_clock)
 
-    def _is_done(self) -> bool:
-        return self._share_done() >= 1
-
     def _step(self, batch: Batch, rate: float) -> tuple[Tensor, float]:
         """One optimiser step; returns the loss terms summed over ranks, and the gradient's norm."""
-        place = self.schedule.slots(self.progress.step, self.ranks.rank, self.ranks.world)[0]
         images = batch.images.to(self.device, non_blocking=True)
         components = batch.components.to(self.device, non_blocking=True)
-        weights = batch.weights.to(self.device)
+        weights, noise = batch.weights.to(self.device), batch.noise.to(self.device)
         counts = count_terms(components, weights)
         counts = Counts.unpacked(self.ranks.sum(counts.packed()))
         for group in self.optimizer.param_groups:
@@ -221,38 +226,39 @@ class Trainer:
         ]
         total = torch.zeros(4, dtype=torch.float64, device=self.device)
         for number, part in enumerate(parts):
-            # The VAE's noise: a function of the sample's place alone, as everything random.
-            torch.manual_seed(
-                int(np.random.SeedSequence([self.recipe.seed, place.epoch, place.place, number]).generate_state(1)[0])
-            )
-            total += self._backward(
-                images[part], components[part], weights[part], counts, is_last=number == len(parts) - 1
-            )
+            piece = Batch(images[part], components[part], weights[part], noise[part], batch.case_ids[part])
+            total += self._backward(piece, counts, is_last=number == len(parts) - 1)
         total = self.ranks.sum(total)
-        if not math.isfinite(float(total[0])):
-            case_ids = ", ".join(sorted(set(batch.case_ids)))
-            raise DivergenceError(
-                f"step {self.progress.step + 1}: the loss is {float(total[0])} (DiceCE {float(total[1])}, blob "
-                f"{float(total[2])}, VAE {float(total[3])}); cases of this rank: {case_ids}",
-                hint="Look at these cases' images; lower the learning rate or clip_norm.",
-            )
+        self._require_finite("loss", total)
         clip = self.recipe.optimizer.clip_norm
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip if clip > 0 else math.inf)
+        self._require_finite("gradient's norm", norm)
         self.optimizer.step()
         self._update_average()
         return total, float(norm)
 
-    def _backward(
-        self, images: Tensor, components: Tensor, weights: Tensor, counts: Counts, *, is_last: bool
-    ) -> Tensor:
+    def _require_finite(self, what: str, figures: Tensor) -> None:
+        """Raises DivergenceError, the same on every rank, before the weights are touched."""
+        if bool(torch.isfinite(figures).all()):
+            return
+        slots = (self.schedule.slots(self.progress.step, rank, self.ranks.world) for rank in range(self.ranks.world))
+        case_ids = sorted({slot.case_id for part in slots for slot in part})
+        values = ", ".join(f"{value:g}" for value in figures.reshape(-1).tolist())
+        raise DivergenceError(
+            f"step {self.progress.step + 1}: the {what} is not finite ({values}); cases: {', '.join(case_ids)}",
+            hint="Look at these cases' images; lower the learning rate or clip_norm. The last checkpoint is whole.",
+        )
+
+    def _backward(self, batch: Batch, counts: Counts, *, is_last: bool) -> Tensor:
         device = self.settings.device
+        images = batch.images
         if self.device.type == "cpu":
             images = images.contiguous(memory_format=torch.channels_last_3d)
         if isinstance(self.parallel, DistributedDataParallel):
             self.parallel.require_backward_grad_sync = is_last
         with torch.autocast(self.device.type, dtype=device.dtype, enabled=device.precision != "float32"):
-            logits, vae_loss = self.parallel(images)
-        terms = self.objective(logits, vae_loss, components, weights, counts)
+            outputs = self.parallel(images, batch.noise)
+        terms = self.objective(outputs, images, batch.components, batch.weights, counts)
         (terms.total * self.ranks.world).backward()  # DDP divides the sum of the gradients by the number of ranks
         return terms.detached()
 
@@ -266,34 +272,48 @@ class Trainer:
             for name, tensor in self.network.state_dict().items():
                 self.average[name].lerp_(tensor, 1 - decay)
 
-    def _validation_is_due(self) -> bool:
-        if not self.validation_entries:
+    def _validation_is_due(self, share_done: float) -> bool:
+        """After every so many epochs and at the end; once for each step, also when a resumed run begins there."""
+        step = self.progress.step
+        if not self.validation_entries or step in {0, self.progress.validated_step}:
             return False
-        every = self.recipe.validation.every_epochs * self.schedule.steps_per_epoch
-        return self.progress.step % every == 0 or self._is_done()
+        return step % (self.recipe.validation.every_epochs * self.schedule.steps_per_epoch) == 0 or share_done >= 1
 
     def _validate(self, entries: Sequence[Path]) -> ValidationResult:
+        """Scores every n-th case on each of n ranks.
+
+        Raises:
+            InterruptedRunError: a signal came; the last checkpoint stands, and the resumed run validates first.
+        """
         own = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         if self.average is not None:
             self.network.load_state_dict(self.average)
         self.network.eval()
+        totals = ValidationTotals()
         try:
-            return validate(_LogitsOnly(self.network), entries, self.recipe, self.settings.device)
+            for entry in entries[self.ranks.rank :: self.ranks.world]:
+                if self._stop_signal is None:
+                    totals += score_entry(_LogitsOnly(self.network), entry, self.recipe, self.settings.device)
         finally:
             self.network.load_state_dict(own)
             self.network.train()
+        totals = ValidationTotals.unpacked(self.ranks.sum(totals.packed().to(self.device)))
+        if self._must_stop():
+            raise self._interruption()
+        return totals.means()
 
     def _validate_and_keep(self, monitor: Monitor, share_done: float) -> None:
-        if self.ranks.is_first:
-            result = self._validate(self.validation_entries)
-            figures = {"score": result.score, **dict(zip(("dice_wt", "dice_tc", "dice_et"), result.dice, strict=True))}
-            monitor.write("validation", self.progress.step, figures, share_done)
-            logger.info("step %d validation %s", self.progress.step, {name: round(v, 3) for name, v in figures.items()})
-            if self.progress.best_score is None or result.score > self.progress.best_score:
-                self.progress = replace(self.progress, best_score=result.score)
-                self._save(BEST)
-            self._save(LAST)
-        self.ranks.barrier()
+        self._save(LAST)
+        result = self._validate(self.validation_entries)
+        step, best = self.progress.step, self.progress.best_score
+        self.progress = replace(self.progress, validated_step=step)
+        figures = {"score": result.score, **dict(zip(("dice_wt", "dice_tc", "dice_et"), result.dice, strict=True))}
+        monitor.write("validation", step, figures, share_done)
+        logger.info("step %d validation %s", step, {name: round(value, 3) for name, value in figures.items()})
+        if best is None or result.score > best:
+            self.progress = replace(self.progress, best_score=result.score)
+            self._save(BEST)
+        self._save(LAST)
 
     def _save(self, name: str) -> None:
         if self.ranks.is_first:
@@ -306,7 +326,7 @@ class _LogitsOnly(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)[0]
+        logits: Tensor = self.network(images).logits
         return logits
 
 

@@ -1,22 +1,24 @@
 """Validation as the challenge scores: sliding window, decoding, lesion-wise scores; no postprocessing."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from metseg.components import Box
 from metseg.device import Device
 from metseg.ensemble import Ensemble, sliding_logits
 from metseg.fusion import member_labels
-from metseg.labels import LabelMap, decode_regions, region_masks
+from metseg.labels import REGIONS, LabelMap, decode_regions, region_masks
 from metseg.plan import MemberPlan, Plan, TtaPlan
 from metseg.windows import lay_windows
 from training.data.augment import stack_channels
 from training.data.cache import open_entry
+from training.data.prepared import TrainingCase
 from training.recipe import Recipe
 
 HEADLINE = {"brats2023": "LesionWise_Score_Dice", "brats2026": "lesionwise_dsc_mean"}
@@ -38,12 +40,47 @@ class ValidationResult:
     cases: int
 
 
-def validate(network: nn.Module, entries: Sequence[Path], recipe: Recipe, device: Device) -> ValidationResult:
-    """Segments prepared cases and scores them.
+@dataclass(frozen=True, slots=True)
+class ValidationTotals:
+    """Sums over cases, which ranks can add up.
+
+    Attributes:
+        score: sum of the lesion-wise Dice over cases and regions that have one.
+        scored: how many these are.
+        dice: sums of the legacy Dice of WT, TC, ET.
+        cases: how many.
+    """
+
+    score: float = 0.0
+    scored: float = 0.0
+    dice: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    cases: float = 0.0
+
+    def __add__(self, other: "ValidationTotals") -> "ValidationTotals":
+        return self.unpacked(self.packed() + other.packed())
+
+    def packed(self) -> Tensor:
+        """Shape (6,), float64."""
+        return torch.tensor([self.score, self.scored, *self.dice, self.cases], dtype=torch.float64)
+
+    @staticmethod
+    def unpacked(vector: Tensor) -> "ValidationTotals":
+        """The inverse of `packed`."""
+        score, scored, wt, tc, et, cases = vector.tolist()
+        return ValidationTotals(score, scored, (wt, tc, et), cases)
+
+    def means(self) -> ValidationResult:
+        """The means; all 0 without cases."""
+        wt, tc, et = (value / max(self.cases, 1) for value in self.dice)
+        return ValidationResult(self.score / max(self.scored, 1), (wt, tc, et), int(self.cases))
+
+
+def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device) -> ValidationTotals:
+    """Segments one prepared case as inference does (one plain pass, no postprocessing), and scores it.
 
     Args:
         network: in eval mode, giving logits.
-        entries: cache entries of the cases; at least one.
+        entry: of the cache.
         recipe: of the run.
         device: where the network lies.
     """
@@ -57,29 +94,39 @@ def validate(network: nn.Module, entries: Sequence[Path], recipe: Recipe, device
     )
     # Float32 input: autocast chooses the arithmetic of each layer, as in training.
     ensemble = Ensemble(plan=plan, members=(), device=replace(device, precision="float32"))
-    scores, dices = [], []
-    for entry in entries:
-        case = open_entry(entry)
-        image = stack_channels(
-            torch.from_numpy(case.images.astype(np.float32)),
-            case.modalities,
-            recipe.data.channels,
-            recipe.data.missing_t2w,
-        ).numpy()
-        shape = image.shape[1:]
-        layout = lay_windows(shape, (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])), plan.window)
-        padded = np.stack([layout.cut(channel) for channel in image])
-        with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
-            logits = sliding_logits(network, padded, layout, ensemble, seed=0)
-        labels = layout.paste(member_labels(logits.sigmoid().cpu().numpy(), recipe.validation.threshold), shape)
-        reference = decode_regions(case.components > 0)
-        result = score_case(reference, labels, (recipe.data.spacing_mm,) * 3, recipe.validation.protocol)
-        column = HEADLINE[recipe.validation.protocol]
-        values = [region.columns()[column] for region in result.regions if region.region in {"WT", "TC", "ET"}]
-        scores += [value for value in values if not math.isnan(value)]
-        dices.append(_dice_of_regions(reference, labels))
-    wt, tc, et = np.mean(dices, axis=0)
-    return ValidationResult(float(np.mean(scores)) if scores else 0.0, (float(wt), float(tc), float(et)), len(dices))
+    case = open_entry(entry)
+    channels, reference, box = full_channels(case, recipe)
+    layout = lay_windows(case.volume_shape, box, plan.window)
+    padded = np.stack([layout.cut(channel) for channel in channels])
+    with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
+        logits = sliding_logits(network, padded, layout, ensemble, seed=0)
+    region = member_labels(logits.sigmoid().cpu().numpy(), recipe.validation.threshold)
+    labels = layout.paste(region, case.volume_shape)
+    result = score_case(reference, labels, (recipe.data.spacing_mm,) * 3, recipe.validation.protocol)
+    column = HEADLINE[recipe.validation.protocol]
+    scores = [region.columns()[column] for region in result.regions if region.region in REGIONS]
+    numbers = [score for score in scores if not math.isnan(score)]
+    wt, tc, et = _dice_of_regions(reference, labels)
+    return ValidationTotals(sum(numbers), len(numbers), (wt, tc, et), 1)
+
+
+def full_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.float32], LabelMap, Box]:
+    """The network's input channels and the labels on the whole volume, and the brain's box in it.
+
+    The windows of inference reach into the background around the brain: so must these.
+    """
+    image = stack_channels(
+        torch.from_numpy(case.images.astype(np.float32)),
+        case.modalities,
+        recipe.data.channels,
+        recipe.data.missing_t2w,
+    ).numpy()
+    x, y, z = (slice(first, end) for first, end in case.box)
+    channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
+    channels[:, x, y, z] = image
+    labels = np.zeros(case.volume_shape, dtype=np.uint8)
+    labels[x, y, z] = decode_regions(case.components > 0)
+    return channels, labels, (x, y, z)
 
 
 def _dice_of_regions(reference: LabelMap, labels: LabelMap) -> list[float]:

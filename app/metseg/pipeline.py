@@ -25,7 +25,7 @@ from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import LabelMap
 from metseg.nifti import read_case, remove_partials, write_label_map
-from metseg.plan import Plan
+from metseg.plan import FusionPlan, Plan
 from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
 from metseg.records import CaseRecord, Stopwatch
@@ -89,7 +89,7 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
         predictions = predict_case(case, ensemble, layout)
     with watch.stage("fuse"):
         votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
-        fused = _fuse(predictions, votes, plan)
+        fused = fuse_members(predictions, votes, plan)
     with watch.stage("postprocess"):
         clean = postprocess(fused, plan.postprocess)
         agreement = lesion_agreement(clean, votes)
@@ -105,6 +105,22 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
         predictions=predictions,
         region_start=layout.start,
     )
+
+
+def fuse_members(predictions: Sequence[MemberPrediction], votes: Sequence[LabelMap], plan: Plan) -> LabelMap:
+    """Fuses a case's members as the plan says.
+
+    Args:
+        predictions: one per member that ran, at least one.
+        votes: their label maps, in the same order.
+        plan: method, threshold, and which members don't vote but join by maximum.
+    """
+    voting = [number for number, item in enumerate(predictions) if item.name not in plan.fusion.added_by_maximum]
+    if not voting:  # the case lacks what every voter reads
+        voting = list(range(len(predictions)))
+    fused = _fuse([predictions[number] for number in voting], [votes[number] for number in voting], plan)
+    added = [vote for number, vote in enumerate(votes) if number not in voting]
+    return fuse_labels([fused, *added], FusionPlan(method="maximum")) if added else fused
 
 
 def _fuse(predictions: Sequence[MemberPrediction], votes: Sequence[LabelMap], plan: Plan) -> LabelMap:
@@ -134,7 +150,7 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
     """
     plan, watch = ensemble.plan, Stopwatch()
     _require(files, plan)
-    wanted = [modality for modality in files.images if modality in plan.modalities | {REFERENCE}]
+    wanted = [modality for modality in (*files.images, *files.rivals) if modality in plan.modalities | {REFERENCE}]
     with watch.stage("read"):
         case = read_case(files, modalities=wanted, reference=REFERENCE)
     with watch.stage("prepare"):
@@ -144,7 +160,7 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
 
 
 def _require(files: CaseFiles, plan: Plan) -> None:
-    present = set(files.images)
+    present = {*files.images, *files.rivals}  # of two rival files `read_case` says what is wrong
     if REFERENCE in present and any(member.modalities <= present for member in plan.members):
         return
     missing = sorted((plan.required_modalities | {REFERENCE}) - present) or sorted(plan.modalities - present)

@@ -80,6 +80,8 @@ class FusionPlan(Section):
         max_iterations: SIMPLE repeats at most so often.
         min_change_voxels: SIMPLE stops when the foreground voxel count changes by less.
         langerak_alpha: members under mean - alpha * standard deviation leave (`simple_langerak`).
+        added_by_maximum: names of members that don't vote: what they segment joins the others' result by voxel-wise
+            maximum (the small-lesion model, Erdur et al., section 2.5).
     """
 
     method: Literal["simple", "simple_langerak", "majority", "mean", "maximum"] = "simple"
@@ -87,6 +89,7 @@ class FusionPlan(Section):
     min_change_voxels: int = Field(25, ge=0)
     langerak_alpha: float = Field(1.0, ge=0)
     maximum_of: Literal["probabilities", "masks"] = "probabilities"
+    added_by_maximum: tuple[str, ...] = ()
 
 
 class PostprocessPlan(Section):
@@ -166,6 +169,9 @@ class Plan(Section):
         names = [member.name for member in self.members]
         if len(set(names)) != len(names):
             raise ValueError(f"members must have different names, found {names}")
+        added = self.fusion.added_by_maximum
+        if not set(added) < set(names):
+            raise ValueError(f"fusion.added_by_maximum must name some of the members {names}, not all: found {added}")
         return self
 
     @property

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from metseg.network.segresnet import VAE_LATENT
 from training.data.augment import add_noise, augmented_crop, change_intensities, stack_channels
 from training.data.cache import open_entry
 from training.data.crops import draw_start
@@ -44,12 +45,14 @@ class Batch:
         images: shape (crops, channels, x, y, z), float32.
         components: shape (crops, 3, x, y, z), int32.
         weights: shape (crops,), float32.
+        noise: standard normal, for the VAE branch: shape (crops, VAE_LATENT), or (crops, 0) without it.
         case_ids: of each crop.
     """
 
     images: Tensor
     components: Tensor
     weights: Tensor
+    noise: Tensor
     case_ids: tuple[str, ...]
 
 
@@ -102,7 +105,8 @@ class CropDataset(Dataset[Batch]):
     def __getitem__(self, slot: Slot) -> Batch:
         recipe = self.recipe
         case = open_entry(self.entries[slot.case_id])
-        images, components = [], []
+        images, components, noises = [], [], []
+        latent = VAE_LATENT if recipe.loss.vae_weight > 0 else 0
         for number in range(recipe.crops.per_case):
             generator = np.random.default_rng([recipe.seed, slot.epoch, slot.place, number])
             start = draw_start(case, recipe.crops, generator)
@@ -111,8 +115,15 @@ class CropDataset(Dataset[Batch]):
             channels = stack_channels(cut, case.modalities, recipe.data.channels, recipe.data.missing_t2w)
             images.append(add_noise(channels, recipe.augmentation, generator))
             components.append(numbers)
+            noises.append(torch.from_numpy(generator.standard_normal(latent, dtype=np.float32)))
         weights = torch.full((len(images),), slot.weight)
-        return Batch(torch.stack(images), torch.stack(components), weights, (slot.case_id,) * len(images))
+        return Batch(
+            images=torch.stack(images),
+            components=torch.stack(components),
+            weights=weights,
+            noise=torch.stack(noises),
+            case_ids=(slot.case_id,) * len(images),
+        )
 
 
 class _StepSampler(Sampler[list[Slot]]):
@@ -131,10 +142,11 @@ class _StepSampler(Sampler[list[Slot]]):
 def collate(batches: Sequence[Batch]) -> Batch:
     """Joins the slots of a step."""
     return Batch(
-        torch.cat([batch.images for batch in batches]),
-        torch.cat([batch.components for batch in batches]),
-        torch.cat([batch.weights for batch in batches]),
-        tuple(case_id for batch in batches for case_id in batch.case_ids),
+        images=torch.cat([batch.images for batch in batches]),
+        components=torch.cat([batch.components for batch in batches]),
+        weights=torch.cat([batch.weights for batch in batches]),
+        noise=torch.cat([batch.noise for batch in batches]),
+        case_ids=tuple(case_id for batch in batches for case_id in batch.case_ids),
     )
 
 

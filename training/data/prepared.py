@@ -98,7 +98,7 @@ def assemble(
 
 
 def drop_large_lesions(labels: LabelMap, max_voxels: int) -> LabelMap:
-    """Removes the WT components of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
+    """Removes WT components of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
     found = find_components(region_masks(labels)[0])
     large = np.concatenate([[False], found.sizes > max_voxels])
     kept = labels.copy()

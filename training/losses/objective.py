@@ -5,13 +5,29 @@ counts are summed over micro-batches and ranks first; each part of the batch the
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from training.losses.blob import BlobLoss, blobs_present
 from training.losses.dice_ce import DiceCELoss
+from training.losses.vae import VaeLoss
 from training.recipe import LossRecipe
+
+
+class Outputs(NamedTuple):
+    """What the network gives in training; a tuple, because DDP looks for tensors in tuples.
+
+    Attributes:
+        logits: shape (batch, regions, x, y, z).
+        reconstruction: the VAE branch's picture of the input, shape (batch, channels, x, y, z); None without it.
+        latent: its latent means, shape (batch, latent); None without it.
+    """
+
+    logits: Tensor
+    reconstruction: Tensor | None = None
+    latent: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +85,26 @@ class Objective(nn.Module):
         self.recipe = recipe
         self.dice_ce = DiceCELoss(recipe.dice_smoothing)
         self.blob = BlobLoss(recipe.blob_smoothing)
+        self.vae = VaeLoss()
 
-    def forward(
-        self, logits: Tensor, vae_loss: Tensor | None, components: Tensor, weights: Tensor, counts: Counts
-    ) -> Terms:
+    def forward(self, outputs: Outputs, images: Tensor, components: Tensor, weights: Tensor, counts: Counts) -> Terms:
         """This part's share of the loss of the whole step.
 
         Args:
-            logits: shape (batch, regions, x, y, z).
-            vae_loss: the network's own mean over this batch, or None without the branch.
-            components: shape of `logits`, 0 or component numbers; the target is where they are not 0.
+            outputs: of the network.
+            images: its input, shape (batch, channels, x, y, z).
+            components: shape of the logits, 0 or component numbers; the target is where they are not 0.
             weights: shape (batch,).
             counts: of the whole step: all micro-batches of all ranks.
         """
-        zero = logits.new_zeros((), dtype=torch.float32)
+        logits = outputs.logits
+        blob = vae = logits.new_zeros((), dtype=torch.float32)
         share = weights / counts.samples.clamp(min=1)
         dice_ce = (self.dice_ce.per_sample(logits, components > 0) * share).sum()
-        blob = zero
         if self.recipe.blob_weight > 0:
             per_channel = (self.blob.per_sample(logits, components) * weights[:, None]).sum(0)
             blob = (per_channel / counts.with_blob.clamp(min=1)).mean()
-        vae = zero if vae_loss is None else vae_loss.float() * share.sum()
+        if outputs.reconstruction is not None and outputs.latent is not None:
+            vae = (self.vae.per_sample(images, outputs.reconstruction, outputs.latent) * share).sum()
         total = self.recipe.dice_ce_weight * dice_ce + self.recipe.blob_weight * blob + self.recipe.vae_weight * vae
         return Terms(total, dice_ce, blob, vae)

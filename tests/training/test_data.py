@@ -1,0 +1,300 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metseg.discovery import discover_cases
+from metseg.errors import InputError, UsageError
+from metseg.labels import REGIONS
+from metseg.nifti import read_case
+from metseg.preprocess import prepare_case
+from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels
+from training.data.batches import CropDataset, Schedule, batch_loader
+from training.data.cache import cached_entry, open_entry, prepared_entry, problem_of
+from training.data.crops import draw_start
+from training.data.prepared import drop_large_lesions, prepare_training_case
+from training.data.split import patient_of, read_split, split_patients, write_split
+from training.recipe import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe, load_recipe, recipe_names
+from training_support import labelled_phantom, small_recipe, training_case, write_entries, write_labelled_case
+
+# ---- split
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=60),
+    st.integers(0, 5),
+    st.sampled_from([(0.8, 0.1), (0.5, 0.5), (1.0, 0.0)]),
+)
+def test_timepoints_of_a_patient_stay_together(visits, seed, shares):
+    ids = {f"BraTS-MET-{patient:05d}-{visit:03d}" for patient, visit in visits}
+    split = split_patients(ids, SplitRecipe(train=shares[0], validation=shares[1], seed=seed))
+    parts = [split.train, split.validation, split.test]
+    assert sorted(case_id for part in parts for case_id in part) == sorted(ids)
+    patients = [{patient_of(case_id) for case_id in part} for part in parts]
+    assert sum(map(len, patients)) == len(set.union(*patients))
+    assert split.train
+
+
+def test_the_shares_are_those_of_the_paper():
+    split = split_patients([f"P-{number:04d}-000" for number in range(200)], SplitRecipe())
+    assert (len(split.train), len(split.validation), len(split.test)) == (160, 20, 20)
+    assert split == split_patients([f"P-{number:04d}-000" for number in reversed(range(200))], SplitRecipe())
+
+
+def test_a_written_split_is_read_back(tmp_path):
+    ids = [f"P-{number:04d}-000" for number in range(10)]
+    split = split_patients(ids, SplitRecipe())
+    write_split(tmp_path / "split.json", split)
+    assert read_split(tmp_path / "split.json", ids) == split
+
+
+def test_a_split_that_tears_a_patient_apart_is_refused(tmp_path):
+    content = {"train": ["P-1-000"], "validation": ["P-1-001"], "test": []}
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="patient P-1 is in train and in validation"):
+        read_split(tmp_path / "split.json", ["P-1-000", "P-1-001"])
+
+
+# ---- preparation and cache
+
+
+@pytest.fixture
+def files(tmp_path):
+    write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
+    return discover_cases(tmp_path / "data")[0]
+
+
+def test_training_prepares_as_inference_does(files):
+    case = prepare_training_case(files, DataRecipe())
+    inferred = prepare_case(read_case(files, modalities=tuple(files.images)), DataRecipe().intensity)
+    x, y, z = (slice(first, end) for first, end in case.box)
+    for modality, image in zip(case.modalities, case.images, strict=True):
+        assert np.abs(image - inferred.channels[modality][x, y, z]).max() < 1e-3  # float16 on disk
+        assert inferred.channels[modality].sum() == pytest.approx(inferred.channels[modality][x, y, z].sum())
+    stacked = stack_channels(torch.from_numpy(case.images.astype(np.float32)), case.modalities, ["sub"], "refuse")
+    assert np.abs(stacked[0].numpy() - inferred.channels["sub"][x, y, z]).max() < 2e-3
+
+
+def test_an_entry_is_found_again_and_follows_file_and_setting(files, tmp_path):
+    cache = tmp_path / "cache"
+    first = prepared_entry(files, DataRecipe(), cache)
+    stamp = (first / "images.npy").stat().st_mtime_ns
+    assert prepared_entry(files, DataRecipe(), cache) == first
+    assert (first / "images.npy").stat().st_mtime_ns == stamp
+    # Channels are chosen when a crop is made: members of different channels share an entry.
+    assert prepared_entry(files, DataRecipe(channels=("t1n", "t1c", "t2f", "sub")), cache) == first
+    assert prepared_entry(files, DataRecipe(max_lesion_voxels=50), cache) != first
+    shutil.rmtree(files.folder)
+    write_labelled_case(files.folder.parent, "P-0-000", seed=2)
+    assert prepared_entry(files, DataRecipe(), cache) != first
+
+
+@pytest.mark.parametrize("damage", ["byte", "missing", "json"])
+def test_a_broken_entry_is_made_again(tmp_path, damage):
+    case = training_case(0)
+    entry = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    match damage:
+        case "byte":
+            content = bytearray((entry / "components.npy").read_bytes())
+            content[-3] ^= 1
+            (entry / "components.npy").write_bytes(content)
+        case "missing":
+            (entry / "images.npy").unlink()
+        case "json":
+            (entry / "entry.json").write_text("{")
+    assert problem_of(entry) is not None
+    again = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    assert problem_of(again) is None
+    assert np.array_equal(open_entry(again).components, case.components)
+
+
+def test_a_case_without_reference_is_refused(tmp_path):
+    write_labelled_case(tmp_path, "P-0-000", seed=1, without="seg")
+    with pytest.raises(InputError, match="no P-0-000-seg"):
+        prepare_training_case(discover_cases(tmp_path)[0], DataRecipe())
+
+
+def test_large_lesions_leave_the_label_only_above_tau():
+    labels = np.zeros((40, 20, 20), dtype=np.uint8)
+    labels[:10, :10, :10] = 2  # 1000 voxels of WT, an ET inside
+    labels[4:6, 4:6, 4:6] = 3
+    labels[20:31, :10, :10] = 3  # 1100
+    kept = drop_large_lesions(labels, 1000)
+    assert np.array_equal(kept[:15], labels[:15])
+    assert not kept[15:].any()
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("t2f", "t2f"), ("zeros", None)])
+def test_a_missing_t2w_is_replaced_as_the_recipe_says(choice, expected):
+    images = torch.rand((3, 4, 4, 4))
+    stacked = stack_channels(images, ["t1n", "t1c", "t2f"], ["t2w"], choice)
+    assert torch.equal(stacked[0], images[2] if expected else torch.zeros((4, 4, 4)))
+
+
+# ---- crops and augmentation
+
+
+@pytest.mark.parametrize("domain", ["volume", "brain"])
+def test_a_centred_crop_holds_a_lesion_and_a_uniform_one_lies_in_its_domain(domain):
+    case = training_case(3)
+    rng = np.random.default_rng(0)
+    region = REGIONS.index("TC")
+    held = {}
+    for probability in (0.0, 1.0):
+        recipe = CropRecipe(size=(16, 16, 16), domain=domain, lesion_probability=probability)
+        crops = [
+            augmented_crop(case, draw_start(case, recipe, rng), recipe, AugmentationRecipe(affine_probability=0), rng)
+            for _ in range(60)
+        ]
+        held[probability] = np.mean([bool((components[region] > 0).any()) for _, components in crops])
+    assert held[1.0] == 1
+    assert held[0.0] < 1
+
+
+def test_starts_are_uniform_over_the_domain():
+    case = training_case(3)
+    recipe = CropRecipe(size=(16, 16, 16), domain="volume")
+    rng = np.random.default_rng(0)
+    starts = np.array([draw_start(case, recipe, rng) for _ in range(600)])
+    for axis in range(3):
+        low = -case.box[axis][0]
+        places = case.volume_shape[axis] - 16 + 1
+        counts = np.bincount(starts[:, axis] - low, minlength=places)
+        assert len(counts) == places
+        assert counts.min() > 0
+
+
+def test_images_and_components_turn_together():
+    case = training_case(4)
+    recipe = AugmentationRecipe(affine_probability=1, flip_probability=1, rotation_degrees=(8, 8, 8))
+    images, components = augmented_crop(
+        case, (4, 4, 2), CropRecipe(size=(24, 24, 16)), recipe, np.random.default_rng(1)
+    )
+    # ET is bright in t1c, before and after.
+    t1c = images[case.modalities.index("t1c")]
+    assert t1c[components[2] > 0].mean() > 1.5 * t1c[(components[0] == 0) & (t1c > 0)].mean()
+    assert set(np.unique(components[0])) <= set(np.unique(case.components[0]))
+
+
+def test_an_affine_without_range_is_the_identity():
+    case = training_case(4)
+    crops = CropRecipe(size=(16, 16, 16))
+    still = AugmentationRecipe(affine_probability=1, rotation_degrees=(0, 0, 0), scaling=0, flip_probability=0)
+    plain = still.model_copy(update={"affine_probability": 0})
+    one = augmented_crop(case, (5, 5, 3), crops, still, np.random.default_rng(0))
+    other = augmented_crop(case, (5, 5, 3), crops, plain, np.random.default_rng(0))
+    assert torch.allclose(one[0], other[0], atol=1e-4)
+    assert torch.equal(one[1], other[1])
+
+
+def test_a_rotation_keeps_lengths():
+    matrix = rotation_matrix((10, 20, 30))
+    assert np.allclose(matrix @ matrix.T, np.eye(3))
+    assert np.linalg.det(matrix) == pytest.approx(1)
+
+
+def test_intensity_changes_stay_in_range_and_leave_the_background():
+    images, _ = labelled_phantom(1)
+    stacked = torch.stack([torch.from_numpy(volume / volume.max()) for volume in images.values()]).clamp(0, 1)
+    everything = AugmentationRecipe(
+        gamma_probability=1,
+        contrast_probability=1,
+        brightness_probability=1,
+        blur_probability=1,
+        coarse_probability=1,
+        bias_probability=1,
+    )
+    for seed in range(5):
+        changed = change_intensities(stacked, everything, np.random.default_rng(seed))
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        assert not changed[:, (stacked == 0).all(0)].any()
+        assert not torch.equal(changed, stacked)
+
+
+# ---- schedule
+
+
+@given(st.integers(1, 23), st.integers(1, 7), st.integers(1, 4), st.integers(0, 3))
+def test_every_case_once_an_epoch_whatever_the_ranks(cases, batch, world, epoch):
+    ids = [f"c{number}" for number in range(cases)]
+    schedule = Schedule(ids, batch, seed=1)
+    seen, weights = [], []
+    for step in range(epoch * schedule.steps_per_epoch, (epoch + 1) * schedule.steps_per_epoch):
+        slots = [schedule.slots(step, rank, world) for rank in range(world)]
+        assert len({len(part) for part in slots}) == 1
+        assert all(part for part in slots)
+        seen += [slot.case_id for part in slots for slot in part if slot.weight == 1]
+        weights += [slot.weight for part in slots for slot in part]
+        together = {(slot.place, slot.case_id) for part in slots for slot in part}
+        assert together == {(slot.place, slot.case_id) for slot in schedule.slots(step)}
+    assert sorted(seen) == sorted(ids)
+    assert sum(weights) == cases
+
+
+def test_a_sample_depends_on_its_place_alone(tmp_path):
+    entries = write_entries(tmp_path, 5)
+    recipe = small_recipe(loss={"vae_weight": 0.1})
+    schedule = Schedule(sorted(entries), 2, recipe.seed)
+    dataset = CropDataset(entries, recipe)
+    whole = list(batch_loader(dataset, schedule, first_step=0, total_steps=6))
+    resumed = list(batch_loader(dataset, schedule, first_step=4, total_steps=6))
+    for one, other in zip(whole[4:], resumed, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.components, other.components)
+        assert torch.equal(one.noise, other.noise)
+    second = next(iter(batch_loader(dataset, schedule, first_step=1, total_steps=2, rank=1, world=2)))
+    assert torch.equal(second.images, whole[1].images[2:])
+    assert second.case_ids == whole[1].case_ids[2:]
+
+
+# ---- recipes
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_of_the_project_can_be_read(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert len(recipe.data.channels) == 4
+
+
+def test_the_paper_is_the_default():
+    recipe = load_recipe("baseline")
+    assert recipe.crops.size == (192, 192, 32)
+    assert (recipe.batch_cases, recipe.crops.per_case, recipe.epochs) == (5, 2, 200)
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (1e-4, 1e-5)
+    assert load_recipe("small_lesions").data.max_lesion_voxels == 1000
+
+
+def test_the_ladders_recipes_differ_in_their_step_alone():
+    """What a row adds is all that changes from the row before: else its difference would show something else."""
+    base, blob, sub = (load_recipe(name).model_dump() for name in ("tiny_baseline", "tiny_blob", "tiny_blob_sub"))
+    small, centred = (load_recipe(name).model_dump() for name in ("tiny_small_lesions", "tiny_baseline_centred"))
+
+    def differing(one, other):
+        return {key for key in one if one[key] != other[key]} - {"name", "description", "seed"}
+
+    assert differing(base, blob) == {"loss"}
+    assert differing(blob, sub) == {"data"}
+    assert differing(sub, small) == {"data"}
+    assert differing(base, centred) == {"crops"}
+    assert base["seed"] == centred["seed"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: x\nepochs: 0", "epochs"),
+        ("name: x\nunknown: 1", "unknown"),
+        ("name: x\ncrops: {size: [24, 16, 16]}", "crop sides divide by 16"),
+        ("name: [", "not YAML"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_wrong(tmp_path, content, message):
+    (tmp_path / "r.yaml").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        load_recipe(str(tmp_path / "r.yaml"))

@@ -1,0 +1,211 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from metseg.bundle import open_bundle, read_metadata
+from metseg.ensemble import MemberPrediction
+from metseg.errors import UsageError, WeightsError
+from metseg.fusion import member_labels
+from metseg.pipeline import fuse_members
+from metseg.plan import Plan
+from training.freeze import FreezeOptions, freeze_bundle
+from training.run import RunRequest, train_run
+from training_support import small_recipe, write_labelled_cohort
+
+SUB = ("t1n", "t1c", "t2f", "sub")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two steps of a member with the VAE branch, of one with the subtraction, of a small-lesion model."""
+    root = tmp_path_factory.mktemp("runs")
+    data = write_labelled_cohort(root / "data", 4)
+    split = {"split": {"train": 0.75, "validation": 0.25}}
+    recipes = [
+        small_recipe(name="vae", loss={"vae_weight": 0.1}, **split),
+        small_recipe(name="sub", data={"channels": SUB}, optimizer={"ema_decay": 0.9}, **split),
+        small_recipe(name="few", data={"channels": SUB, "max_lesion_voxels": 150}, **split),
+    ]
+    for recipe in recipes:
+        request = RunRequest(
+            (data,), root / recipe.name, root / "cache", max_steps=2, device="cpu", threads=1, workers=0
+        )
+        train_run(recipe, request)
+    return root
+
+
+def freeze(runs, output, *names, **options):
+    return freeze_bundle([runs / name for name in names], output, FreezeOptions(name="b", **options))
+
+
+def test_a_bundle_holds_the_segmentation_part_and_its_story(runs, tmp_path):
+    plan = freeze(runs, tmp_path / "b", "vae", "sub", provenance="phantoms")
+    assert [member.name for member in plan.members] == ["vae", "sub"]
+    assert plan.members[1].channels == SUB
+    assert open_bundle(tmp_path / "b").plan == plan
+    assert not any(name.startswith("vae") for name in load_file(tmp_path / "b/vae.safetensors"))
+    path = tmp_path / "b/sub.safetensors"
+    metadata = read_metadata(path.read_bytes(), path)
+    assert metadata["provenance"] == "phantoms"
+    assert metadata["steps"] == "2"
+    assert metadata["proven_on"].startswith("P-")
+    assert len(metadata["training_revision"]) >= 7
+    assert json.loads(metadata["validation"])["score"] >= 0
+    assert json.loads(metadata["training_cases"]) == {"train": 3, "validation": 1}
+
+
+def test_freezing_twice_gives_the_same_tensors(runs, tmp_path):
+    for name in ("one", "two"):
+        freeze(runs, tmp_path / name, "vae")
+    one, two = (load_file(tmp_path / name / "vae.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path):
+    freeze(runs, tmp_path / "whole", "vae")
+    freeze(runs, tmp_path / "half", "vae", half=True)
+    with safe_open(tmp_path / "half/vae.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118 - no mapping
+        assert "logits differ by at most" in file.metadata()["rounding"]
+    sizes = [(tmp_path / name / "vae.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_network_that_gives_other_logits_is_refused(runs, tmp_path, monkeypatch):
+    from metseg import bundle  # noqa: PLC0415
+
+    real = bundle.load_member
+
+    def other(folder, member):
+        network = real(folder, member)
+        next(network.parameters()).data.mul_(1.001)
+        return network
+
+    monkeypatch.setattr("training.freeze.load_member", other)
+    with pytest.raises(WeightsError, match="differ from the trained ones"):
+        freeze(runs, tmp_path / "b", "vae")
+    assert not (tmp_path / "b/plan.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([{"name": "sub"}, {"name": "vae"}], "name is vae, the plan expects sub"),
+        ([{"channels": list(SUB)}, {}], "channels is .*, the plan expects"),
+        ([{"regions": ["ET", "TC", "WT"]}, {}], "regions is .*, the plan expects"),
+        ([{"network": {"init_filters": 16}}, {}], "network is .*, the plan expects"),
+        ([{}], "the plan has 1 members, found 2 runs"),
+    ],
+)
+def test_members_that_disagree_with_the_plan_are_refused(runs, tmp_path, members, message):
+    with pytest.raises(UsageError, match=message):
+        freeze(runs, tmp_path / "b", "vae", "sub", plan={"members": members})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"spacing_mm": 2.0}, "spacing_mm is 2.0, the members were trained with 1.0"),
+        ({"intensity": {"upper_percentile": 99.0}}, "intensity is"),
+        ({"threshold": 7}, "don't make a plan"),
+        ({"unknown": 1}, "don't make a plan"),
+    ],
+)
+def test_plan_keys_that_do_not_fit_are_refused(runs, tmp_path, keys, message):
+    with pytest.raises(UsageError, match=message):
+        freeze(runs, tmp_path / "b", "vae", plan=keys)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(runs, tmp_path):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for file in (runs / "vae").iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    (copy / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "seed": 99}))
+    with pytest.raises(UsageError, match="trained with another recipe"):
+        freeze_bundle([copy], tmp_path / "b", FreezeOptions(name="b"))
+
+
+def test_the_proof_needs_the_prepared_volumes(runs, tmp_path):
+    with pytest.raises(UsageError, match=r"prepared volumes of case P-.* are not in"):
+        freeze(runs, tmp_path / "b", "vae", cache=tmp_path)
+    with pytest.raises(UsageError, match=r"no recipe\.yaml"):
+        freeze_bundle([tmp_path], tmp_path / "b", FreezeOptions(name="b"))
+
+
+def test_variants_and_the_small_lesion_plan(runs, tmp_path):
+    keys = {"window": {"size": [16, 24, 16], "overlap": 0.5}, "fusion": {"max_iterations": 7}}
+    variants = {"sensitive": {"threshold": 0.3, "fusion": {"method": "mean"}}}
+    plan = freeze(runs, tmp_path / "b", "vae", "sub", plan=keys, variants=variants, small_lesions=runs / "few")
+    sensitive = open_bundle(tmp_path / "b", "sensitive").plan
+    assert (sensitive.threshold, sensitive.fusion.method, sensitive.fusion.max_iterations) == (0.3, "mean", 7)
+    assert sensitive.members == plan.members
+    small = open_bundle(tmp_path / "b", "small_lesions").plan
+    assert [member.name for member in small.members] == ["vae", "sub", "few"]
+    assert small.fusion.added_by_maximum == ("few",)
+    assert small.window == plan.window
+
+
+# ---- fusion by maximum, in the app
+
+
+def plan_with(members, **fusion):
+    content = [{"name": name, "weights": f"{name}.safetensors", "sha256": "0" * 64} for name in members]
+    return Plan.model_validate({"name": "p", "members": content, "fusion": fusion})
+
+
+def prediction(name, *voxels):
+    """WT, TC and ET at these voxels of a row of 6."""
+    probabilities = np.zeros((3, 6, 1, 1), dtype=np.float32)
+    probabilities[:, list(voxels)] = 0.9
+    return MemberPrediction(name, probabilities)
+
+
+def fused(plan, *predictions):
+    votes = [member_labels(item.probabilities, plan.threshold) for item in predictions]
+    return np.flatnonzero(fuse_members(predictions, votes, plan)).tolist()
+
+
+@pytest.mark.parametrize("method", ["simple", "mean", "majority", "maximum"])
+def test_an_added_member_does_not_vote_and_loses_nothing(method):
+    plan = plan_with(["a", "b", "few"], method=method, added_by_maximum=["few"])
+    three = [prediction("a", 0, 1), prediction("b", 0, 1), prediction("few", 4)]
+    assert fused(plan, *three) == [0, 1, 4]
+    voted = plan_with(["a", "b"], method=method)
+    assert fused(voted, *three[:2]) == [0, 1]
+    # What it leaves out it does not take away.
+    assert fused(plan, *three[:2], prediction("few")) == [0, 1]
+
+
+def test_an_added_member_alone_is_the_result():
+    assert fused(plan_with(["a", "few"], added_by_maximum=["few"]), prediction("few", 2)) == [2]
+
+
+@pytest.mark.parametrize("added", [["nobody"], ["a", "few"]])
+def test_a_plan_that_adds_strangers_or_everybody_is_refused(added):
+    with pytest.raises(ValueError, match="added_by_maximum"):
+        plan_with(["a", "few"], added_by_maximum=added)
+
+
+def test_weights_that_are_not_finite_are_refused(runs, tmp_path):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for file in (runs / "sub").iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    for name in ("best", "last"):
+        path = copy / f"{name}.safetensors"
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        tensors = load_file(path)
+        key = next(name for name in tensors if name.startswith("average."))
+        save_file({**tensors, key: torch.full_like(tensors[key], float("nan"))}, path, metadata)
+    with pytest.raises(WeightsError, match="not finite"):
+        freeze_bundle([copy], tmp_path / "b", FreezeOptions(name="b"))

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+
+from evaluation.summary import Interval, PairedComparison
+from training.tables.command import write_section
+from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
+from training.tables.experiment import MODELS, Experiment, load_experiment
+from training.tables.ladder import LadderRequest, run_ladder
+from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
+from training.tables.rendering import render_report
+from training.tables.scoring import CaseScores, means_of_regions
+from training_support import small_recipe, write_labelled_cohort
+
+
+def paired(low, high, cases=48):
+    middle = (low + high) / 2
+    return PairedComparison(cases, 0.0, middle, middle, middle, Interval(low, high), 0, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("published", "low", "high", "verdict"),
+    [
+        (0.03, 0.01, 0.05, "reproduced"),
+        (-0.03, -0.05, -0.01, "reproduced"),
+        (0.03, -0.05, -0.01, "opposite"),
+        (-0.03, 0.01, 0.05, "opposite"),
+        (0.03, -0.01, 0.05, "undecided"),
+        (0.03, 0.0, 0.05, "undecided"),
+        (0.03, np.nan, np.nan, "undecided"),
+        (0.0, 0.01, 0.05, "not published"),
+        (None, 0.01, 0.05, "not published"),
+    ],
+)
+def test_a_direction_counts_only_where_the_interval_excludes_zero(published, low, high, verdict):
+    assert judge(published, paired(low, high)) == verdict
+
+
+def test_the_cases_that_would_decide():
+    # Half-width 0.04 around 0.02 with 50 cases: four times as many halve it.
+    assert cases_needed(paired(-0.02, 0.06, cases=50)) == 200
+    assert cases_needed(paired(-0.02, 0.02)) is None
+
+
+def test_the_published_figures_are_complete_and_consistent():
+    for table in TABLES[:4]:
+        assert all(row in PUBLISHED for row in table.rows)
+    assert published_difference(Pair(("baseline", True), ("blob", True)), "lDSC") == pytest.approx(0.03)
+    assert published_difference(Pair(("baseline", False), ("baseline", True)), "FP") == pytest.approx(-1.25)
+    assert published_difference(Pair(("baseline", True), ("centred", True)), "FP") is None
+
+
+def synthetic_scores(cases=48, seed=0):
+    """Figures that differ by method: more of everything down the ladder, clearly in lDSC and opposite in FP."""
+    rng = np.random.default_rng(seed)
+    methods = ("baseline", "blob", "sub", "tta", "mean", "simple", "small", "simple_small", "centred")
+    found = []
+    for number in range(cases):
+        scores = {}
+        for rank, method in enumerate(methods):
+            for post in ("", "+post"):
+                row = np.array([0.3 + 0.03 * rank, 0.6, 250.0, 25.0, 1.0 + 0.2 * rank, 0.5])
+                scores[method + post] = {region: tuple(row + rng.normal(0, 0.01, 6)) for region in ("WT", "TC", "ET")}
+        found.append(CaseScores(f"c{number}", number % 2 == 0, scores))
+    return found
+
+
+def test_comparisons_follow_the_figures():
+    differences = {
+        item.metric: item for item in compare_rows(Pair(("baseline", True), ("blob", True)), synthetic_scores())
+    }
+    assert tuple(differences) == METRICS
+    assert differences["lDSC"].verdict == "reproduced"
+    assert differences["lDSC"].paired.mean_difference == pytest.approx(0.03, abs=0.005)
+    assert differences["FP"].verdict == "opposite"
+    assert "lower in 0" in differences["FP"].looked_into
+    assert differences["lHD95"].verdict in {"undecided", "reproduced", "opposite"}
+
+
+def test_means_are_of_the_three_regions():
+    scores = {"WT": (1.0,) * 6, "TC": (2.0,) * 6, "ET": (6.0,) * 6}
+    assert means_of_regions(scores) == (3.0,) * 6
+
+
+def test_the_report_shows_every_table_with_cases_and_intervals():
+    report = render_report(load_experiment("tiny"), synthetic_scores(), ["a fact."])
+    for number in (3, 4, 5, 6):
+        assert f"### Table {number}:" in report
+    assert "| small-lesion model alone | 24 |" in report  # every second case has a small lesion
+    assert "| SIMPLE of the four | 48 |" in report
+    assert "(0.49)" in report
+    assert "Opposite, baseline > + blob loss, FP" in report
+    assert "n 48 |" in report
+
+
+def test_a_section_replaces_its_predecessor_alone(tmp_path):
+    path = tmp_path / "results.md"
+    path.write_text("# Results\n\nBefore.\n")
+    write_section(path, "tiny", "one\n")
+    write_section(path, "full", "two\n")
+    write_section(path, "tiny", "three \\1\n")
+    text = path.read_text()
+    assert text.startswith("# Results\n\nBefore.\n")
+    assert "one" not in text
+    assert "three \\1\n<!-- tables tiny: end -->" in text
+    assert "two\n<!-- tables full: end -->" in text
+
+
+def test_the_experiments_can_be_read():
+    tiny, full = load_experiment("tiny"), load_experiment("full")
+    assert tiny.cohort.test >= 40
+    assert tiny.cohort.cohort_settings().grid.shape == (96, 96, 64)
+    assert tiny.recipe_of("small").data.max_lesion_voxels == tiny.small_voxels
+    assert full.recipe_of("small").data.max_lesion_voxels == full.small_voxels == 1000
+    assert full.recipe_of("baseline").crops.size == (192, 192, 32)
+
+
+@pytest.fixture
+def small_experiment(monkeypatch):
+    sub = {"data": {"channels": ("t1n", "t1c", "t2f", "sub")}}
+    recipes = {
+        "baseline": small_recipe(name="m_baseline", loss={"blob_weight": 0}),
+        "blob": small_recipe(name="m_blob"),
+        "sub": small_recipe(name="m_sub", **sub),
+        "small": small_recipe(name="m_small", data={**sub["data"], "max_lesion_voxels": 150}),
+        "centred": small_recipe(name="m_centred", crops={"lesion_probability": 1.0}),
+    }
+    split = {"split": {"train": 0.5, "validation": 0.25}}
+    recipes = {
+        model: recipe.model_copy(update={"split": small_recipe(**split).split}) for model, recipe in recipes.items()
+    }
+    monkeypatch.setattr(Experiment, "recipe_of", lambda _, model: recipes[model])
+    tiny = load_experiment("tiny")
+    return tiny.model_copy(
+        update={
+            "window": tiny.window.model_copy(update={"size": (32, 40, 24)}),
+            "tta": tiny.tta.model_copy(update={"variant": "flips"}),
+        }
+    )
+
+
+def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, monkeypatch):
+    write_labelled_cohort(tmp_path / "data", 8)
+    request = LadderRequest(tmp_path / "out", data=(tmp_path / "data",), max_steps=2, device="cpu", threads=1)
+    result = run_ladder(small_experiment, request)
+    assert set(result.steps) == set(MODELS)
+    assert set(result.steps.values()) == {2}
+    assert len(result.cases) == len(result.split.test) == 2
+    assert all(len(case.scores) == 18 for case in result.cases)
+    assert "### Table 6" in render_report(small_experiment, result.cases, [])
+    # Everything is there: nothing is trained or scored again.
+    monkeypatch.setattr("training.tables.ladder.score_ladder", None)
+    again = run_ladder(small_experiment, request)
+    assert again.cases == result.cases
+
+
+def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):
+    from training.tables import ladder  # noqa: PLC0415
+
+    tiny = load_experiment("tiny")
+    small = tiny.model_copy(update={"cohort": tiny.cohort.model_copy(update={"train": 1, "validation": 1, "test": 2})})
+    made = []
+
+    def record(_settings, *, cases, first, **_):
+        made.append((first, cases))
+        return iter(())
+
+    monkeypatch.setattr(ladder, "write_cohort", record)
+    request = LadderRequest(tmp_path)
+    for name in ("SYN-MET-00001-000", "SYN-MET-00003-000"):
+        folder = tmp_path / "cohort" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}-seg.nii.gz").touch()
+    ladder._complete_cohort(small, request)
+    assert made == [(1, 3)]

@@ -1,0 +1,115 @@
+"""Whether a published difference shows up here: paired over cases, a bootstrap interval, three possible answers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from evaluation.summary import PairedComparison, compare_paired
+from metseg.labels import REGIONS
+from training.tables.published import METRICS, PUBLISHED, Metric, Pair
+from training.tables.scoring import CaseScores, entry_name, means_of_regions
+
+Verdict = Literal["reproduced", "undecided", "opposite", "not published"]
+
+EXTREME_CASES = 3
+"""An opposite direction is also looked at without the cases that pull it most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric of one pair of rows.
+
+    Attributes:
+        pair: which rows.
+        metric: which metric.
+        published: the paper's difference; None where it has none.
+        paired: ours, case by case.
+        verdict: `reproduced` or `opposite` only when the interval excludes zero.
+        cases_to_decide: for `undecided`: about how many cases would exclude zero, were mean and spread to stay; None
+            when the mean is zero.
+        looked_into: for `opposite`: what the difference is made of.
+    """
+
+    pair: Pair
+    metric: Metric
+    published: float | None
+    paired: PairedComparison
+    verdict: Verdict
+    cases_to_decide: int | None = None
+    looked_into: str = ""
+
+
+def compare_rows(pair: Pair, cases: Sequence[CaseScores]) -> tuple[Difference, ...]:
+    """Every metric of a pair of rows over the same cases."""
+    before, after = (entry_name(method, postprocessed=flag) for method, flag in (pair.before, pair.after))
+    values = [[means_of_regions(case.scores[name]) for case in cases] for name in (before, after)]
+    return tuple(
+        _difference(pair, metric, [row[index] for row in values[0]], [row[index] for row in values[1]], cases)
+        for index, metric in enumerate(METRICS)
+    )
+
+
+def _difference(
+    pair: Pair, metric: Metric, before: Sequence[float], after: Sequence[float], cases: Sequence[CaseScores]
+) -> Difference:
+    paired = compare_paired(before, after)
+    published = published_difference(pair, metric)
+    verdict = judge(published, paired)
+    if verdict == "undecided":
+        return Difference(pair, metric, published, paired, verdict, cases_to_decide=cases_needed(paired))
+    if verdict == "opposite":
+        return Difference(pair, metric, published, paired, verdict, looked_into=_look_into(pair, metric, cases))
+    return Difference(pair, metric, published, paired, verdict)
+
+
+def published_difference(pair: Pair, metric: Metric) -> float | None:
+    """The paper's `after` - `before`; None where it has no such rows."""
+    rows = [PUBLISHED.get(row) for row in (pair.before, pair.after)]
+    if rows[0] is None or rows[1] is None:
+        return None
+    index = METRICS.index(metric)
+    return round(rows[1].figures[index] - rows[0].figures[index], 6)
+
+
+def judge(published: float | None, paired: PairedComparison) -> Verdict:
+    """The rule: a direction counts only when the paired 95 % interval excludes zero.
+
+    Args:
+        published: the paper's difference; None or 0 claims no direction.
+        paired: ours.
+    """
+    if not published:
+        return "not published"
+    low, high = paired.interval.low, paired.interval.high
+    if not (low > 0 or high < 0):
+        return "undecided"
+    return "reproduced" if (low > 0) == (published > 0) else "opposite"
+
+
+def cases_needed(paired: PairedComparison) -> int | None:
+    """Cases whose interval would just exclude zero: its half-width shrinks with the root of the number of cases."""
+    half_width = (paired.interval.high - paired.interval.low) / 2
+    if paired.mean_difference == 0 or not math.isfinite(half_width):
+        return None
+    return max(paired.cases + 1, math.ceil(paired.cases * (half_width / abs(paired.mean_difference)) ** 2))
+
+
+def _look_into(pair: Pair, metric: Metric, cases: Sequence[CaseScores]) -> str:
+    """Cases on either side, the regions, and what is left without the most extreme cases."""
+    index = METRICS.index(metric)
+    before, after = (entry_name(method, postprocessed=flag) for method, flag in (pair.before, pair.after))
+    by_region = {
+        region: np.array([case.scores[after][region][index] - case.scores[before][region][index] for case in cases])
+        for region in REGIONS
+    }
+    total = np.mean(list(by_region.values()), axis=0)
+    order = np.argsort(total * np.sign(total.mean()))
+    kept = total[order[:-EXTREME_CASES]]
+    regions = ", ".join(f"{region} {values.mean():+.2f}" for region, values in by_region.items())
+    return (
+        f"higher in {int((total > 0).sum())} cases, lower in {int((total < 0).sum())}, equal in "
+        f"{int((total == 0).sum())}; {regions}; without the {EXTREME_CASES} cases that pull most {kept.mean():+.2f}"
+    )

@@ -1,0 +1,98 @@
+"""The tables as Markdown."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.tables.comparing import Difference, compare_rows
+from training.tables.experiment import Experiment
+from training.tables.published import METRICS, PUBLISHED, TABLES, TITLES, Method, Metric, Table
+from training.tables.scoring import CaseScores, entry_name, means_of_regions
+
+_DIGITS: dict[Metric, int] = {"lDSC": 2, "cDSC": 2, "lHD95": 0, "cHD95": 0, "FP": 2, "FN": 2}
+
+
+def render_report(experiment: Experiment, cases: Sequence[CaseScores], facts: Sequence[str]) -> str:
+    """All tables.
+
+    Args:
+        experiment: what was run.
+        cases: the test cases' scores.
+        facts: sentences about the run: command, cohort, training, time.
+    """
+    lines = [f"{experiment.description.strip().capitalize()}.", "", *(f"- {fact}" for fact in facts), ""]
+    lines += [
+        (
+            "Figures are `ours (published)`. lDSC, lHD95: lesion-wise Dice and HD95 in mm; cDSC, cHD95: of the whole "
+            "masks; FP, FN: a patient; each the mean of WT, TC and ET. Differences are paired over cases, with the "
+            "95 % bootstrap interval of their mean. A published direction is `reproduced` or `opposite` only where the "
+            "interval excludes zero; else it is `undecided`, with the number of cases that would decide it if mean and "
+            "spread stayed. Of twenty intervals about one excludes zero by chance."
+        ),
+        "",
+    ]
+    for table in TABLES:
+        lines += _render_table(table, cases)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _render_table(table: Table, cases: Sequence[CaseScores]) -> list[str]:
+    name = f"Table {table.number}" if table.number else "Beyond the paper"
+    lines = [f"### {name}: {table.title}", ""]
+    lines += ["| method | n | " + " | ".join(METRICS) + " |", "|---|---|" + "---|" * len(METRICS)]
+    lines += [
+        _render_row(method, cases, postprocessed=postprocessed, table=table) for method, postprocessed in table.rows
+    ]
+    differences = [item for pair in table.pairs for item in compare_rows(pair, cases)]
+    lines += ["", "| difference | metric | published | ours, 95 % interval | verdict |", "|---|---|---|---|---|"]
+    lines += [_render_difference(item, table) for item in differences]
+    for item in differences:
+        if item.verdict == "opposite":
+            lines += ["", f"Opposite, {_pair_title(item, table)}, {item.metric}: {item.looked_into}."]
+    return [*lines, ""]
+
+
+def _render_row(method: Method, cases: Sequence[CaseScores], *, postprocessed: bool, table: Table) -> str:
+    chosen = [case for case in cases if case.has_small_lesion] if method == "small" else cases
+    name = entry_name(method, postprocessed=postprocessed)
+    figures = [means_of_regions(case.scores[name]) for case in chosen]
+    means = np.mean(figures, axis=0) if figures else np.full(len(METRICS), np.nan)
+    published = PUBLISHED.get((method, postprocessed))
+    cells = [
+        _number(metric, mean) + (f" ({_number(metric, published.figures[index])})" if published else "")
+        for index, (metric, mean) in enumerate(zip(METRICS, means, strict=True))
+    ]
+    return f"| {_title(method, postprocessed=postprocessed, table=table)} | {len(chosen)} | {' | '.join(cells)} |"
+
+
+def _title(method: Method, *, postprocessed: bool, table: Table) -> str:
+    both = len({flag for _, flag in table.rows}) > 1
+    return TITLES[method] + (", postprocessed" if postprocessed and both else "")
+
+
+def _pair_title(item: Difference, table: Table) -> str:
+    titles = [_title(method, postprocessed=flag, table=table) for method, flag in (item.pair.before, item.pair.after)]
+    return f"{titles[0]} > {titles[1]}"
+
+
+def _render_difference(item: Difference, table: Table) -> str:
+    paired, metric = item.paired, item.metric
+    ours = (
+        f"{_signed(metric, paired.mean_difference)} "
+        f"[{_signed(metric, paired.interval.low)}, {_signed(metric, paired.interval.high)}], n {paired.cases}"
+    )
+    published = "-" if item.published is None else _signed(metric, item.published)
+    verdict = item.verdict if item.published is None or item.published else "no direction published"
+    if item.verdict == "undecided":
+        needed = item.cases_to_decide
+        verdict += f": {needed} cases would decide" if needed is not None else ": no difference at all"
+    return f"| {_pair_title(item, table)} | {metric} | {published} | {ours} | {verdict} |"
+
+
+def _number(metric: Metric, value: float) -> str:
+    return f"{value:.{_DIGITS[metric]}f}"
+
+
+def _signed(metric: Metric, value: float) -> str:
+    digits = _DIGITS[metric] + (1 if _DIGITS[metric] else 0)
+    return f"{value:+.{digits}f}"

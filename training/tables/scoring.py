@@ -1,0 +1,118 @@
+"""One test case through every method of the ladder, and its scores; all arithmetic is the app's and evaluation's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evaluation import score_case
+from metseg.components import find_components
+from metseg.domain import CaseFiles
+from metseg.ensemble import Ensemble, Member, MemberPrediction, plan_layout, predict_case
+from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
+from metseg.geometry import labels_to_source
+from metseg.labels import REGIONS, LabelMap, region_masks
+from metseg.nifti import read_case, read_label_map
+from metseg.plan import FusionPlan, TtaPlan
+from metseg.postprocess import postprocess
+from metseg.preprocess import PreparedCase, prepare_case
+from metseg.windows import Layout
+from training.data.prepared import reference_path
+from training.tables.published import METRICS, Method
+
+Scores = Mapping[str, tuple[float, ...]]
+"""Region -> figures in the order of METRICS."""
+
+_COLUMNS = ("lesion_wise_dice", "legacy_dice", "lesion_wise_hd95_mm", "legacy_hd95_mm", "fp", "fn")
+"""Attributes of `Brats2023Region`, in the order of METRICS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The trained models and how they are run.
+
+    Attributes:
+        ensemble: all models; its plan gives window, threshold and postprocessing.
+        models: model -> its member's name in the ensemble.
+        tta: of the method `+ TTA`.
+        small_voxels: see Experiment.
+    """
+
+    ensemble: Ensemble
+    models: Mapping[str, str]
+    tta: TtaPlan
+    small_voxels: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaseScores:
+    """One case's scores.
+
+    Attributes:
+        case_id: whose.
+        has_small_lesion: whether its reference has a WT component under the ladder's `small_voxels`.
+        scores: `<method>` and `<method>+post` -> scores.
+    """
+
+    case_id: str
+    has_small_lesion: bool
+    scores: Mapping[str, Scores]
+
+
+def entry_name(method: Method, *, postprocessed: bool) -> str:
+    """The key of a method's scores in `CaseScores`."""
+    return f"{method}+post" if postprocessed else method
+
+
+def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
+    """Segments a case with every method and scores each label map, with and without postprocessing."""
+    plan = ladder.ensemble.plan
+    case = read_case(files, modalities=tuple(files.images))
+    prepared = prepare_case(case, plan.intensity, spacing_mm=plan.spacing_mm)
+    reference, grid = read_label_map(reference_path(files))
+    layout = plan_layout(prepared, plan)
+    scores = {}
+    for method, labels in segment_by_method(prepared, ladder, layout).items():
+        for name, final in ((method, labels), (f"{method}+post", postprocess(labels, plan.postprocess))):
+            pasted = labels_to_source(layout.paste(final, prepared.trip.network.shape), prepared.trip)
+            result = score_case(reference, pasted, grid.spacing_mm, "brats2023")
+            scores[name] = {
+                region.region: tuple(float(getattr(region, column)) for column in _COLUMNS)
+                for region in result.regions
+                if region.region in REGIONS
+            }
+    sizes = find_components(region_masks(reference)[0]).sizes
+    return CaseScores(files.case_id, bool((sizes < ladder.small_voxels).any()), scores)
+
+
+def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout) -> dict[Method, LabelMap]:
+    """The label map of each method, on the layout's region, without postprocessing.
+
+    The ensembles are those of the paper: baseline, + blob loss, + subtraction, and + TTA as a member of its own.
+    """
+    plain = predict_case(case, _ensemble_of(ladder, TtaPlan(variant="none"), set(ladder.models.values())), layout)
+    augmented = predict_case(case, _ensemble_of(ladder, ladder.tta, {ladder.models["sub"]}), layout)
+    by_name = {prediction.name: prediction for prediction in plain}
+    predictions: dict[str, MemberPrediction] = {model: by_name[name] for model, name in ladder.models.items()}
+    predictions["tta"] = augmented[0]
+    threshold = ladder.ensemble.plan.threshold
+    labels: dict[Method, LabelMap] = {
+        model: member_labels(prediction.probabilities, threshold)  # type: ignore[misc] - models are methods
+        for model, prediction in predictions.items()
+    }
+    four: tuple[Method, ...] = ("baseline", "blob", "sub", "tta")
+    probabilities = [predictions[model].probabilities for model in four]
+    labels["mean"] = fuse_probabilities(probabilities, FusionPlan(method="mean"), threshold)
+    labels["simple"] = fuse_labels([labels[model] for model in four], FusionPlan(method="simple"))
+    labels["simple_small"] = fuse_labels([labels["simple"], labels["small"]], FusionPlan(method="maximum"))
+    return labels
+
+
+def _ensemble_of(ladder: Ladder, tta: TtaPlan, names: set[str]) -> Ensemble:
+    members: tuple[Member, ...] = tuple(item for item in ladder.ensemble.members if item.plan.name in names)
+    return replace(ladder.ensemble, plan=ladder.ensemble.plan.model_copy(update={"tta": tta}), members=members)
+
+
+def means_of_regions(scores: Scores) -> tuple[float, ...]:
+    """The paper's figures of one case: each metric's mean over WT, TC, ET."""
+    return tuple(float(np.mean([scores[region][index] for region in REGIONS])) for index in range(len(METRICS)))
