@@ -13,6 +13,7 @@ from metseg.cli.infer import CONTAINER_INPUT, infer
 from metseg.cli.info import info
 from metseg.cli.logs import LogFormat, configure_logging
 from metseg.cli.report import report
+from metseg.cli.self_test import self_test
 from metseg.cli.view import view
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command(rich_help_panel=INSPECT)(report)
 app.command(rich_help_panel=INSPECT)(view)
 app.command(rich_help_panel=INSPECT)(export_dicom)
 app.command(rich_help_panel=INSPECT)(info)
+app.command("self-test", rich_help_panel=INSPECT)(self_test)
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback interface

@@ -1,0 +1,59 @@
+"""`metseg self-test`: within a minute, whether this image works on this machine."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metseg.cli.infer import DeviceOption
+from metseg.errors import ExitCode
+
+if TYPE_CHECKING:
+    from metseg.device import Device
+    from metseg.selftest.run import Verdict
+
+logger = logging.getLogger(__name__)
+
+
+def self_test(
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A bundle's folder. [default: the bundled one, or METSEG_WEIGHTS]")
+    ] = None,
+    device: Annotated[DeviceOption, typer.Option("--device", help="Where the networks run.")] = DeviceOption.AUTO,
+) -> int:
+    """Segments a bundled phantom and compares with the stored result; exits with 5 when this device gets another one."""
+    from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415 - heavy
+    from metseg.device import choose_device  # noqa: PLC0415
+    from metseg.selftest.expected import read_expected  # noqa: PLC0415
+    from metseg.selftest.run import run_self_test  # noqa: PLC0415
+
+    bundle = open_bundle(weights or default_bundle_folder())
+    expected = read_expected(bundle.folder)
+    verdicts = run_self_test(bundle, expected, _devices(choose_device(device.value)))
+    for verdict in verdicts:
+        typer.echo(_line(verdict))
+    if all(verdict.passed for verdict in verdicts):
+        typer.echo("self-test passed")
+        return int(ExitCode.DONE)
+    logger.error("self-test FAILED: do not trust label maps made here; please report the lines above")
+    return int(ExitCode.DEVICE)
+
+
+def _devices(chosen: "Device") -> "tuple[Device, ...]":
+    """The device as it will be used; a CPU that calculates in bfloat16 also in float32, where the result is exact."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    if chosen.is_cuda or chosen.precision == "float32":
+        return (chosen,)
+    return chosen, replace(chosen, precision="float32")
+
+
+def _line(verdict: "Verdict") -> str:
+    exact = "every voxel as stored" if verdict.is_exact else "not every voxel as stored"
+    demanded = "" if verdict.must_be_exact else " (not demanded here)"
+    return (
+        f"{verdict.device}: {'passed' if verdict.passed else 'FAILED'}: {verdict.lesions} lesions, expected "
+        f"{verdict.expected_lesions}; Dice {verdict.dice:.4f}; {exact}{'' if verdict.is_exact else demanded}; "
+        f"{verdict.elapsed_s:.1f} s"
+    )

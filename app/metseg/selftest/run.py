@@ -1,0 +1,128 @@
+"""Runs the self-test: the phantom goes the whole way of a case, from files to a label map."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from metseg.bundle import Bundle
+from metseg.device import Device
+from metseg.discovery import discover_cases
+from metseg.ensemble import load_ensemble
+from metseg.errors import WeightsError
+from metseg.labels import BACKGROUND, LabelMap
+from metseg.nifti import read_label_map
+from metseg.pipeline import Job, run_batch
+from metseg.plan import Plan, TtaPlan
+from metseg.selftest.expected import HINT, Expected, labels_sha256
+from metseg.selftest.phantom import CASE_ID, make_phantom, phantom_sha256, write_phantom
+
+MIN_DICE: Final = 0.99
+"""Of the whole tumour to the stored map, in any arithmetic on any device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one pass over the phantom gave.
+
+    Attributes:
+        labels: the label map.
+        lesions: 26-connected components of WT.
+        elapsed_s: for the case, loading the weights included.
+    """
+
+    labels: LabelMap
+    lesions: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A result beside the expected one.
+
+    Attributes:
+        device: description and precision.
+        lesions: found.
+        expected_lesions: should be.
+        dice: of WT to the stored map; 1 where both are empty.
+        is_exact: whether every voxel has the stored label.
+        must_be_exact: whether it has to: float32 on a CPU.
+        elapsed_s: see Result.
+    """
+
+    device: str
+    lesions: int
+    expected_lesions: int
+    dice: float
+    is_exact: bool
+    must_be_exact: bool
+    elapsed_s: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether this device computes what it should."""
+        right = self.lesions == self.expected_lesions and self.dice >= MIN_DICE
+        return right and (self.is_exact or not self.must_be_exact)
+
+
+def self_test_plan(plan: Plan) -> Plan:
+    """The bundle's plan, made quick: one pass a member, no larger windows than the phantom's head."""
+    window = plan.window.model_copy(update={"extent": "trimmed"})
+    changes = {"name": CASE_ID, "description": "", "window": window, "tta": TtaPlan(variant="none")}
+    return plan.model_copy(update=changes)
+
+
+def segment_phantom(bundle: Bundle, device: Device) -> Result:
+    """Writes the phantom to a temporary folder and segments it there with every member of the bundle.
+
+    Raises:
+        WeightsError: the bundle can't be loaded.
+    """
+    start = time.perf_counter()
+    ensemble = load_ensemble(replace(bundle, plan=self_test_plan(bundle.plan)), device)
+    with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
+        write_phantom(Path(scratch) / "input", make_phantom())
+        job = Job(discover_cases(Path(scratch) / "input"), Path(scratch) / "output")
+        (record,) = run_batch(job, ensemble)
+        labels, _ = read_label_map(job.output_path / f"{CASE_ID}.nii.gz")
+    return Result(labels, record.lesions, time.perf_counter() - start)
+
+
+def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:
+    """Segments the phantom on each device and compares.
+
+    Raises:
+        WeightsError: the stored result belongs to another phantom or plan, so that comparing would mean nothing.
+    """
+    for what, found, stored in (
+        ("phantom", phantom_sha256(make_phantom()), expected.phantom_sha256),
+        ("plan", self_test_plan(bundle.plan).sha256, expected.plan_sha256),
+    ):
+        if found != stored:
+            raise WeightsError(
+                f"self-test of {bundle.folder}: it was made for another {what} ({stored[:12]}, here {found[:12]})",
+                hint=HINT,
+            )
+    return tuple(_judge(segment_phantom(bundle, device), expected, device) for device in devices)
+
+
+def _judge(result: Result, expected: Expected, device: Device) -> Verdict:
+    return Verdict(
+        device=f"{device.description}, {device.precision}",
+        lesions=result.lesions,
+        expected_lesions=expected.lesions,
+        dice=_dice(result.labels, expected.labels),
+        is_exact=labels_sha256(result.labels) == expected.labels_sha256,
+        must_be_exact=not device.is_cuda and device.precision == "float32",
+        elapsed_s=result.elapsed_s,
+    )
+
+
+def _dice(one: LabelMap, other: LabelMap) -> float:
+    first, second = one != BACKGROUND, other != BACKGROUND
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int(np.logical_and(first, second).sum()) / total if total else 1.0

@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metseg.__main__ import run
+from metseg.bundle import bundles_root, open_bundle
+from metseg.device import choose_device
+from metseg.errors import ExitCode, WeightsError
+from metseg.selftest import run as self_test_run
+from metseg.selftest.expected import EXPECTED_FILE, make_expected, read_expected, write_expected
+from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom, phantom_sha256
+from metseg.selftest.run import Result, Verdict, run_self_test, segment_phantom, self_test_plan
+from support import ALL, write_bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory):
+    """A bundle of untrained members with the result that it gives."""
+    folder = write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL,), window={"size": SHAPE})
+    bundle = open_bundle(folder)
+    result = segment_phantom(bundle, choose_device("cpu", precision="float32"))
+    write_expected(folder, expected_of(result, bundle))
+    return folder, result
+
+
+def expected_of(result, bundle):
+    return make_expected(
+        result.labels,
+        lesions=result.lesions,
+        phantom_sha256=phantom_sha256(make_phantom()),
+        plan_sha256=self_test_plan(bundle.plan).sha256,
+    )
+
+
+def test_the_phantom_is_the_same_everywhere():
+    images = make_phantom()
+    assert phantom_sha256(images) == "d259a2feed1c146d817b77de6acbbb25a9345fa831f957860d0e26cd54ab459c"
+    assert {image.shape for image in images.values()} == {SHAPE}
+    for lesion in METASTASES:
+        x, y, z = (round(value) for value in lesion.centre)
+        brain = np.median(images["t1c"][images["t1c"] > 0])
+        assert images["t1c"][x, y, z + round(lesion.enhancing) - 1] > 1.5 * brain
+
+
+def test_the_same_weights_pass_in_float32(tested, capsys, monkeypatch):
+    folder, _ = tested
+    fixed = choose_device("cpu", precision="float32")
+    monkeypatch.setattr("metseg.device.choose_device", lambda _choice: fixed)
+    assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.DONE
+    text = capsys.readouterr().out
+    assert "self-test passed" in text
+    assert "every voxel as stored" in text
+
+
+def test_another_result_fails(tested, capsys, monkeypatch):
+    folder, result = tested
+    wrong = np.roll(result.labels, 3, axis=0)
+    monkeypatch.setattr(self_test_run, "segment_phantom", lambda *_: Result(wrong, result.lesions, 1.0))
+    assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.DEVICE
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out
+    assert "do not trust" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("lesions", "dice", "is_exact", "must_be_exact", "passed"),
+    [
+        (3, 1.0, True, True, True),
+        (3, 0.999, False, True, False),
+        (3, 0.99, False, False, True),
+        (3, 0.9899, False, False, False),
+        (2, 1.0, False, False, False),
+    ],
+)
+def test_what_passes(lesions, dice, is_exact, must_be_exact, passed):
+    assert Verdict("d", lesions, 3, dice, is_exact, must_be_exact, 1.0).passed is passed
+
+
+def test_a_result_of_another_plan_or_phantom_is_no_measure(tested):
+    folder, _ = tested
+    bundle, device = open_bundle(folder), choose_device("cpu")
+    for key in ("phantom_sha256", "plan_sha256"):
+        other = read_expected(folder).model_copy(update={key: "0" * 64})
+        with pytest.raises(WeightsError, match=f"another {key.split('_')[0]}"):
+            run_self_test(bundle, other, [device])
+
+
+def test_a_plans_name_and_tta_do_not_matter(tested):
+    plan = open_bundle(tested[0]).plan
+    other = plan.model_copy(update={"name": "x", "description": "y"})
+    assert self_test_plan(plan).sha256 == self_test_plan(other).sha256
+    assert self_test_plan(plan).tta.variant == "none"
+
+
+def test_a_bundle_without_or_with_a_damaged_result_says_so(tested, tmp_path, capsys):
+    folder, _ = tested
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in folder.iterdir():
+        if path.name != EXPECTED_FILE:
+            (bare / path.name).symlink_to(path)
+    assert run(["self-test", f"--weights={bare}"]) == ExitCode.WEIGHTS
+    assert "make-self-test" in capsys.readouterr().err
+    content = json.loads((folder / EXPECTED_FILE).read_text())
+    for change in ({"labels_zlib_base64": "AAAA"}, {"labels_sha256": "0" * 64}):
+        (bare / EXPECTED_FILE).write_text(json.dumps(content | change))
+        with pytest.raises(WeightsError):
+            _ = read_expected(bare).labels
+    (bare / EXPECTED_FILE).write_text("{}")
+    with pytest.raises(WeightsError):
+        read_expected(bare)
+
+
+def test_the_script_refuses_weights_that_miss_the_lesions(tested):
+    folder, _ = tested
+    before = (folder / EXPECTED_FILE).read_bytes()
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/make-self-test", folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "do not find the phantom's metastases" in done.stdout
+    assert (folder / EXPECTED_FILE).read_bytes() == before
+
+
+@pytest.mark.skipif(
+    not list(bundles_root().glob(f"*/{EXPECTED_FILE}")), reason="no bundle with a stored result in weights/"
+)
+def test_the_bundled_weights_find_every_metastasis_of_the_phantom():
+    for path in bundles_root().glob(f"*/{EXPECTED_FILE}"):
+        bundle, expected = open_bundle(path.parent), read_expected(path.parent)
+        assert expected.lesions == len(METASTASES)
+        (verdict,) = run_self_test(bundle, expected, [choose_device("cpu", precision="float32")])
+        assert verdict.passed, verdict
