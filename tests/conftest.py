@@ -8,5 +8,5 @@ from hypothesis import settings
 settings.register_profile("metseg", deadline=None)
 settings.load_profile("metseg")
 
-# Tests run side by side, one thread each; several threads a test only wait for each other. Set before torch is imported.
+# Tests run side by side, one thread each: several threads only wait for each other. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
