@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from metseg.flags import WORDS, blank_flag, count_flags, edge_flags
 from metseg.report.assemble import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
 from metseg.report.case_files import find_label_map
 from metseg.report.pieces import case_folder, read_piece
-from metseg.report.run_file import RunFile
+from metseg.report.run_file import BundleFacts, DeviceFacts, RunFile
 from metseg.report.tables import CASE_COLUMNS, LESION_COLUMNS
 from report_support import lesion_map, phantom, write_case, write_cohort, write_labels
 
@@ -70,6 +71,13 @@ def test_the_run_file_keeps_its_schema_and_hashes(made):
     assert len(content.cases[0].input_sha256) == 4
     assert all(len(found) == 64 for found in content.cases[0].input_sha256.values())
     assert content.cases[1].flags[0].words == "no lesion found"
+
+
+def test_every_key_of_the_run_file_is_documented(made):
+    text = (Path(__file__).parents[2] / "docs" / "run-json.md").read_text()
+    content = json.loads((made / RUN_FILE).read_text())
+    keys = {*content, *content["cases"][0], *content["program"], *BundleFacts.model_fields, *DeviceFacts.model_fields}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
 def test_flags_have_the_same_words_in_page_table_run_file_and_log(tmp_path, capsys):

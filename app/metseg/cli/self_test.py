@@ -22,7 +22,7 @@ def self_test(
     ] = None,
     device: Annotated[DeviceOption, typer.Option("--device", help="Where the networks run.")] = DeviceOption.AUTO,
 ) -> int:
-    """Segments a bundled phantom and compares with the stored result; exits with 5 when this device gets another one."""
+    """Segments a bundled phantom and compares with the stored result; exits with 5 when this one differs."""
     from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415 - heavy
     from metseg.device import choose_device  # noqa: PLC0415
     from metseg.selftest.expected import read_expected  # noqa: PLC0415

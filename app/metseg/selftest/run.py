@@ -71,7 +71,8 @@ class Verdict:
 
 def self_test_plan(plan: Plan) -> Plan:
     """The bundle's plan, made quick: one pass a member, no larger windows than the phantom's head."""
-    window = plan.window.model_copy(update={"extent": "trimmed"})
+    extent = "trimmed" if plan.window.extent == "fixed" else plan.window.extent
+    window = plan.window.model_copy(update={"extent": extent})
     changes = {"name": CASE_ID, "description": "", "window": window, "tta": TtaPlan(variant="none")}
     return plan.model_copy(update=changes)
 
