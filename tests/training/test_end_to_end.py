@@ -67,13 +67,22 @@ def test_from_a_cohort_to_scores(segmented):
     assert len(json.loads(scores.read_text())) == 4
 
 
-def test_the_small_lesion_plan_only_adds(segmented):
-    assert names_in(segmented / "small") == names_in(segmented / "plain")
-    plan = yaml.safe_load((segmented / "bundle/plans/small_lesions.yaml").read_text())
-    assert len(plan["members"]) == 4
-    for name in names_in(segmented / "plain"):
-        with_small, without = (np.asarray(nib.load(segmented / part / name).dataobj) for part in ("small", "plain"))
-        assert ((with_small > 0) | (without == 0)).all()
+def test_the_small_lesion_plan_only_adds(trained):
+    """Before the rules: a rule may remove an oedema that an added core has cut in two."""
+    paths = {"plan.yaml": trained / "bundle/plan.yaml", "small": trained / "bundle/plans/small_lesions.yaml"}
+    plans = {name: yaml.safe_load(path.read_text()) for name, path in paths.items()}
+    assert len(plans["small"]["members"]) == len(plans["plan.yaml"]["members"]) + 1
+    maps = []
+    for number, plan in enumerate(plans.values()):
+        no_rules = dict.fromkeys(plan["postprocess"], 0)
+        (trained / f"no-rules-{number}.yaml").write_text(yaml.safe_dump(plan | {"postprocess": no_rules}))
+        output = trained / f"no-rules-{number}"
+        assert infer(trained, output, f"--plan={trained / f'no-rules-{number}.yaml'}") == ExitCode.DONE
+        maps.append({name: np.asarray(nib.load(output / name).dataobj) for name in names_in(output)})
+    without, with_small = maps
+    assert list(without) == list(with_small)
+    for name, labels in without.items():
+        assert ((with_small[name] > 0) | (labels == 0)).all()
 
 
 def torchrun(trained, data, output, *options):

@@ -17,6 +17,9 @@ Verdict = Literal["reproduced", "undecided", "opposite", "not published"]
 EXTREME_CASES = 3
 """An opposite direction is also looked at without the cases that pull it most."""
 
+ROUNDING = 1e-9
+"""A number of cases this little above a whole one is that whole one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -94,7 +97,8 @@ def cases_needed(paired: PairedComparison) -> int | None:
     half_width = (paired.interval.high - paired.interval.low) / 2
     if paired.mean_difference == 0 or not math.isfinite(half_width):
         return None
-    return max(paired.cases + 1, math.ceil(paired.cases * (half_width / abs(paired.mean_difference)) ** 2))
+    exact = paired.cases * (half_width / abs(paired.mean_difference)) ** 2
+    return max(paired.cases + 1, math.ceil(exact - ROUNDING))
 
 
 def _look_into(pair: Pair, metric: Metric, cases: Sequence[CaseScores]) -> str:
@@ -109,7 +113,8 @@ def _look_into(pair: Pair, metric: Metric, cases: Sequence[CaseScores]) -> str:
     order = np.argsort(total * np.sign(total.mean()))
     kept = total[order[:-EXTREME_CASES]]
     regions = ", ".join(f"{region} {values.mean():+.2f}" for region, values in by_region.items())
+    rest = f"{kept.mean():+.2f}" if kept.size else "nothing is left"
     return (
         f"higher in {int((total > 0).sum())} cases, lower in {int((total < 0).sum())}, equal in "
-        f"{int((total == 0).sum())}; {regions}; without the {EXTREME_CASES} cases that pull most {kept.mean():+.2f}"
+        f"{int((total == 0).sum())}; {regions}; without the {EXTREME_CASES} cases that pull most {rest}"
     )
