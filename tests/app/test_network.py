@@ -54,3 +54,21 @@ def test_norm_of_other_inputs_is_torchs_own():
     norm = nn.GroupNorm(2, 4)
     batch = torch.rand(2, 4, 3, 3, 3)
     assert torch.equal(SingleGroupNorm(norm)(batch), norm(batch))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_norm_is_exact_and_the_same_for_any_number_of_threads(threads):
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(8, 8)
+    scales = torch.linspace(0.5, 3, 8).view(1, 8, 1, 1, 1)
+    batch = (torch.randn(1, 8, 60, 64, 40) * scales + 20).contiguous(memory_format=torch.channels_last_3d)
+    expected = copy.deepcopy(norm).double()(batch.double().contiguous())
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            found = SingleGroupNorm(norm)(batch)
+    finally:
+        torch.set_num_threads(before)
+    # torch's own channels-last kernels are off by 1e-3 here, by another amount for each number of threads.
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-5)
