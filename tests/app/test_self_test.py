@@ -32,6 +32,7 @@ def tested(tmp_path_factory):
 def expected_of(result, bundle):
     return make_expected(
         result.labels,
+        result.undecided,
         lesions=result.lesions,
         phantom_sha256=phantom_sha256(make_phantom()),
         plan_sha256=self_test_plan(bundle.plan).sha256,
@@ -55,13 +56,15 @@ def test_the_same_weights_pass_in_float32(tested, capsys, monkeypatch):
     assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.DONE
     text = capsys.readouterr().out
     assert "self-test passed" in text
-    assert "every voxel as stored" in text
+    assert "every decided voxel as stored" in text
 
 
 def test_another_result_fails(tested, capsys, monkeypatch):
     folder, result = tested
     wrong = np.roll(result.labels, 3, axis=0)
-    monkeypatch.setattr(self_test_run, "segment_phantom", lambda *_: Result(wrong, result.lesions, 1.0))
+    monkeypatch.setattr(
+        self_test_run, "segment_phantom", lambda *_: Result(wrong, result.undecided, result.lesions, 1.0)
+    )
     assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.DEVICE
     captured = capsys.readouterr()
     assert "FAILED" in captured.out
@@ -91,6 +94,19 @@ def test_a_result_of_another_plan_or_phantom_is_no_measure(tested):
             run_self_test(bundle, other, [device])
 
 
+def test_only_undecided_voxels_may_differ(tested):
+    folder, result = tested
+    expected = read_expected(folder)
+    assert 0 < result.undecided.sum() < 0.05 * result.undecided.size
+    np.testing.assert_array_equal(expected.undecided, result.undecided)
+    other = result.labels.copy()
+    other[result.undecided] = 1
+    assert expected.hash_decided(other) == expected.decided_sha256
+    place = tuple(np.argwhere(~result.undecided)[0])
+    other[place] ^= 1
+    assert expected.hash_decided(other) != expected.decided_sha256
+
+
 def test_a_plans_name_and_tta_do_not_matter(tested):
     plan = open_bundle(tested[0]).plan
     other = plan.model_copy(update={"name": "x", "description": "y"})
@@ -108,7 +124,7 @@ def test_a_bundle_without_or_with_a_damaged_result_says_so(tested, tmp_path, cap
     assert run(["self-test", f"--weights={bare}"]) == ExitCode.WEIGHTS
     assert "make-self-test" in capsys.readouterr().err
     content = json.loads((folder / EXPECTED_FILE).read_text())
-    for change in ({"labels_zlib_base64": "AAAA"}, {"labels_sha256": "0" * 64}):
+    for change in ({"labels_zlib_base64": "AAAA"}, {"undecided_zlib_base64": "AAAA"}, {"decided_sha256": "0" * 64}):
         (bare / EXPECTED_FILE).write_text(json.dumps(content | change))
         with pytest.raises(WeightsError):
             _ = read_expected(bare).labels

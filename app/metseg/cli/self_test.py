@@ -50,7 +50,7 @@ def _devices(chosen: "Device") -> "tuple[Device, ...]":
 
 
 def _line(verdict: "Verdict") -> str:
-    exact = "every voxel as stored" if verdict.is_exact else "not every voxel as stored"
+    exact = "every decided voxel as stored" if verdict.is_exact else "not every decided voxel as stored"
     demanded = "" if verdict.must_be_exact else " (not demanded here)"
     return (
         f"{verdict.device}: {'passed' if verdict.passed else 'FAILED'}: {verdict.lesions} lesions, expected "

@@ -28,7 +28,7 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
     """
     trip = plan_trip(grid, plan.spacing_mm)
     maps = (
-        labels_to_source(_paste(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
+        labels_to_source(paste_region(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
         for item in segmentation.predictions
     )
     return Votes(tuple(maps), mean_probability(segmentation, trip, WT))
@@ -38,7 +38,7 @@ def mean_probability(segmentation: Segmentation, trip: Trip, channel: int) -> Fl
     """Mean over the members of one region's probability, on the source grid, 0 outside the windows."""
     members = [item.probabilities[channel] for item in segmentation.predictions]
     mean: FloatVolume = np.asarray(np.mean(members, axis=0, dtype=np.float32))
-    return volume_to_source(_paste(mean, segmentation, trip), trip)
+    return volume_to_source(paste_region(mean, segmentation, trip), trip)
 
 
 def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[RegionName, FloatVolume]:
@@ -56,8 +56,8 @@ def agreement_volume(votes: Votes) -> FloatVolume:
     return total
 
 
-def _paste(region: NDArray[Element], segmentation: Segmentation, trip: Trip) -> NDArray[Element]:
-    """Puts a region of the network's grid, which may overhang, into an empty volume."""
+def paste_region(region: NDArray[Element], segmentation: Segmentation, trip: Trip) -> NDArray[Element]:
+    """Puts a region of the network's grid, which may overhang, into an empty volume of that grid."""
     volume = np.zeros(trip.network.shape, dtype=region.dtype)
     inside, source = [], []
     for start, side, limit in zip(segmentation.region_start, region.shape, volume.shape, strict=True):

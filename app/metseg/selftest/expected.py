@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metseg.atomic import write_atomically
 from metseg.errors import WeightsError
-from metseg.labels import LabelMap
+from metseg.labels import BACKGROUND, LabelMap
 from metseg.selftest.phantom import SHAPE
 
 EXPECTED_FILE: Final = "self-test.json"
+MARGIN: Final = 1e-3
+"""Probability. Another number of threads changes float32 probabilities by up to 7e-5 (measured on the demo bundle)."""
+
 HINT: Final = "Write it with scripts/make-self-test, once the bundle is frozen."
 
 
@@ -26,8 +30,10 @@ class Expected(BaseModel):
         phantom_sha256: of the phantom's voxels.
         plan_sha256: of the plan that the self-test ran (`metseg.selftest.run.self_test_plan`).
         lesions: 26-connected components of WT.
-        labels_sha256: of the label map's bytes, uint8 in C order.
-        labels_zlib_base64: the label map itself.
+        labels_zlib_base64: the label map, uint8 in C order.
+        undecided_zlib_base64: voxels where some member's probability came within MARGIN of the threshold, one bit each:
+            which side they fall to depends on how a processor rounds.
+        decided_sha256: hash of the label map with 0 in those voxels: the same in float32 on every CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,8 +42,9 @@ class Expected(BaseModel):
     phantom_sha256: str
     plan_sha256: str
     lesions: int
-    labels_sha256: str
     labels_zlib_base64: str
+    undecided_zlib_base64: str
+    decided_sha256: str
 
     @property
     def labels(self) -> LabelMap:
@@ -47,30 +54,57 @@ class Expected(BaseModel):
             WeightsError: the stored map is damaged.
         """
         try:
-            content = zlib.decompress(base64.b64decode(self.labels_zlib_base64, validate=True))
-            labels = np.frombuffer(content, dtype=np.uint8).reshape(SHAPE)
+            labels = np.frombuffer(_unpack(self.labels_zlib_base64), dtype=np.uint8).reshape(SHAPE)
         except (ValueError, zlib.error) as error:
             raise WeightsError(f"{EXPECTED_FILE}: the stored label map is damaged: {error}", hint=HINT) from error
-        if labels_sha256(labels) != self.labels_sha256:
+        if self.hash_decided(labels) != self.decided_sha256:
             raise WeightsError(f"{EXPECTED_FILE}: the stored label map does not have its hash", hint=HINT)
         return labels
 
+    @property
+    def undecided(self) -> NDArray[np.bool_]:
+        """Shape SHAPE: see `undecided_zlib_base64`.
 
-def labels_sha256(labels: LabelMap) -> str:
-    """Hash of a label map's voxels in C order."""
-    return hashlib.sha256(np.ascontiguousarray(labels).tobytes()).hexdigest()
+        Raises:
+            WeightsError: what is stored is damaged.
+        """
+        try:
+            bits = np.frombuffer(_unpack(self.undecided_zlib_base64), dtype=np.uint8)
+            return np.unpackbits(bits).astype(np.bool_).reshape(SHAPE)
+        except (ValueError, zlib.error) as error:
+            raise WeightsError(f"{EXPECTED_FILE}: the undecided voxels are damaged: {error}", hint=HINT) from error
+
+    def hash_decided(self, labels: LabelMap) -> str:
+        """Hash of a label map's voxels, the undecided ones set to 0."""
+        return _hash(labels, self.undecided)
 
 
-def make_expected(labels: LabelMap, *, lesions: int, phantom_sha256: str, plan_sha256: str) -> Expected:
-    """What is stored of a result."""
-    packed = zlib.compress(np.ascontiguousarray(labels).tobytes(), level=9)
+def make_expected(
+    labels: LabelMap, undecided: NDArray[np.bool_], *, lesions: int, phantom_sha256: str, plan_sha256: str
+) -> Expected:
+    """What is stored of a result; both arrays of shape SHAPE."""
     return Expected(
         phantom_sha256=phantom_sha256,
         plan_sha256=plan_sha256,
         lesions=lesions,
-        labels_sha256=labels_sha256(labels),
-        labels_zlib_base64=base64.b64encode(packed).decode("ascii"),
+        labels_zlib_base64=_pack(np.ascontiguousarray(labels).tobytes()),
+        undecided_zlib_base64=_pack(np.packbits(np.ascontiguousarray(undecided)).tobytes()),
+        decided_sha256=_hash(labels, undecided),
     )
+
+
+def _hash(labels: LabelMap, undecided: NDArray[np.bool_]) -> str:
+    return hashlib.sha256(
+        np.ascontiguousarray(np.where(undecided, BACKGROUND, labels), dtype=np.uint8).tobytes()
+    ).hexdigest()
+
+
+def _pack(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, level=9)).decode("ascii")
+
+
+def _unpack(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text, validate=True))
 
 
 def write_expected(folder: Path, expected: Expected) -> Path:
