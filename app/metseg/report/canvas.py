@@ -1,15 +1,18 @@
 """A picture made of grey-scale panels with outlines, letters and scale bars, drawn with matplotlib (Agg).
 
-Everything lies in one axes whose unit is the pixel: a figure with an axes per panel takes ten times as long.
+Artists are drawn one by one in pixels, without axes: a figure with an axes per panel takes ten times as long.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
 
 DPI: Final = 100
 POINTS_PER_PIXEL: Final = 72 / DPI
@@ -90,30 +93,43 @@ class Canvas:
     def to_webp(self) -> bytes:
         """The picture as a WebP file."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy
-        from matplotlib.collections import LineCollection  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
         from PIL import Image  # noqa: PLC0415
 
         height, width = self._background.shape
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="black")
+        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
-        figure.figimage(self._background, cmap="gray", vmin=0, vmax=255)
-        axes = figure.add_axes((0, 0, 1, 1), frameon=False, xlim=(0, width), ylim=(height, 0))
-        axes.set_axis_off()
-        axes.set_zorder(1)  # above the background, which is an image of the figure
+        renderer = canvas.get_renderer()
+        renderer.draw_image(renderer.new_gc(), 0, 0, _opaque(self._background))
+        for artist in self._artists(height):
+            artist.set_figure(figure)
+            artist.draw(renderer)
+        buffer = io.BytesIO()
+        pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
+        Image.fromarray(pixels).save(buffer, "WEBP", quality=WEBP_QUALITY, method=2)
+        return buffer.getvalue()
+
+    def _artists(self, height: int) -> "Iterator[Artist]":
+        """Lines, then texts, in pixels from the top left."""
+        from matplotlib.collections import LineCollection  # noqa: PLC0415 - heavy
+        from matplotlib.text import Text  # noqa: PLC0415
+        from matplotlib.transforms import Affine2D  # noqa: PLC0415
+
+        from_top = Affine2D().scale(1, -1).translate(0, height)
         for (colour, width_px, dashed), lines in self._lines.items():
             style = (0, (4, 3)) if dashed else "solid"
-            axes.add_collection(
-                LineCollection(lines, colors=colour, linewidths=width_px * POINTS_PER_PIXEL, linestyles=[style]),
-                autolim=False,
-            )
+            width = width_px * POINTS_PER_PIXEL
+            yield LineCollection(lines, colors=colour, linewidths=width, linestyles=[style], transform=from_top)
         for x, y, text, colour, anchor, size_px in self._texts:
             size = size_px * POINTS_PER_PIXEL
-            axes.text(x, y, text, color=colour, ha=anchor, va="center", fontsize=size, parse_math=False)
-        canvas.draw()
-        buffer = io.BytesIO()
-        Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).save(buffer, "WEBP", quality=WEBP_QUALITY, method=2)
-        return buffer.getvalue()
+            yield Text(x, height - y, text, color=colour, ha=anchor, va="center", fontsize=size, parse_math=False)
+
+
+def _opaque(grey: Pixels) -> NDArray[np.uint8]:
+    """RGBA, the last row first, as the renderer takes it."""
+    rgba = np.full((*grey.shape, 4), 255, dtype=np.uint8)
+    rgba[:, :, :3] = grey[::-1, :, None]
+    return rgba
 
 
 def trace_outline(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

@@ -16,6 +16,9 @@ Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 """Shape (n, axes)."""
 
+ROUNDING_MM: Final = 1e-9
+"""Diameters that differ by less are equal."""
+
 HULL_FROM: Final = 64
 """Fewer outline points are compared pair by pair; of more, those on their convex hull: the furthest two are there."""
 
@@ -54,13 +57,27 @@ def longest_axial_diameter(mask: Mask, grid: Grid) -> AxialDiameter:
     """
     axis = axial_axis(grid)
     in_plane = np.delete(grid.affine[:3, :3], axis, axis=1)
+    layers = np.moveaxis(mask, axis, 0)
+    limits_mm = [_limit_mm(layer, in_plane) for layer in layers]
     best = AxialDiameter(0.0, 0)
-    for number, layer in enumerate(np.moveaxis(mask, axis, 0)):
-        if layer.any():
-            length_mm = _farthest_mm(_outline(layer) @ in_plane.T)
-            if length_mm > best.length_mm + 1e-9:  # more than rounding
-                best = AxialDiameter(length_mm, number)
+    # The most promising slices first: the others' limits then rule most of them out.
+    for number in sorted(range(len(layers)), key=lambda index: -limits_mm[index]):
+        if not limits_mm[number] or limits_mm[number] < best.length_mm - ROUNDING_MM:
+            break
+        length_mm = _farthest_mm(_outline(layers[number]) @ in_plane.T)
+        ahead = length_mm - best.length_mm
+        if ahead > ROUNDING_MM or (ahead > -ROUNDING_MM and number < best.slice_index):
+            best = AxialDiameter(length_mm, number)
     return best
+
+
+def _limit_mm(layer: NDArray[np.bool_], in_plane: NDArray[np.float64]) -> float:
+    """No two points of a slice's outline lie further apart than its box's longer diagonal; 0 for an empty slice."""
+    rows, columns = np.flatnonzero(layer.any(axis=1)), np.flatnonzero(layer.any(axis=0))
+    if not rows.size:
+        return 0.0
+    first, second = in_plane.T * np.array([[rows[-1] - rows[0] + 1], [columns[-1] - columns[0] + 1]])
+    return float(max(np.linalg.norm(first + second), np.linalg.norm(first - second)))
 
 
 def longest_3d_diameter_mm(mask: Mask, grid: Grid) -> float:
