@@ -7,8 +7,9 @@ the reason for its value beside it. Operational choices (folders, device, worker
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,6 +18,9 @@ from metseg.labels import RegionName
 from metseg.plan import ChannelName, IntensityPlan, Section, SegResNetPlan, WindowPlan
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+
+SIZE_STREAM = 1
+"""Keeps the crop sizes' random numbers apart from the crops' own."""
 
 VAE_MULTIPLE = 16
 """The VAE branch halves the deepest level once more: every side of its input divides by 2^4."""
@@ -31,6 +35,8 @@ class DataRecipe(Section):
         intensity: percentile scaling, as in inference.
         missing_t2w: the paper's data always had t2w, later challenges' don't: `refuse` = an error, `drop` = the case
             is left out, `t2f` = the other T2 contrast stands in, `zeros` = an empty channel.
+        visits: of a training case in each epoch, by the beginning of its ID: {"BraTS-GLI": 4}; the longest that fits
+            counts, and 1 where none does. For a few cases beside many of another kind.
         max_lesion_voxels: the small-lesion model's tau: WT components larger than this leave the label, and cases left
             without lesion are dropped (Erdur et al., section 2.5); None keeps every lesion.
     """
@@ -39,7 +45,13 @@ class DataRecipe(Section):
     spacing_mm: float = Field(1.0, gt=0)
     intensity: IntensityPlan = IntensityPlan()
     missing_t2w: Literal["refuse", "drop", "t2f", "zeros"] = "refuse"
+    visits: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     max_lesion_voxels: int | None = Field(None, gt=0)
+
+    def visits_of(self, case_id: str) -> int:
+        """How often an epoch visits a training case."""
+        fitting = [start for start in self.visits if case_id.startswith(start)]
+        return self.visits[max(fitting, key=len)] if fitting else 1
 
 
 class SplitRecipe(Section):
@@ -61,6 +73,9 @@ class CropRecipe(Section):
 
     Attributes:
         size: voxels along x, y, z; with the VAE branch each side divides by 16.
+        other_sizes: each step draws one size for all its crops, from `size` and these with equal chances. Group norm
+            sees the whole window: a network trained on one size alone gives other maps in windows of another. None in
+            the paper; none with the VAE branch, whose layers know the size.
         per_case: crops drawn from a case each time it is visited.
         domain: crops are drawn uniformly inside the whole `volume` (the paper's MONAI transform) or inside the
             `brain`'s box, which wastes fewer of them on background.
@@ -70,6 +85,7 @@ class CropRecipe(Section):
     """
 
     size: tuple[int, int, int] = (192, 192, 32)
+    other_sizes: tuple[tuple[int, int, int], ...] = ()
     per_case: int = Field(2, ge=1)
     domain: Literal["volume", "brain"] = "volume"
     lesion_probability: float = Field(0.0, ge=0, le=1)
@@ -77,9 +93,18 @@ class CropRecipe(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if any(side <= 0 or side % 8 for side in self.size):
-            raise ValueError(f"crop sides must be positive multiples of 8, found {self.size}")
+        for size in (self.size, *self.other_sizes):
+            if any(side <= 0 or side % 8 for side in size):
+                raise ValueError(f"crop sides must be positive multiples of 8, found {size}")
         return self
+
+    def of_step(self, step: int, seed: int) -> "CropRecipe":
+        """The crops of one step: the same with the size that the step draws."""
+        if not self.other_sizes:
+            return self
+        sizes = (self.size, *self.other_sizes)
+        drawn = np.random.default_rng([seed, SIZE_STREAM, step]).integers(len(sizes))
+        return self.model_copy(update={"size": sizes[int(drawn)], "other_sizes": ()})
 
 
 class AugmentationRecipe(Section):
@@ -212,6 +237,8 @@ class Recipe(Section):
     def _fits_the_vae(self) -> Self:
         if self.loss.vae_weight > 0 and any(side % VAE_MULTIPLE for side in self.crops.size):
             raise ValueError(f"with the VAE branch, crop sides divide by {VAE_MULTIPLE}, found {self.crops.size}")
+        if self.loss.vae_weight > 0 and self.crops.other_sizes:
+            raise ValueError("the VAE branch knows one crop size: loss.vae_weight 0, or no crops.other_sizes")
         return self
 
     @property

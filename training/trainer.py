@@ -81,7 +81,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.settings, self.ranks = recipe, settings, ranks
         self.device = torch.device(settings.device.name)
-        self.schedule = Schedule(train, recipe.batch_cases, recipe.seed)
+        visits = [case_id for case_id in train for _ in range(recipe.data.visits_of(case_id))]
+        self.schedule = Schedule(visits, recipe.batch_cases, recipe.seed)
         self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe)
         self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
         self.total_steps = recipe.epochs * self.schedule.steps_per_epoch

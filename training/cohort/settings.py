@@ -77,7 +77,7 @@ class ContrastSettings(_Frozen):
     """Tissue contrasts: ranges a little wider than measured (WM, GM/WM, CSF per modality)."""
 
     t1n: TissueSettings = TissueSettings(wm=(0.50, 0.92), gm_to_wm=(0.68, 1.00), csf=(0.25, 0.70), csf_relative=True)
-    t1c: TissueSettings = TissueSettings(wm=(0.24, 0.54), gm_to_wm=(0.72, 1.02), csf=(0.20, 0.60), csf_relative=True)
+    t1c: TissueSettings = TissueSettings(wm=(0.18, 0.50), gm_to_wm=(0.72, 1.02), csf=(0.20, 0.60), csf_relative=True)
     t2w: TissueSettings = TissueSettings(wm=(0.07, 0.25), gm_to_wm=(1.00, 1.65), csf=(0.65, 1.05), csf_relative=False)
     t2f: TissueSettings = TissueSettings(wm=(0.32, 0.62), gm_to_wm=(0.94, 1.45), csf=(0.01, 0.20), csf_relative=False)
     log_jitter_std: float = Field(0.06, description="log-normal factor on every level, so that the ranges have tails")

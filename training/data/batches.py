@@ -29,12 +29,14 @@ class Slot:
         place: in the epoch's order, from 0; past the last case for a duplicate that fills up a rank.
         case_id: whose turn it is.
         weight: 1, or 0 for such a duplicate.
+        step: of the run, from 0.
     """
 
     epoch: int
     place: int
     case_id: str
     weight: float
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Schedule:
     """The order of cases, step by step.
 
     Args:
-        case_ids: the training cases.
+        case_ids: the training cases; one that is there twice is visited twice an epoch.
         batch_cases: cases of one step over all ranks; not more than there are.
         seed: the recipe's.
     """
@@ -72,7 +74,7 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every case is visited once."""
+        """Steps in which every one of `case_ids` has its turn."""
         return -(-len(self.case_ids) // self.batch_cases)
 
     def slots(self, step: int, rank: int = 0, world: int = 1) -> tuple[Slot, ...]:
@@ -84,7 +86,7 @@ class Schedule:
         real = len(places)
         places += [places[0]] * (-real % world)
         return tuple(
-            Slot(epoch, place, self.case_ids[int(order[place])], 1.0 if index < real else 0.0)
+            Slot(epoch, place, self.case_ids[int(order[place])], 1.0 if index < real else 0.0, step)
             for index, place in enumerate(places)
             if index % world == rank
         )
@@ -106,11 +108,12 @@ class CropDataset(Dataset[Batch]):
         recipe = self.recipe
         case = open_entry(self.entries[slot.case_id])
         images, components, noises = [], [], []
+        crops = recipe.crops.of_step(slot.step, recipe.seed)
         latent = VAE_LATENT if recipe.loss.vae_weight > 0 else 0
-        for number in range(recipe.crops.per_case):
+        for number in range(crops.per_case):
             generator = np.random.default_rng([recipe.seed, slot.epoch, slot.place, number])
-            start = draw_start(case, recipe.crops, generator)
-            cut, numbers = augmented_crop(case, start, recipe.crops, recipe.augmentation, generator)
+            start = draw_start(case, crops, generator)
+            cut, numbers = augmented_crop(case, start, crops, recipe.augmentation, generator)
             cut = change_intensities(cut, recipe.augmentation, generator)
             channels = stack_channels(cut, case.modalities, recipe.data.channels, recipe.data.missing_t2w)
             images.append(add_noise(channels, recipe.augmentation, generator))
