@@ -16,7 +16,8 @@ from evaluation.brats2026 import LARGE_VOLUME_MM3, OVERLAP_THRESHOLD, Brats2026
 from evaluation.cohort import Cohort, find_cohort
 from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
 from evaluation.results import ScoringProtocol
-from evaluation.terminal import comparison_table, open_console, summary_table
+from evaluation.sizes import bands_by_size, plot_sizes
+from evaluation.terminal import comparison_table, open_console, size_table, summary_table
 from metseg.errors import ExitCode, MetsegError, UsageError
 
 PROGRAM = "python -m evaluation"
@@ -51,6 +52,10 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
     true_millimetres: Annotated[  # noqa: FBT002
         bool, typer.Option("--true-millimetres", help="brats2026: spacing applied to the right axes.")
     ] = False,
+    by_size: Annotated[  # noqa: FBT002
+        bool, typer.Option("--by-size", help="Print what was found and invented by lesion volume, too.")
+    ] = False,
+    size_plot: Annotated[Path | None, typer.Option(help="Draw the same into a file, such as sizes.png.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Cases scored at the same time.")] = 1,
     strict: Annotated[  # noqa: FBT002
         bool, typer.Option("--strict", help="Exit with 10 when a prediction is missing or unknown.")
@@ -75,12 +80,17 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
         for path, write in ((output, write_json), (csv, write_csv), (lesions, write_lesions))
         if path is not None
     ]
-    for path, _ in files:
+    for path in (*(path for path, _ in files), *([size_plot] if size_plot else [])):
         check_writable(path)
     scored = _score_with_progress(cohort, chosen, jobs)
     for path, write in files:
         write(scored, path)
     open_console().print(summary_table({case.case_id: columns_by_region(case) for case in scored}, chosen))
+    if by_size or size_plot is not None:
+        bands = bands_by_size(scored)
+        open_console().print(size_table(bands))
+        if size_plot is not None:
+            plot_sizes(bands, size_plot)
     _list_oddities(cohort)
     if strict and (cohort.missing or cohort.unknown):
         raise typer.Exit(ExitCode.SOME_FAILED)

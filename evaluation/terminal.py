@@ -8,6 +8,7 @@ from rich.table import Table
 
 from evaluation.files import RegionColumns, ScoreFile
 from evaluation.results import ScoringProtocol
+from evaluation.sizes import SizeBand
 from evaluation.summary import Interval, PairedComparison, Summary, compare_paired, summarise
 from metseg.errors import InputError
 
@@ -55,6 +56,29 @@ def comparison_table(a: ScoreFile, b: ScoreFile) -> Table:
             values = [[file.cases[case_id][region][column] for case_id in common] for file in (a, b)]
             table.add_row(region, heading, *_comparison_cells(compare_paired(*values)))
         table.add_section()
+    return table
+
+
+def size_table(bands: Sequence[SizeBand]) -> Table:
+    """Sensitivity and false positives by lesion size."""
+    table = Table(title="by lesion volume, all cases together", title_justify="left")
+    headings = ("volume (mm3)", "lesions", "found", "share found", "95 % interval", "mean Dice")
+    for heading in ("region", *headings, "false positives a case", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "region" else "right")
+    for number, band in enumerate(bands):
+        if number and band.region != bands[number - 1].region:
+            table.add_section()
+        table.add_row(
+            band.region,
+            band.name,
+            str(band.lesions),
+            str(band.found),
+            _number(band.sensitivity),
+            _interval(band.sensitivity_interval),
+            _number(band.mean_dice),
+            _number(band.false_positives_per_case),
+            _interval(band.false_positives_interval),
+        )
     return table
 
 

@@ -231,3 +231,11 @@ def test_runs_as_a_module_without_torch():
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     done = subprocess.run([sys.executable, "-m", "evaluation", "score", "--help"], capture_output=True, check=True)
     assert b"--reference-path" in done.stdout
+
+
+def test_sizes_are_printed_and_drawn(score, tmp_path):
+    code, out, _ = score("--by-size", "--size-plot", tmp_path / "new" / "sizes.png")
+    assert code == 0
+    assert "false positives a case" in out
+    assert "100-1000" in out
+    assert (tmp_path / "new" / "sizes.png").stat().st_size > 1000
