@@ -32,6 +32,12 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def max(self, tensor: Tensor) -> Tensor:
+        """Largest over the ranks, element by element; the same on each."""
+        if self.world > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
     def mean(self, number: float, device: torch.device) -> float:
         """Mean over the ranks; the same on each."""
         if self.world == 1:

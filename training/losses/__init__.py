@@ -4,5 +4,18 @@ from training.losses.blob import BlobLoss
 from training.losses.dice_ce import DiceCELoss
 from training.losses.objective import Counts, Objective, Outputs, Terms, count_terms
 from training.losses.vae import VaeLoss
+from training.losses.volume_aware import SquaredDiceLoss, VolumeAwareDiceLoss, largest_tumour
 
-__all__ = ["BlobLoss", "Counts", "DiceCELoss", "Objective", "Outputs", "Terms", "VaeLoss", "count_terms"]
+__all__ = [
+    "BlobLoss",
+    "Counts",
+    "DiceCELoss",
+    "Objective",
+    "Outputs",
+    "SquaredDiceLoss",
+    "Terms",
+    "VaeLoss",
+    "VolumeAwareDiceLoss",
+    "count_terms",
+    "largest_tumour",
+]
