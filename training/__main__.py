@@ -14,6 +14,7 @@ COMMANDS: Final[dict[str, str]] = {
     "measure": "training.cohort.command:measure",
     "train": "training.command:train",
     "freeze": "training.freeze_command:freeze",
+    "tune": "training.tune_command:tune",
     "tables": "training.tables.command:tables",
 }
 
