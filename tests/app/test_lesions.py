@@ -62,6 +62,19 @@ def test_a_ball_has_its_volume_and_diameters_on_any_grid(name):
     np.testing.assert_allclose(lesion.box_min_ras_mm, centre - 9, atol=2 * voxel)
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_place_to_look_at_lies_in_the_lesion_even_of_a_ring(name):
+    grid = GRIDS[name]
+    centre = grid.affine[:3, :3] @ (np.array(grid.shape) / 2) + grid.affine[:3, 3]
+    ring = ellipsoid(grid, centre, (9, 9, 4)) & ~ellipsoid(grid, centre, (6, 6, 9))
+    (lesion,) = measure_lesions(as_labels(ring), grid)
+    voxel = np.linalg.solve(grid.affine, [*lesion.inside_ras_mm, 1])[:3]
+    np.testing.assert_allclose(voxel, np.round(voxel), atol=1e-6)
+    assert ring[tuple(np.round(voxel).astype(int))]
+    away = np.linalg.norm(np.subtract(lesion.inside_ras_mm, lesion.centroid_ras_mm))
+    assert away == pytest.approx(6, abs=max(grid.spacing_mm))
+
+
 def test_a_tilted_ellipsoid_keeps_its_longest_diameter_but_not_in_the_axial_plane():
     grid = grid_of((48, 48, 48))
     tilt = Rotation.from_euler("y", 45, degrees=True).as_matrix()

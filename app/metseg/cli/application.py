@@ -26,18 +26,20 @@ app = typer.Typer(
 )
 
 SEGMENT = "Segment"
-INSPECT = "Look before and after"
+LOOK = "Look before and after"
+HAND_ON = "Pass results on"
+INSTALLATION = "Does this installation work?"
 TOLERANT = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Callers pass options that later versions of their interface have; `infer` warns of them and goes on."""
 
 app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(infer)
 app.command(rich_help_panel=SEGMENT)(fuse)
-app.command(rich_help_panel=INSPECT)(check)
-app.command(rich_help_panel=INSPECT)(report)
-app.command(rich_help_panel=INSPECT)(view)
-app.command(rich_help_panel=INSPECT)(export_dicom)
-app.command(rich_help_panel=INSPECT)(info)
-app.command("self-test", rich_help_panel=INSPECT)(self_test)
+app.command(rich_help_panel=LOOK)(check)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(view)
+app.command(rich_help_panel=HAND_ON)(export_dicom)
+app.command("self-test", rich_help_panel=INSTALLATION)(self_test)
+app.command(rich_help_panel=INSTALLATION)(info)
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback interface
@@ -61,8 +63,13 @@ def common(
 ) -> None:
     """Finds and segments brain metastases on MRI: a folder of cases in, a folder of label maps out.
 
-    Research software for the BraTS challenge; not a medical device. Without a command it runs `infer` from /input to
-    /output when there is an /input, as challenge platforms do.
+    Research software for the BraTS challenge; not a medical device.
+
+    First: metseg check --data-path CASES
+
+    Then: metseg infer --data-path CASES --output-path LABELS --report-dir REPORT
+
+    Without a command: infer from /input to /output, where there is an /input (challenge platforms).
     """
     configure_logging(verbose=verbose, quiet=quiet, log_format=log_format)
     if context.invoked_subcommand is None:

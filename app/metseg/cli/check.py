@@ -23,6 +23,8 @@ def check(
     ] = None,
 ) -> int:
     """Lists every problem of every case; exits with 3 when one of them prevents segmentation."""
+    # Before anything is imported or read: with three hundred cases the table takes minutes.
+    logger.info("checking %s", data_path if prediction_path is None else f"{prediction_path} against {data_path}")
     from rich.console import Console  # noqa: PLC0415 - heavy
 
     from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415

@@ -41,6 +41,7 @@ class Lesion:
         longest_3d_diameter_mm: the same in any direction.
         centroid_voxel: mean of the WT voxels' indices.
         centroid_ras_mm: the same point in space; of a ring it lies outside.
+        inside_ras_mm: centre of the lesion's voxel nearest to the centroid: where to look for it.
         box_first_voxel: smallest index along each axis.
         box_last_voxel: largest index along each axis.
         box_min_ras_mm: smallest coordinate along R, A, S.
@@ -63,6 +64,7 @@ class Lesion:
     longest_3d_diameter_mm: float
     centroid_voxel: Point
     centroid_ras_mm: Point
+    inside_ras_mm: Point
     box_first_voxel: Index
     box_last_voxel: Index
     box_min_ras_mm: Point
@@ -177,7 +179,8 @@ class _Shapes:
             longest_axial_diameter_mm=diameters.axial_mm,
             longest_3d_diameter_mm=diameters.any_mm,
             centroid_voxel=_point(centroid),
-            centroid_ras_mm=_point(self._grid.affine[:3, :3] @ centroid + self._grid.affine[:3, 3]),
+            centroid_ras_mm=_point(self._to_ras(centroid)),
+            inside_ras_mm=_point(self._to_ras(self._nearest(own, centroid))),
             box_first_voxel=_index(first),
             box_last_voxel=_index(last),
             box_min_ras_mm=_point(low),
@@ -189,6 +192,14 @@ class _Shapes:
             entropy_bits=agreement.entropy_bits if agreement else None,
             mean_probability=probability,
         )
+
+    def _to_ras(self, voxel: NDArray[np.float64]) -> NDArray[np.float64]:
+        place: NDArray[np.float64] = self._grid.affine[:3, :3] @ voxel + self._grid.affine[:3, 3]
+        return place
+
+    def _nearest(self, own: NDArray[np.intp], voxel: NDArray[np.float64]) -> NDArray[np.float64]:
+        away_mm = self._grid.affine[:3, :3] @ (own - voxel[:, None])
+        return own[:, int((away_mm**2).sum(axis=0).argmin())].astype(np.float64)
 
     def _ras_box(self, own: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         direction = self._grid.affine[:3, :3]

@@ -113,7 +113,7 @@ def render_viewer(case: ViewerCase) -> str:
             {"value": value, "name": LABEL_NAMES[value], "colour": LABEL_COLOURS[value]}
             for value in sorted(LABEL_NAMES)
         ],
-        "lesions": [{"number": item.number, "mm": item.centroid_ras_mm} for item in case.report.lesions],
+        "lesions": [{"number": item.number, "mm": item.inside_ras_mm} for item in case.report.lesions],
     }
     text: str = (
         environment()

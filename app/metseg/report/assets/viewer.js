@@ -96,7 +96,8 @@ async function start() {
     logLevel: "error",
     multiplanarShowRender: 0,
     multiplanarLayout: 0,
-    crosshairWidth: 0.5,
+    multiplanarPadPixels: 16, // or one plane's letters run into the next one's
+    crosshairWidth: 1, // half a millimetre may fall between two pixels
     crosshairWidthUnit: "mm",
     crosshairGap: 6,
     sagittalNoseLeft: true,

@@ -1,0 +1,126 @@
+"""What a person at a terminal gets: help by purpose, completion, log lines of the kind asked for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metseg.__main__ import run
+from metseg.errors import ExitCode
+from support import ALL, phantom, write_bundle, write_case
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL,))
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_case(tmp_path / "data", "c0", images=phantom())
+    return tmp_path / "data"
+
+
+def infer(data, bundle, *before):
+    output = data.parent / f"out{len(list(data.parent.iterdir()))}"
+    return run([*before, "infer", f"--data-path={data}", f"--weights={bundle}", f"--output-path={output}"])
+
+
+def program(*arguments, **environment):
+    """As a shell calls it: completion goes by the program's name."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("metseg"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_groups_commands_by_what_people_do(capsys):
+    assert run(["--help"]) == ExitCode.DONE
+    text = capsys.readouterr().out
+    headings = ["Segment", "Look before and after", "Pass results on", "Does this installation work?"]
+    places = [text.index(heading) for heading in headings]
+    assert places == sorted(places)
+    for name, heading in (("infer", 0), ("check", 1), ("view", 1), ("export-dicom", 2), ("self-test", 3)):
+        end = places[heading + 1] if heading + 1 < len(places) else len(text)
+        assert f" {name} " in text[places[heading] : end], name
+    assert "not a medical device" in text
+    assert "metseg check --data-path CASES" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "offered"),
+    [
+        ("metseg self", "1", "self-test"),
+        ("metseg infer --report", "2", "--report-dir"),
+        ("metseg infer --device c", "3", "cpu"),
+    ],
+)
+def test_completion_offers_commands_options_and_values(line, word, offered):
+    asked = program(_METSEG_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=word)
+    assert offered in asked.stdout.split()
+
+
+def test_one_line_a_case_goes_to_stderr_and_nothing_to_stdout(data, bundle, capsys):
+    assert infer(data, bundle) == ExitCode.DONE
+    said = capsys.readouterr()
+    assert not said.out
+    assert len([line for line in said.err.splitlines() if line.startswith("[1/1] c0: segmented")]) == 1
+    assert "\x1b" not in said.err, "no progress bar where there is no terminal"
+
+
+def test_quiet_leaves_warnings_and_errors(data, bundle, capsys):
+    assert infer(data, bundle, "--quiet") == ExitCode.DONE
+    assert not capsys.readouterr().err
+    (data / "c0/c0-t1c.nii.gz").unlink()
+    assert infer(data, bundle, "--quiet") == ExitCode.INPUT
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: case c0: t1c missing")
+
+
+def test_verbose_says_when_and_which_module(data, bundle, capsys):
+    assert infer(data, bundle, "--verbose") == ExitCode.DONE
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "c0: segmented" in line]
+    assert "metseg.cli.progress" in line
+    assert line[:2] == "20", "begins with the date"
+
+
+def test_json_lines_are_one_object_each(data, bundle, capsys):
+    (data / "c1").mkdir()
+    assert infer(data, bundle, "--log-format", "json") == ExitCode.DONE
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert all(set(line) == {"time", "level", "logger", "message"} for line in lines)
+    assert {line["level"] for line in lines} == {"info", "warning"}
+    assert infer(data / "c1", bundle, "--log-format=json") == ExitCode.INPUT
+    (failed,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert failed["level"] == "error"
+    assert "->" in failed["message"], "the next step"
+
+
+def test_check_says_what_it_does_before_it_reads(data, bundle, capsys):
+    assert run(["check", f"--data-path={data}", f"--weights={bundle}"]) == ExitCode.DONE
+    assert capsys.readouterr().err.splitlines()[0] == f"checking {data}"
+
+
+@pytest.mark.parametrize(("first", "index", "shard"), [("0", "0", "0/4"), ("4", "6", "2/4")])
+def test_a_slurm_array_gives_each_job_its_shard(tmp_path, first, index, shard):
+    job = {"SLURM_ARRAY_TASK_ID": index, "SLURM_ARRAY_TASK_MIN": first, "SLURM_ARRAY_TASK_COUNT": "4"}
+    said = subprocess.run(
+        [ROOT / "scripts/infer.sbatch", "my cases", tmp_path / "labels", "report"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **job, "METSEG": "printf %s\\n", "SLURM_CPUS_PER_TASK": "3"},
+    ).stdout.splitlines()
+    assert said == [
+        "infer", "--data-path", "my cases", "--output-path", str(tmp_path / "labels"), "--report-dir", "report",
+        "--shard", shard, "--on-error", "skip", "--resume",
+    ]  # fmt: skip
