@@ -11,6 +11,7 @@ from metseg.errors import MetsegError
 # Command -> "module:function"; a module is imported only when its command is named (or for --help).
 COMMANDS: Final[dict[str, str]] = {
     "cohort": "training.cohort.command:cohort",
+    "implant": "training.cohort.command:implant",
     "measure": "training.cohort.command:measure",
     "train": "training.command:train",
     "freeze": "training.freeze_command:freeze",

@@ -39,3 +39,22 @@ def measure(
     for row in describe(list(measure_cohort(folder))):
         table.add_row(*row)
     Console().print(table)
+
+
+def implant(
+    data: Annotated[list[Path], typer.Option(help="Folder of real cases with -seg.")],
+    *,
+    output: Annotated[Path, typer.Option(help="Folder of the variants, <patient>-101 and so on.")],
+    variants: Annotated[int, typer.Option(min=1, help="Of each case.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the lesions.")] = 0,
+    settings: Annotated[Path | None, typer.Option(help="YAML on top of the default distributions.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="IDs to use; default all.")] = None,
+) -> None:
+    """Puts simulated metastases into real cases, which keep their own labels."""
+    from metseg.discovery import discover_cases  # noqa: PLC0415
+    from training.cohort.implant import write_implants  # noqa: PLC0415  scipy: not for --help
+
+    cases = tuple(files for folder in data for files in discover_cases(folder) if not only or files.case_id in only)
+    lesions = load_settings(settings).lesions
+    for case in write_implants(cases, lesions, variants=variants, seed=seed, output=output):
+        Console().print(f"{case.case_id}  {len(case.lesions)} lesions added", highlight=False)

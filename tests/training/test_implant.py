@@ -1,0 +1,77 @@
+"""Metastases in a phantom patient: what was there stays, what is added is labelled and visible."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from metseg.discovery import discover_cases
+from metseg.labels import ET, SNFH
+from training.cohort.case import generate_case
+from training.cohort.implant import implant_lesions, noise_of, read_background, tissue_shares, write_implants
+from training.cohort.settings import LesionSettings, load_settings
+from training.cohort.writing import write_case
+from training.data.split import patient_of
+
+SETTINGS = LesionSettings(none_probability=0, count_median=5, giant_probability=0, dominant_probability=0)
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """A simulated case plays the real one."""
+    folder = tmp_path_factory.mktemp("implant")
+    write_case(generate_case(load_settings(size="tiny"), 5, 2), folder)
+    return folder, discover_cases(folder)
+
+
+def test_tissue_shares_of_three_known_classes():
+    rng = np.random.default_rng(0)
+    classes = rng.integers(3, size=(30, 30, 30))
+    image = (np.array([0.2, 0.5, 0.8])[classes] + 0.03 * rng.standard_normal(classes.shape)).astype(np.float32)
+    shares = np.stack(tissue_shares(image, np.ones(image.shape, dtype=bool)))
+    assert (shares.argmax(0) == classes).mean() > 0.999
+    assert shares.sum(0) == pytest.approx(np.ones(image.shape), abs=1e-5)
+
+
+def test_noise_is_measured():
+    image = (0.5 + 0.02 * np.random.default_rng(1).standard_normal((40, 40, 40))).astype(np.float32)
+    assert noise_of(image, np.ones(image.shape, dtype=bool)) == pytest.approx(0.02, rel=0.05)
+
+
+def test_own_lesions_stay_and_new_ones_are_known(patient):
+    background = read_background(patient[1][0])
+    case = implant_lesions(background, SETTINGS, seed=1, variant=0)
+    own = background.labels > 0
+    assert own.any()
+    assert np.array_equal(case.labels[own], background.labels[own])
+    new = (case.labels > 0) & ~own
+    assert new.any()
+    assert not (case.labels[~background.background.mask] > 0).any()
+    for name, image in case.images.items():
+        before = background.background.images[name]
+        after = image / 2000
+        assert np.abs(after - before)[own].max() < 1e-3  # rounding to integers
+        untouched = ~ndimage.binary_dilation(case.labels > 0, iterations=12)
+        assert np.abs(after - before)[untouched].max() < 1e-3
+    enhanced = ndimage.binary_erosion((case.labels == ET) & new)
+    if enhanced.any():
+        t1c = case.images["t1c"] / 2000 - background.background.images["t1c"]
+        assert t1c[enhanced].mean() > 0.05
+    assert set(np.unique(case.labels)) <= {0, 1, SNFH, ET}
+
+
+def test_variants_differ_and_repeat(patient):
+    background = read_background(patient[1][0])
+    one, other, again = (implant_lesions(background, SETTINGS, seed=1, variant=number) for number in (0, 1, 0))
+    assert not np.array_equal(one.labels, other.labels)
+    assert np.array_equal(one.labels, again.labels)
+    assert np.array_equal(one.images["t1c"], again.images["t1c"])
+
+
+def test_files_are_cases_of_the_same_patient(patient, tmp_path):
+    written = list(write_implants(patient[1], SETTINGS, variants=2, seed=3, output=tmp_path))
+    found = discover_cases(tmp_path)
+    assert [files.case_id for files in found] == [case.case_id for case in written]
+    assert {patient_of(files.case_id) for files in found} == {patient_of(patient[1][0].case_id)}
+    labels = np.asanyarray(nib.load(tmp_path / found[0].case_id / f"{found[0].case_id}-seg.nii.gz").dataobj)
+    assert np.array_equal(labels, written[0].labels)

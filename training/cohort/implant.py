@@ -1,0 +1,198 @@
+"""Simulated metastases in real patients' images: real vessels, dura, noise and resampling around known lesions.
+
+Tissue maps are estimated from t1n (three Gaussian classes), so that lesions sit where the simulated ones do, at the
+grey-white junction. The patient's own labels stay, and win where a new lesion's oedema reaches them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from metseg.domain import CaseFiles
+from metseg.errors import InputError
+from metseg.geometry import labels_to_network
+from metseg.labels import LabelMap
+from metseg.nifti import read_case, read_label_map
+from metseg.plan import IntensityPlan
+from metseg.preprocess import prepare_case
+from training.cohort.case import SyntheticCase
+from training.cohort.contrasts import Background, TissueLevels
+from training.cohort.fields import Volume
+from training.cohort.lesions import place_lesions
+from training.cohort.settings import MODALITIES, LesionSettings, Modality
+from training.cohort.writing import write_case
+from training.data.prepared import reference_path
+from training.data.split import patient_of
+
+FIRST_TIMEPOINT: Final = 101
+"""Variants are numbered as timepoints of the patient, far from real ones, so that no split tears them apart."""
+
+KEEP_OUT_VOXELS: Final = 4
+"""No new centre so close to the patient's own lesions."""
+
+EDGE_BLUR_VOXELS: Final = 0.6
+"""Standard deviation; the images' own blur, which painted edges lack."""
+
+NOISE_SMOOTHNESS_VOXELS: Final = 0.5
+CLASS_ITERATIONS: Final = 30
+VENTRICLE_DEPTH_VOXELS: Final = 18
+"""Fluid that lies deeper is ventricle; sulci are shallower."""
+
+INT16_UNITS: Final = 2000.0
+
+
+@dataclass(frozen=True, slots=True)
+class RealBackground:
+    """A patient to put lesions into.
+
+    Attributes:
+        case_id: of the patient's case.
+        background: images scaled to [0, 1] on the 1 mm RAS grid, with estimated tissue.
+        labels: the patient's own, on the same grid.
+        affine: of the grid.
+    """
+
+    case_id: str
+    background: Background
+    labels: LabelMap
+    affine: NDArray[np.float64]
+
+
+def read_background(files: CaseFiles) -> RealBackground:
+    """Reads a case with its reference and estimates its tissues.
+
+    Raises:
+        InputError: it lacks a modality or its reference, or can't be read.
+    """
+    missing = [name for name in MODALITIES if name not in files.images]
+    if missing:
+        raise InputError(
+            f"case {files.case_id}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
+        )
+    prepared = prepare_case(read_case(files, modalities=MODALITIES), IntensityPlan())
+    own, _ = read_label_map(reference_path(files))
+    labels = labels_to_network(own, prepared.trip)
+    images: dict[Modality, Volume] = {name: np.asarray(prepared.channels[name], np.float32) for name in MODALITIES}
+    mask = ndimage.binary_fill_holes(np.logical_or.reduce([image > 0 for image in images.values()]))
+    return RealBackground(
+        files.case_id, estimate_background(images, mask, labels), labels, np.asarray(prepared.trip.network.affine)
+    )
+
+
+def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_], labels: LabelMap) -> Background:
+    """Tissue shares, levels, noise and depth of a brain that may hold a tumour.
+
+    Args:
+        images: shape (x, y, z) each, in [0, 1].
+        mask: where the brain is.
+        labels: the patient's own lesions, which belong to no tissue.
+    """
+    depth = ndimage.distance_transform_edt(mask).astype(np.float32)
+    tumour = labels > 0
+    near = ndimage.binary_dilation(tumour, iterations=KEEP_OUT_VOXELS) if tumour.any() else tumour
+    healthy = mask & ~near
+    shares = tissue_shares(ndimage.gaussian_filter(images["t1n"], 0.7), healthy)
+    csf, gm, wm = (np.where(healthy, share, 0).astype(np.float32) for share in shares)
+    levels = {
+        name: TissueLevels(*(float(np.median(image[share > 0.8])) for share in (gm, wm, csf)))  # noqa: PLR2004
+        for name, image in images.items()
+    }
+    return Background(
+        images=images,
+        levels=levels,
+        noise_std={name: noise_of(image, wm > 0.9) for name, image in images.items()},  # noqa: PLR2004
+        mask=mask,
+        gm=gm,
+        wm=wm,
+        ventricles=np.where(depth > VENTRICLE_DEPTH_VOXELS, csf, 0).astype(np.float32),
+        free=healthy,
+        fossa=np.zeros(mask.shape, dtype=np.uint8),
+        depth=depth,
+    )
+
+
+def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Volume, Volume]:
+    """Three Gaussian classes by intensity, ascending (on t1n: CSF, grey, white matter); their posterior shares."""
+    values = image[inside].astype(np.float64)
+    sample = values[:: max(len(values) // 200_000, 1)]
+    means = np.percentile(sample, [8, 45, 85])
+    spreads, weights = np.full(3, sample.std() / 3), np.full(3, 1 / 3)
+    for _ in range(CLASS_ITERATIONS):
+        posterior = _posterior(sample, means, spreads, weights)
+        total = posterior.sum(1) + 1e-9
+        means = (posterior @ sample) / total
+        spreads = np.maximum(np.sqrt((posterior * (sample - means[:, None]) ** 2).sum(1) / total), 1e-3)
+        weights = total / total.sum()
+    order = np.argsort(means)
+    posterior = _posterior(values, means[order], spreads[order], weights[order])
+    shares = []
+    for share in posterior:
+        volume = np.zeros(image.shape, dtype=np.float32)
+        volume[inside] = share
+        shares.append(volume)
+    return shares[0], shares[1], shares[2]
+
+
+def _posterior(
+    values: NDArray[np.float64], means: NDArray[np.float64], spreads: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    scaled = (values - means[:, None]) / spreads[:, None]
+    density = weights[:, None] / spreads[:, None] * np.exp(-0.5 * scaled**2) + 1e-12
+    return np.asarray(density / density.sum(0))
+
+
+def noise_of(image: Volume, where: NDArray[np.bool_]) -> float:
+    """Standard deviation of the noise, from differences of neighbours along x inside white matter (robust)."""
+    pairs = where[1:] & where[:-1]
+    differences = np.diff(image, axis=0)[pairs]
+    return float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)) if differences.size else 0.01
+
+
+def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int, variant: int) -> SyntheticCase:
+    """One variant of a patient: simulated metastases beside what is there already; deterministic.
+
+    Args:
+        patient: the images.
+        settings: of the lesions; tissue is not pushed, because the patient's own labels would not move with it.
+        seed: of the set.
+        variant: from 0.
+    """
+    placing, noising = np.random.SeedSequence([seed, variant, *patient.case_id.encode()]).spawn(2)
+    still = settings.model_copy(update={"mass_effect": (0.0, 0.0), "none_probability": 0.0})
+    background = patient.background
+    painted, added, lesions = place_lesions(background, still, np.random.default_rng(placing))
+    rng = np.random.default_rng(noising)
+    own = patient.labels > 0
+    images: dict[Modality, NDArray[np.int16]] = {}
+    for name, image in background.images.items():
+        change = ndimage.gaussian_filter(painted[name] - image, EDGE_BLUR_VOXELS)
+        touched = np.abs(change) > 1e-4  # noqa: PLR2004 - rounding
+        noise = ndimage.gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), NOISE_SMOOTHNESS_VOXELS)
+        noise *= np.float32(background.noise_std[name] / noise.std())
+        changed = np.maximum(image + change + np.where(touched, noise, 0), 1 / INT16_UNITS)
+        final = np.where(own | ~background.mask, image, changed)
+        images[name] = np.round(final * INT16_UNITS).astype(np.int16)
+    labels = np.where(own, patient.labels, np.where(background.mask, added, 0)).astype(np.uint8)
+    case_id = f"{patient_of(patient.case_id)}-{FIRST_TIMEPOINT + variant}"
+    return SyntheticCase(case_id, images, labels, patient.affine, lesions)
+
+
+def write_implants(
+    cases: tuple[CaseFiles, ...], settings: LesionSettings, *, variants: int, seed: int, output: Path
+) -> Iterator[SyntheticCase]:
+    """Writes `variants` of every case, yielding each as it is complete.
+
+    Raises:
+        InputError: a case can't be used.
+    """
+    for files in cases:
+        patient = read_background(files)
+        for variant in range(variants):
+            case = implant_lesions(patient, settings, seed, variant)
+            write_case(case, output)
+            yield case
