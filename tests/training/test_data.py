@@ -252,6 +252,28 @@ def test_a_sample_depends_on_its_place_alone(tmp_path):
     assert second.case_ids == whole[1].case_ids[2:]
 
 
+def test_a_step_draws_one_size_for_all_its_crops_on_every_rank(tmp_path):
+    entries = write_entries(tmp_path, 4)
+    recipe = small_recipe(crops={"other_sizes": [[24, 16, 16], [8, 8, 8]]})
+    schedule = Schedule(sorted(entries), 2, recipe.seed)
+    dataset = CropDataset(entries, recipe)
+    whole = list(batch_loader(dataset, schedule, first_step=0, total_steps=12))
+    parts = [list(batch_loader(dataset, schedule, first_step=0, total_steps=12, rank=rank, world=2)) for rank in (0, 1)]
+    sizes = [tuple(batch.images.shape[2:]) for batch in whole]
+    assert set(sizes) == {(16, 16, 16), (24, 16, 16), (8, 8, 8)}
+    assert sizes == [tuple(batch.images.shape[2:]) for batch in parts[0]]
+    assert sizes == [tuple(batch.images.shape[2:]) for batch in parts[1]]
+    assert all(batch.components.shape[2:] == batch.images.shape[2:] for batch in whole)
+
+
+def test_visits_by_the_beginning_of_the_id():
+    data = DataRecipe(visits={"REAL": 3, "REAL-2": 5})
+    assert [data.visits_of(case_id) for case_id in ("SYN-1", "REAL-1", "REAL-2")] == [1, 3, 5]
+    schedule = Schedule([case for case in ("SYN-1", "REAL-1") for _ in range(data.visits_of(case))], 2, seed=0)
+    epoch = [slot.case_id for step in range(schedule.steps_per_epoch) for slot in schedule.slots(step)]
+    assert sorted(epoch) == ["REAL-1"] * 3 + ["SYN-1"]
+
+
 # ---- recipes
 
 
@@ -291,6 +313,9 @@ def test_the_ladders_recipes_differ_in_their_step_alone():
         ("name: x\nepochs: 0", "epochs"),
         ("name: x\nunknown: 1", "unknown"),
         ("name: x\ncrops: {size: [24, 16, 16]}", "crop sides divide by 16"),
+        ("name: x\ncrops: {other_sizes: [[20, 16, 16]]}", "multiples of 8"),
+        ("name: x\ncrops: {other_sizes: [[32, 32, 32]]}", "VAE branch knows one crop size"),
+        ("name: x\ndata: {visits: {A: 0}}", "visits"),
         ("name: [", "not YAML"),
     ],
 )
