@@ -15,6 +15,7 @@ from evaluation.brats2023 import CHALLENGES, Brats2023
 from evaluation.brats2026 import LARGE_VOLUME_MM3, OVERLAP_THRESHOLD, Brats2026
 from evaluation.cohort import Cohort, find_cohort
 from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
+from evaluation.hu2019 import Hu2019
 from evaluation.results import ScoringProtocol
 from evaluation.sizes import bands_by_size, plot_sizes
 from evaluation.terminal import comparison_table, open_console, size_table, summary_table
@@ -32,7 +33,9 @@ def _describe() -> None:
 
 @app.command()
 def score(  # noqa: PLR0917 - typer makes a named option of each
-    protocol: Annotated[Literal["brats2023", "brats2026"] | None, typer.Option(help="How to score. Required.")] = None,
+    protocol: Annotated[
+        Literal["brats2023", "brats2026", "hu2019"] | None, typer.Option(help="How to score. Required.")
+    ] = None,
     reference_path: Annotated[
         Path | None, typer.Option(help="Folder of <ID>-seg.nii.gz or <ID>/<ID>-seg.nii.gz, or one file. Required.")
     ] = None,
@@ -123,9 +126,11 @@ def _configure(
 ) -> ScoringProtocol:
     if challenge not in CHALLENGES:
         raise UsageError(f"unknown challenge {challenge!r}: expected one of {', '.join(CHALLENGES)}")
+    if protocol != "brats2026" and (large_volume_mm3 is not None or overlap_threshold is not None or true_millimetres):
+        raise UsageError("--large-volume-mm3, --overlap-threshold and --true-millimetres belong to brats2026")
+    if protocol == "hu2019":
+        return Hu2019()
     if protocol == "brats2023":
-        if large_volume_mm3 is not None or overlap_threshold is not None or true_millimetres:
-            raise UsageError("--large-volume-mm3, --overlap-threshold and --true-millimetres belong to brats2026")
         return Brats2023(CHALLENGES[challenge])
     if challenge != "METS":
         raise UsageError(f"brats2026 has METS parameters only: found --challenge {challenge}")

@@ -7,10 +7,15 @@ from numpy.typing import NDArray
 
 from evaluation.brats2023 import Brats2023, Brats2023Scores
 from evaluation.brats2026 import Brats2026, Brats2026Scores
+from evaluation.hu2019 import Hu2019, Hu2019Scores
 from evaluation.results import CaseScores, ScoringProtocol
 from metseg.errors import UsageError
 
-PROTOCOLS: Mapping[str, Callable[[], ScoringProtocol]] = {"brats2023": Brats2023, "brats2026": Brats2026}
+PROTOCOLS: Mapping[str, Callable[[], ScoringProtocol]] = {
+    "brats2023": Brats2023,
+    "brats2026": Brats2026,
+    "hu2019": Hu2019,
+}
 """Name to protocol with its official METS parameters."""
 
 
@@ -30,6 +35,13 @@ def score_case(
 ) -> Brats2026Scores: ...
 @overload
 def score_case(
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    spacing: Sequence[float],
+    protocol: Literal["hu2019"] | Hu2019,
+) -> Hu2019Scores: ...
+@overload
+def score_case(
     reference: NDArray[Any], prediction: NDArray[Any], spacing: Sequence[float], protocol: str | ScoringProtocol
 ) -> CaseScores: ...
 def score_case(
@@ -41,10 +53,11 @@ def score_case(
         reference: shape (x, y, z), labels 0..4 of any data type.
         prediction: the same shape.
         spacing: voxel size along x, y, z in millimetres.
-        protocol: `brats2023` or `brats2026` with METS parameters, or a configured `Brats2023(...)`, `Brats2026(...)`.
+        protocol: `brats2023` or `brats2026` with METS parameters, `hu2019`, or a configured `Brats2023(...)`,
+            `Brats2026(...)`, `Hu2019(...)`.
 
     Returns:
-        `Brats2023Scores` or `Brats2026Scores`.
+        `Brats2023Scores`, `Brats2026Scores` or `Hu2019Scores`.
 
     Raises:
         UsageError: no protocol has this name.

@@ -24,14 +24,18 @@ PREFERENCE: Final[tuple[Modality, ...]] = ("t1c", "t1n", "t2f", "t2w", "ct")
 """Whose header a blank map takes: the first that can be read."""
 
 
-def blank_label_map(files: CaseFiles) -> tuple[LabelMap, bytes]:
+def blank_label_map(files: CaseFiles, first: Modality = "t1c") -> tuple[LabelMap, bytes]:
     """Makes an empty label map for a case.
+
+    Args:
+        files: the case.
+        first: the modality whose header is tried before the others.
 
     Returns:
         The map, and the header to write it with: that of the first readable modality, or, when none is readable, one of
         the SRI24 atlas grid.
     """
-    for modality in PREFERENCE:
+    for modality in dict.fromkeys((first, *PREFERENCE)):
         path = files.images.get(modality)
         header = _readable_header(path) if path is not None else None
         if header is not None:

@@ -90,6 +90,11 @@ def survey_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITIES
     return Survey(tuple(cases), (*_collisions(cases), *_passed_over(ignored)))
 
 
+def modalities_of(plan_modalities: Iterable[Modality]) -> tuple[Modality, ...]:
+    """What to look for: the challenge's sequences, which make a folder a case even unread, and a plan's others."""
+    return tuple(dict.fromkeys((*MODALITIES, *sorted(plan_modalities))))
+
+
 def missing_modalities(files: CaseFiles, required: Sequence[Modality]) -> tuple[Modality, ...]:
     """The modalities among `required` for which the case has no file at all, in the order of `required`."""
     return tuple(modality for modality in required if modality not in files.images and modality not in files.rivals)

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f", "ct"]
+
+OWN_GRID: Final[frozenset[Modality]] = frozenset({"ct"})
+"""Modalities of another scanner: their grid is their own, and registration brings them to the reference's."""
 
 Affine = NDArray[np.float64]
 """Shape (4, 4): voxel indices to RAS+ millimetres."""
@@ -60,8 +63,23 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """An image on a grid of its own.
+
+    Attributes:
+        voxels: shape `grid.shape`, finite.
+        grid: where they lie.
+        header: its NIfTI header as bytes; a label map on this grid copies it.
+    """
+
+    voxels: FloatVolume
+    grid: Grid
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """One case as read from disk: all modalities on the grid of the reference modality (t1c).
+    """One case as read from disk: all modalities on the grid of the reference modality (t1c), but those of OWN_GRID.
 
     Attributes:
         case_id: see CaseFiles.
@@ -69,6 +87,7 @@ class Case:
         images: shape (x, y, z) each, on `grid`, finite.
         reference_header: the reference modality's NIfTI header as bytes; a written label map copies it.
         warnings: what was odd about the input but did not prevent reading it; a sentence each.
+        scans: the images of OWN_GRID.
     """
 
     case_id: str
@@ -76,3 +95,4 @@ class Case:
     images: Mapping[Modality, FloatVolume]
     reference_header: bytes
     warnings: tuple[str, ...] = ()
+    scans: Mapping[Modality, Scan] = field(default_factory=dict)

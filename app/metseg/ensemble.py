@@ -1,7 +1,7 @@
 """The frozen ensemble at work: sliding window and test-time augmentation, one member after the other.
 
 Shapes: an image is (channels, x, y, z), a batch (passes, channels, x, y, z), logits and probabilities (3, x, y, z) with
-the regions WT, TC, ET as channels.
+the regions WT, TC, ET as channels, or (1, x, y, z) where the members know metastases alone.
 """
 
 import logging
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from metseg.bundle import Bundle, load_member
 from metseg.device import Device
+from metseg.network_plans import DeepMedicPlan
 from metseg.plan import MemberPlan, Plan
 from metseg.preprocess import PreparedCase, voxel_seed
+from metseg.tiles import tiled_logits
 from metseg.tta import count_passes, flip, images_of_rounds
 from metseg.windows import Layout, gaussian_weights, lay_windows
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Probabilities = NDArray[np.float32]
-"""Shape (3, x, y, z), channels WT, TC, ET."""
+"""Shape (3, x, y, z), channels WT, TC, ET, or (1, x, y, z)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def usable_members(ensemble: Ensemble, case: PreparedCase) -> tuple[Member, ...]
 
 def plan_layout(case: PreparedCase, plan: Plan) -> Layout:
     """Where the windows go on this case."""
-    return lay_windows(case.trip.network.shape, case.brain, plan.window)
+    return lay_windows(case.trip.network.shape, case.brain, plan.window, plan.side_multiples)
 
 
 def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tuple[MemberPrediction, ...]:
@@ -105,8 +107,12 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
     seed = voxel_seed(case.channels, case.brain)
     predictions = []
     for member in usable_members(ensemble, case):
-        image = np.stack([region[channel] for channel in member.plan.channels])
-        logits = sliding_logits(member.network, image, layout, ensemble, seed)
+        if isinstance(member.plan.network, DeepMedicPlan):
+            whole = [case.channels[channel] for channel in member.plan.channels]
+            logits = tiled_logits(member.network, whole, layout, ensemble.device)
+        else:
+            image = np.stack([region[channel] for channel in member.plan.channels])
+            logits = sliding_logits(member.network, image, layout, ensemble, seed)
         predictions.append(MemberPrediction(member.plan.name, logits.sigmoid_().cpu().numpy()))
     return tuple(predictions)
 
@@ -117,20 +123,20 @@ def sliding_logits(
     """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
 
     Args:
-        network: (batch, channels, x, y, z) to logits (batch, 3, x, y, z).
+        network: (batch, channels, x, y, z) to logits (batch, regions, x, y, z).
         image: shape (channels, *layout.shape), in [0, 1].
         layout: the windows.
         ensemble: gives the passes and the device.
         seed: of the noise.
 
     Returns:
-        Shape (3, *layout.shape), float32, on the device.
+        Shape (regions, *layout.shape), float32, on the device.
     """
     import torch  # noqa: PLC0415 - heavy
 
     device = torch.device(ensemble.device.name)
     weights = torch.from_numpy(gaussian_weights(layout.window)).to(device)
-    total = torch.zeros((3, *layout.shape), device=device)
+    total = torch.zeros((len(ensemble.plan.regions), *layout.shape), device=device)
     coverage = torch.zeros(layout.shape, device=device)
     passes = count_passes(ensemble.plan.tta)
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from metseg.discovery import missing_modalities
-from metseg.domain import CaseFiles, FloatVolume, Grid, Modality
+from metseg.domain import OWN_GRID, CaseFiles, FloatVolume, Grid, Modality
 from metseg.image import Image, read_image
 from metseg.nifti_header import ImageError, corner_shift_mm, times
 from metseg.problems import Problem, ProblemCode, Severity, printable
@@ -54,7 +54,8 @@ def examine_case(
         files: the case.
         required: modalities whose absence is an error.
         optional: modalities whose absence is a warning.
-        reference: the modality whose grid the others must have; where it can't be read, the first that can be.
+        reference: the modality whose grid the others must have, but for those of OWN_GRID; where it can't be read, the
+            first that can be.
 
     Yields:
         One element for each modality; only one image is alive at a time unless the caller keeps it.
@@ -64,6 +65,9 @@ def examine_case(
     grid_of = reference
     for modality in wanted:
         examined = _examine_modality(files, modality, absence="error" if modality in required else "warning")
+        if examined.modality in OWN_GRID:
+            yield examined
+            continue
         if first is None and examined.image is not None:
             first, grid_of = replace(examined.image, voxels=_NO_VOXELS), modality
         elif first is not None:
@@ -149,6 +153,8 @@ def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity
     except ImageError as error:
         return Examined(modality, None, (problem("error", error.code, f"{label}: {error}", error.hint),))
     voxels, found = clean_voxels(image.voxels)
+    if modality == "ct":  # air is -1000 Hounsfield units
+        found = tuple(item for item in found if item[1] != "negative")
     problems = [problem("warning", "orientation", f"{label}: {oddity}") for oddity in image.oddities]
     problems += [problem(severity, code, f"{label}: {what}", _HINTS[code]) for severity, code, what in found]
     usable = all(severity != "error" for severity, _, _ in found)

@@ -96,9 +96,12 @@ def edge_flags(at_edge: int, lesions: int) -> tuple[Flag, ...]:
     return (flag("brain-edge", f"{at_edge} of {lesions} lesions"),) if at_edge else ()
 
 
-def grid_flags(grid: Grid, *, resampled: bool) -> tuple[Flag, ...]:
+def grid_flags(
+    grid: Grid, network_mm: tuple[float, float, float] = (1.0, 1.0, 1.0), *, resampled: bool
+) -> tuple[Flag, ...]:
     """Whether the label map went from the network's grid to another one."""
     if not resampled:
         return ()
-    sides = "x".join(f"{side:.4g}" for side in grid.spacing_mm)
-    return (flag("resampled", f"voxels of {sides} mm, segmented at 1 mm"),)
+    sides, network = ("x".join(f"{side:.4g}" for side in three) for three in (grid.spacing_mm, network_mm))
+    at = f"{network_mm[0]:.4g}" if len(set(network_mm)) == 1 else network
+    return (flag("resampled", f"voxels of {sides} mm, segmented at {at} mm"),)

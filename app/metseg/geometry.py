@@ -52,15 +52,19 @@ class Trip:
     @property
     def only_turns(self) -> bool:
         """Whether no axis is resampled: every voxel goes and comes back as it is."""
-        return self.steps == (1, 1, 1)
+        turned = tuple(self.source.shape[axis] for axis in self.source_axes)
+        return self.steps == (1, 1, 1) and turned == self.network.shape
 
 
-def plan_trip(grid: Grid, spacing_mm: float = 1.0) -> Trip:
+def plan_trip(
+    grid: Grid, spacing_mm: float | tuple[float, float, float] = 1.0, frame: tuple[int, int] | None = None
+) -> Trip:
     """Plans the trip from a source grid.
 
     Args:
         grid: the source grid; its axes don't coincide.
-        spacing_mm: the network's voxel side.
+        spacing_mm: the network's voxel side, or its sides along R, A, S.
+        frame: the network's voxels along R and A, about the source's centre; None covers the source's field of view.
     """
     from nibabel.orientations import io_orientation  # noqa: PLC0415 - half a second that `--help` and `info` do without
 
@@ -71,9 +75,12 @@ def plan_trip(grid: Grid, spacing_mm: float = 1.0) -> Trip:
     flips = [bool(orientation[axis, 1] < 0) for axis in source_axes]
     sizes = np.array([grid.shape[axis] for axis in source_axes])
     spacings = np.array([grid.spacing_mm[axis] for axis in source_axes])
-    kept = np.abs(spacings / spacing_mm - 1) <= SPACING_TOLERANCE
-    steps = np.where(kept, 1.0, spacing_mm / spacings)
+    wanted = np.asarray(spacing_mm, dtype=np.float64)
+    kept = np.abs(spacings / wanted - 1) <= SPACING_TOLERANCE
+    steps = np.where(kept, 1.0, wanted / spacings)
     network_sizes = np.where(kept, sizes, np.maximum(1, np.ceil(sizes / steps - SIZE_SLACK_VOXELS))).astype(int)
+    if frame is not None:
+        network_sizes[:2] = frame
 
     to_source = np.zeros((4, 4))
     to_source[3, 3] = 1

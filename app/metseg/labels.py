@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BACKGROUND: Final = 0
+METASTASIS: Final = 1
+"""The one label of the radiosurgery system (Hu et al. 2019), which tells no parts of a tumour apart."""
 NETC: Final = 1
 SNFH: Final = 2
 ET: Final = 3
@@ -24,11 +26,14 @@ REGION_LABELS: Final[dict[RegionName, tuple[int, ...]]] = {
     "ET": (ET,),
 }
 
+METASTASIS_REGIONS: Final = ("metastasis",)
+"""The one region of the radiosurgery system's networks."""
+
 LabelMap = NDArray[np.uint8]
 """Shape (x, y, z), labels 0..4."""
 
 RegionMasks = NDArray[np.bool_]
-"""Shape (3, x, y, z), channels WT, TC, ET."""
+"""Shape (3, x, y, z), channels WT, TC, ET; where a system knows metastases alone, (1, x, y, z)."""
 
 
 def region_masks(labels: LabelMap) -> RegionMasks:
@@ -47,17 +52,21 @@ def region_masks(labels: LabelMap) -> RegionMasks:
 
 
 def decode_regions(masks: RegionMasks) -> LabelMap:
-    """Turns three region masks into one label map.
+    """Turns region masks into one label map.
+
+    A single mask is that of metastases, label 1. Of three:
 
     3 where ET; 1 where TC and not ET; then 2 where WT and not TC: so an ET voxel that is outside TC but inside WT ends
     as 2 (method.md section 3, after the authors' AURORA tool).
 
     Args:
-        masks: shape (3, x, y, z), channels WT, TC, ET.
+        masks: shape (3, x, y, z), channels WT, TC, ET, or (1, x, y, z).
 
     Returns:
         Shape (x, y, z), labels 0..3.
     """
+    if len(masks) == len(METASTASIS_REGIONS):
+        return (masks[0] * np.uint8(METASTASIS)).astype(np.uint8)
     wt, tc, et = masks
     labels = np.zeros(wt.shape, dtype=np.uint8)
     labels[et] = ET

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.atomic import remove_partials, write_atomically
-from metseg.domain import Case, CaseFiles, FloatVolume, Grid, Modality
+from metseg.domain import OWN_GRID, Case, CaseFiles, FloatVolume, Grid, Modality, Scan
 from metseg.errors import InputError
 from metseg.examine import examine_case
 from metseg.image import Image, read_image
@@ -39,7 +39,8 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Mo
         files: where they lie.
         modalities: those to read; all of them must be there. May leave out the reference, whose grid and header are
             then those of the first modality named.
-        reference: the modality whose grid the others must have and whose header a written label map copies.
+        reference: the modality whose grid the others must have (those of OWN_GRID keep theirs) and whose header a
+            written label map copies.
 
     Returns:
         Images in float32, finite, on one grid, axes in the file's order.
@@ -62,9 +63,14 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Mo
     return Case(
         case_id=files.case_id,
         grid=first.grid,
-        images={modality: images[modality].voxels for modality in modalities},
+        images={modality: images[modality].voxels for modality in modalities if modality not in OWN_GRID},
         reference_header=first.header,
         warnings=tuple(problem.what for problem in problems),
+        scans={
+            modality: Scan(images[modality].voxels, images[modality].grid, images[modality].header)
+            for modality in modalities
+            if modality in OWN_GRID
+        },
     )
 
 

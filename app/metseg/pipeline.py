@@ -29,12 +29,16 @@ from metseg.plan import FusionPlan, Plan
 from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
 from metseg.records import CaseRecord, Stopwatch
+from metseg.rigid import metastases_to
 
 logger = logging.getLogger(__name__)
 
 OnError = Literal["stop", "skip", "blank"]
 REFERENCE: Modality = "t1c"
 """The modality whose grid and header a label map takes."""
+
+LabelGrid = Literal["t1c", "ct"]
+"""Where label maps are written: on the reference's grid, or on the planning CT's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,14 @@ class Job:
         output_path: folder of label maps; created when missing.
         on_error: what happens when a case fails: `stop` the batch, `skip` the case, or write a `blank` map.
         resume: leave cases alone whose label map exists.
+        grid: of the label maps; `ct` needs a plan that registers one.
     """
 
     cases: tuple[CaseFiles, ...]
     output_path: Path
     on_error: OnError = "stop"
     resume: bool = False
+    grid: LabelGrid = "t1c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
         votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
         fused = fuse_members(predictions, votes, plan)
     with watch.stage("postprocess"):
-        clean = postprocess(fused, plan.postprocess)
+        clean = postprocess(fused, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         agreement = lesion_agreement(clean, votes)
     with watch.stage("restore"):
         network_labels = layout.paste(clean, case.trip.network.shape)
@@ -154,8 +160,11 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
     with watch.stage("read"):
         case = read_case(files, modalities=wanted, reference=REFERENCE)
     with watch.stage("prepare"):
-        prepared = prepare_case(case, plan.intensity, spacing_mm=plan.spacing_mm)
-    flags = (*_absence(prepared, plan, ensemble), *grid_flags(case.grid, resampled=not prepared.trip.only_turns))
+        prepared = prepare_case(
+            case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
+        )
+    resampled = not prepared.trip.only_turns
+    flags = (*_absence(prepared, plan, ensemble), *grid_flags(case.grid, plan.sides_mm, resampled=resampled))
     return _Loaded(case, prepared, flags, watch)
 
 
@@ -253,7 +262,7 @@ def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Itera
         behind: Future[_Finished] | None = None
         for files, loading in _read_ahead(reader, todo, ensemble):
             try:
-                result = _attempt(files, loading, ensemble, job.on_error)
+                result = _attempt(files, loading, ensemble, job)
             except MetsegError:
                 if behind is not None:
                     yield behind.result()
@@ -286,17 +295,19 @@ def _read_ahead(
         yield files, current
 
 
-def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, on_error: OnError) -> _Result:
+def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, job: Job) -> _Result:
+    on_error = job.on_error
     try:
         loaded = loading.result()
         segmentation = segment_case(loaded.prepared, ensemble, loaded.watch)
+        labels, header = _on_grid(job.grid, loaded, segmentation)
     except Exception as error:
         # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows it as it is.
         if on_error == "stop":
             raise
         if not isinstance(error, MetsegError):
             logger.exception("case %s: unexpected %s", files.case_id, type(error).__name__)
-        return _give_up(files, error, on_error)
+        return _give_up(files, error, job)
     record = CaseRecord(
         case_id=files.case_id,
         outcome="segmented",
@@ -305,17 +316,29 @@ def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, o
         warnings=loaded.case.warnings,
         agreement=segmentation.agreement,
         flags=(*loaded.flags, *count_flags(segmentation.lesions), *agreement_flags(segmentation.agreement)),
+        registration=loaded.prepared.registration,
     )
-    header = loaded.case.reference_header
-    return _Result(files, record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
+    return _Result(files, record, loaded.watch, labels, header, segmentation, loaded.case)
 
 
-def _give_up(files: CaseFiles, error: Exception, on_error: OnError) -> _Result:
+def _on_grid(grid: LabelGrid, loaded: _Loaded, segmentation: Segmentation) -> tuple[LabelMap, bytes]:
+    """The label map that is written, and the header it takes."""
+    registration = loaded.prepared.registration
+    if grid == REFERENCE or registration is None:
+        return segmentation.labels, loaded.case.reference_header
+    scan = loaded.case.scans["ct"]
+    with loaded.watch.stage("restore"):
+        network = loaded.prepared.trip.network
+        labels = metastases_to(segmentation.network_labels, network, scan.grid, registration.mr_to_ct)
+    return labels, scan.header
+
+
+def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:
     hint = getattr(error, "hint", "")
     message = f"{error} {hint}".strip() or type(error).__name__
-    if on_error == "skip":
+    if job.on_error == "skip":
         return _Result(files, CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
-    labels, header = blank_label_map(files)
+    labels, header = blank_label_map(files, first=job.grid)
     record = CaseRecord(files.case_id, "blank", error=message, flags=(blank_flag(),))
     return _Result(files, record, Stopwatch(), labels, header)
 

@@ -7,32 +7,49 @@ options and may not change a voxel, the device excepted.
 
 import hashlib
 import json
+from collections.abc import Mapping
+from math import lcm
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.domain import Modality
 from metseg.errors import UsageError
-from metseg.labels import REGIONS, RegionName
+from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
+from metseg.network_plans import NetworkPlan, SegResNetPlan
+from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan, RegistrationPlan
+from metseg.section import Section
 
 SUBTRACTION: Final = "sub"
-ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub"]
+ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct"]
 """An input channel: a modality, or `sub`, the squared difference of the scaled t1c and t1n."""
-
-
-class Section(BaseModel):
-    """Base of every part of a plan: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class IntensityPlan(Section):
     """Percentile scaling to [0, 1], per channel, over all voxels, background included (Erdur et al., section 2.2)."""
 
+    kind: ClassVar[str] = "percentiles"
     lower_percentile: float = Field(0.1, ge=0, lt=100)
     upper_percentile: float = Field(99.9, gt=0, le=100)
+
+
+def _intensity_kind(section: Any) -> str:
+    """The first plans had percentiles alone and did not name them."""
+    named = section.get("kind") if isinstance(section, Mapping) else getattr(section, "kind", None)
+    return "percentiles" if named is None else str(named)
+
+
+IntensityPlans = Annotated[
+    Annotated[IntensityPlan, Tag("percentiles")] | Annotated[RadiosurgeryIntensityPlan, Tag("radiosurgery")],
+    Discriminator(_intensity_kind),
+]
+"""How images become what a network reads; without `kind`, percentile scaling."""
+
+Millimetres = Annotated[float, Field(gt=0)]
+Spacing = Millimetres | tuple[Millimetres, Millimetres, Millimetres]
+"""Voxel sides: one for all axes, or one each along x, y, z of the network's RAS grid."""
 
 
 class WindowPlan(Section):
@@ -68,7 +85,7 @@ class TtaPlan(Section):
 
     variant: Literal["aurora", "flips", "none"] = "aurora"
     noise_std_max: float = Field(0.001, ge=0)
-    seed: int = Field(2023, ge=0)
+    seed: int = Field(2023, ge=0, lt=2**63)
 
 
 class FusionPlan(Section):
@@ -104,17 +121,6 @@ class PostprocessPlan(Section):
     min_et_mm3: int = Field(10, ge=0)
 
 
-class SegResNetPlan(Section):
-    """MONAI's SegResNet, the segmentation part of SegResNetVAE (Erdur et al., section 2.3; Myronenko 2018)."""
-
-    architecture: Literal["segresnet"] = "segresnet"
-    init_filters: int = Field(16, gt=0, multiple_of=8)
-    blocks_down: tuple[int, ...] = (1, 2, 2, 4)
-    blocks_up: tuple[int, ...] = (1, 1, 1)
-    norm_groups: int = Field(8, gt=0)
-    activation: Literal["mish"] = "mish"
-
-
 class MemberPlan(Section):
     """One model of the ensemble.
 
@@ -131,13 +137,16 @@ class MemberPlan(Section):
     weights: str = Field(pattern=r"^[^/\\]+\.safetensors$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
-    regions: tuple[RegionName, ...] = REGIONS
-    network: SegResNetPlan = SegResNetPlan()
+    regions: tuple[RegionName | Literal["metastasis"], ...] = REGIONS
+    network: NetworkPlan = SegResNetPlan()
 
     @model_validator(mode="after")
     def _known_regions(self) -> Self:
-        if self.regions != REGIONS:
-            raise ValueError(f"regions of member {self.name!r} must be {list(REGIONS)}, found {list(self.regions)}")
+        known = {"segresnet": (REGIONS,), "unet3d": (METASTASIS_REGIONS,), "deepmedic": (METASTASIS_REGIONS,)}
+        expected = known[self.network.architecture]
+        if self.regions not in expected:
+            names = " or ".join(str(list(regions)) for regions in expected)
+            raise ValueError(f"regions of member {self.name!r} must be {names}, found {list(self.regions)}")
         return self
 
     @property
@@ -151,12 +160,31 @@ class MemberPlan(Section):
 
 
 class Plan(Section):
-    """All the science of one inference run."""
+    """All the science of one inference run.
+
+    Attributes:
+        name: how logs and reports call it.
+        description: for people.
+        spacing_mm: of the network's grid.
+        frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
+        intensity: how images become what the networks read.
+        registration: how a CT is brought to the reference modality; needed where a member reads one.
+        window: the sliding window; DeepMedic has its own (`metseg.tiles`).
+        tta: test-time augmentation.
+        threshold: on probabilities.
+        fusion: of the members.
+        postprocess: rules at the end.
+        members: the models.
+    """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"frame", "registration"})
 
     name: str = Field(min_length=1)
     description: str = ""
-    spacing_mm: float = Field(1.0, gt=0)
-    intensity: IntensityPlan = IntensityPlan()
+    spacing_mm: Spacing = 1.0
+    frame: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+    intensity: IntensityPlans = IntensityPlan()
+    registration: RegistrationPlan | None = None
     window: WindowPlan = WindowPlan()
     tta: TtaPlan = TtaPlan()
     threshold: float = Field(0.5, gt=0, lt=1)
@@ -173,6 +201,50 @@ class Plan(Section):
         if not set(added) < set(names):
             raise ValueError(f"fusion.added_by_maximum must name some of the members {names}, not all: found {added}")
         return self
+
+    @model_validator(mode="after")
+    def _one_system(self) -> Self:
+        """Parts that only make sense together: a plan of one system must not be mistaken for another's."""
+        regions = {member.regions for member in self.members}
+        if len(regions) != 1:
+            raise ValueError(f"all members must have the same regions, found {sorted(regions)}")
+        rules = self.postprocess
+        if regions == {METASTASIS_REGIONS} and (rules.min_netc_mm3 or rules.min_snfh_mm3 or rules.min_et_mm3):
+            raise ValueError("metastases have no parts: postprocess.min_netc_mm3, min_snfh_mm3, min_et_mm3 must be 0")
+        reads_ct = "ct" in self.modalities
+        if reads_ct != (self.registration is not None):
+            raise ValueError("a member reads ct if and only if the plan has a registration section")
+        if reads_ct and self.intensity.kind != "radiosurgery":
+            raise ValueError("a CT needs intensity.kind: radiosurgery")
+        if any(side % multiple for side, multiple in zip(self.window.size, self.side_multiples, strict=True)):
+            raise ValueError(f"window sides must divide by {self.side_multiples}, found {self.window.size}")
+        if self.tta.variant != "none" and any(item.network.architecture == "deepmedic" for item in self.members):
+            raise ValueError("DeepMedic is run without test-time augmentation: tta.variant must be none")
+        return self
+
+    @property
+    def side_multiples(self) -> tuple[int, int, int]:
+        """What the sides of a window divide by, for every member."""
+        x, y, z = (lcm(*sides) for sides in zip(*(item.network.side_multiples for item in self.members), strict=True))
+        return x, y, z
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """What the members' output channels are."""
+        return self.members[0].regions
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of a voxel of the network's grid."""
+        x, y, z = self.sides_mm
+        return x * y * z
+
+    @property
+    def sides_mm(self) -> tuple[float, float, float]:
+        """Sides of such a voxel along x, y, z."""
+        if isinstance(self.spacing_mm, tuple):
+            return self.spacing_mm
+        return self.spacing_mm, self.spacing_mm, self.spacing_mm
 
     @property
     def modalities(self) -> frozenset[Modality]:

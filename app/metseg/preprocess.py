@@ -15,7 +15,22 @@ from metseg.components import Box, bounding_box
 from metseg.domain import Case, FloatVolume
 from metseg.errors import InputError
 from metseg.geometry import Trip, plan_trip, to_network
+from metseg.intensity import percentiles, scale_intensities
 from metseg.plan import SUBTRACTION, ChannelName, IntensityPlan
+from metseg.radiosurgery import prepare_radiosurgery
+from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan, RegistrationPlan
+from metseg.registration import Registration
+
+__all__ = [
+    "MRI_MODALITIES",
+    "PreparedCase",
+    "brain_box",
+    "percentiles",
+    "prepare_case",
+    "scale_intensities",
+    "subtract",
+    "voxel_seed",
+]
 
 MRI_MODALITIES: Final[tuple[Literal["t1n", "t1c", "t2w", "t2f"], ...]] = ("t1n", "t1c", "t2w", "t2f")
 """The modalities that are scaled by percentiles."""
@@ -28,23 +43,46 @@ class PreparedCase:
     Attributes:
         case_id: see CaseFiles.
         trip: the way between the source grid and the network's.
-        channels: every channel that the case's images give, shape (x, y, z) each, RAS axes, in [0, 1].
+        channels: every channel that the case's images give, shape (x, y, z) each, RAS axes, in [0, 1] (with the
+            radiosurgery system's intensities: of zero mean and unit variance).
         brain: bounding box of the voxels that are not background in some channel.
+        registration: where the CT lies; None without one.
     """
 
     case_id: str
     trip: Trip
     channels: Mapping[ChannelName, FloatVolume]
     brain: Box
+    registration: Registration | None = None
 
 
-def prepare_case(case: Case, intensity: IntensityPlan, *, spacing_mm: float = 1.0) -> PreparedCase:
-    """Brings a case to the network's grid and scale (Erdur et al. 2023, section 2.2).
+def prepare_case(
+    case: Case,
+    intensity: IntensityPlan | RadiosurgeryIntensityPlan,
+    *,
+    spacing_mm: float | tuple[float, float, float] = 1.0,
+    frame: tuple[int, int] | None = None,
+    registration: RegistrationPlan | None = None,
+) -> PreparedCase:
+    """Brings a case to the network's grid and scale (Erdur et al. 2023, section 2.2; Hu et al. 2019, section 3.1).
+
+    Args:
+        case: as read.
+        intensity: which of the two systems' scaling.
+        spacing_mm: see `Plan`.
+        frame: see `Plan`.
+        registration: see `Plan`.
 
     Raises:
-        InputError: an image has no contrast left between its percentiles.
+        InputError: an image has no contrast left between its percentiles, or the CT can't be registered.
     """
-    trip = plan_trip(case.grid, spacing_mm)
+    trip = plan_trip(case.grid, spacing_mm, frame)
+    if isinstance(intensity, RadiosurgeryIntensityPlan):
+        try:
+            scaled, brain, found = prepare_radiosurgery(case, intensity, trip, registration)
+        except InputError as error:
+            raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
+        return PreparedCase(case_id=case.case_id, trip=trip, channels=scaled, brain=brain, registration=found)
     channels: dict[ChannelName, FloatVolume] = {}
     for modality in MRI_MODALITIES:
         if modality not in case.images:
@@ -57,54 +95,6 @@ def prepare_case(case: Case, intensity: IntensityPlan, *, spacing_mm: float = 1.
     if "t1c" in channels and "t1n" in channels:
         channels[SUBTRACTION] = subtract(channels["t1c"], channels["t1n"])
     return PreparedCase(case_id=case.case_id, trip=trip, channels=channels, brain=brain_box(channels))
-
-
-def scale_intensities(volume: FloatVolume, plan: IntensityPlan) -> FloatVolume:
-    """Maps the plan's percentiles over all voxels, background included, to [0, 1] and clips.
-
-    Args:
-        volume: shape (x, y, z), any unit, finite.
-        plan: the percentiles.
-
-    Returns:
-        Same shape, float32 in [0, 1].
-
-    Raises:
-        InputError: both percentiles are equal, as in an image that is almost empty.
-    """
-    lower, upper = percentiles(volume, (plan.lower_percentile, plan.upper_percentile))
-    if not upper > lower:
-        raise InputError(
-            f"no contrast: percentiles {plan.lower_percentile} and {plan.upper_percentile} are both {lower:g}",
-            hint="The image is empty or almost empty: export it again.",
-        )
-    scaled = (volume - np.float32(lower)) * np.float32(1 / (upper - lower))
-    return np.clip(scaled, 0, 1, out=scaled)
-
-
-def percentiles(volume: FloatVolume, percents: tuple[float, ...]) -> tuple[float, ...]:
-    """Percentiles as `numpy.percentile` defines them (linear interpolation), quicker when most voxels are 0.
-
-    Only what is not 0 is partitioned: the background of a skull-stripped image is four fifths of it.
-    """
-    values = volume[volume != 0]
-    negative, positive = values[values < 0], values[values > 0]
-    zeros = volume.size - values.size
-    ranks = [percent / 100 * (volume.size - 1) for percent in percents]
-    needed = sorted({rank for exact in ranks for rank in (int(exact), min(int(exact) + 1, volume.size - 1))})
-    at_rank: dict[int, float] = {}
-    for part, offset in ((negative, 0), (positive, negative.size + zeros)):
-        inside = [rank - offset for rank in needed if offset <= rank < offset + part.size]
-        if inside:
-            part.partition(inside)
-            at_rank |= {rank + offset: float(part[rank]) for rank in inside}
-    return tuple(_interpolate(at_rank, exact, volume.size) for exact in ranks)
-
-
-def _interpolate(at_rank: Mapping[int, float], exact: float, size: int) -> float:
-    below = int(exact)
-    low, high = at_rank.get(below, 0.0), at_rank.get(min(below + 1, size - 1), 0.0)
-    return low + (high - low) * (exact - below)
 
 
 def subtract(t1c: FloatVolume, t1n: FloatVolume) -> FloatVolume:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from metseg.agreement import LesionAgreement
 from metseg.flags import Flag
+from metseg.registration import Registration
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
 """segmented: a label map was computed; blank: it could not be, an empty one was written (--on-error blank); failed: it
@@ -50,6 +51,7 @@ class CaseRecord:
         stage_s: the same by stage: read, prepare, network, fuse, postprocess, restore, write.
         agreement: the members' agreement on each lesion; see `metseg.agreement`.
         flags: what a reader should know before trusting the label map; see `metseg.flags`.
+        registration: where the planning CT lies; None without one.
     """
 
     case_id: str
@@ -62,6 +64,7 @@ class CaseRecord:
     stage_s: Mapping[str, float] = field(default_factory=dict)
     agreement: tuple[LesionAgreement, ...] = ()
     flags: tuple[Flag, ...] = ()
+    registration: Registration | None = None
 
     @property
     def succeeded(self) -> bool:

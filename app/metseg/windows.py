@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 from metseg.components import Box
 from metseg.plan import WindowPlan
 
-SIDE_MULTIPLE = 8
-"""SegResNet halves its input three times."""
-
 SIGMA_PER_SIDE = 0.125
 """Standard deviation of the Gaussian weighting, per side of the window (MONAI's default)."""
 
@@ -65,17 +62,18 @@ class Layout:
         return volume
 
 
-def lay_windows(volume_shape: Triple, brain: Box, plan: WindowPlan) -> Layout:
+def lay_windows(volume_shape: Triple, brain: Box, plan: WindowPlan, multiples: Triple = (8, 8, 8)) -> Layout:
     """Places the windows that cover the brain's box.
 
     Args:
         volume_shape: the network's grid.
         brain: the box to cover; an empty one is covered by a single window.
         plan: sides, overlap, extent.
+        multiples: what the sides of a window divide by (`Plan.side_multiples`).
     """
     axes = [
-        _lay_axis(limit, box.start, max(box.stop - box.start, 1), side, plan)
-        for limit, box, side in zip(volume_shape, brain, plan.size, strict=True)
+        _lay_axis(limit, box, side, multiple, plan)
+        for limit, box, side, multiple in zip(volume_shape, brain, plan.size, multiples, strict=True)
     ]
     (x, y, z) = axes
     return Layout(
@@ -94,8 +92,9 @@ class _Axis:
     origins: tuple[int, ...]
 
 
-def _lay_axis(limit: int, box_start: int, box_side: int, side: int, plan: WindowPlan) -> _Axis:
-    rounded = ceil(box_side / SIDE_MULTIPLE) * SIDE_MULTIPLE
+def _lay_axis(limit: int, box: slice, side: int, multiple: int, plan: WindowPlan) -> _Axis:
+    box_start, box_side = box.start, max(box.stop - box.start, 1)
+    rounded = ceil(box_side / multiple) * multiple
     if plan.extent == "whole":
         side = rounded
     elif plan.extent == "trimmed":

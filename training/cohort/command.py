@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from training.cohort.settings import SizeName, load_settings
+from metseg.errors import UsageError
+from training.cohort.settings import SizeName, SystemName, load_settings
 
 
 def cohort(
@@ -19,13 +20,23 @@ def cohort(
     first: Annotated[int, typer.Option(min=0, help="Number of the first case.")] = 0,
     size: Annotated[SizeName, typer.Option(help="full: 240x240x155; tiny: 96x96x64 with a small brain.")] = "full",
     settings: Annotated[Path | None, typer.Option(help="YAML on top of the default distributions.")] = None,
+    modalities: Annotated[
+        str, typer.Option(help="t1n,t1c,t2w,t2f: skull-stripped MRI; ct,t1c: a planning CT and the whole head's T1.")
+    ] = "t1n,t1c,t2w,t2f",
 ) -> None:
-    """Simulates BraTS-METS cases: <ID>/<ID>-{t1n,t1c,t2w,t2f,seg}.nii.gz."""
+    """Simulates cases: <ID>/<ID>-{t1n,t1c,t2w,t2f,seg}.nii.gz, or with --modalities ct,t1c <ID>-{ct,t1c,seg}.nii.gz."""
     from training.cohort.writing import write_cohort  # noqa: PLC0415  reads the template: not for --help
 
     console = Console()
-    chosen = load_settings(settings, size=size)
-    for written in write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first):
+    systems: dict[frozenset[str], SystemName] = {
+        frozenset(("t1n", "t1c", "t2w", "t2f")): "brats",
+        frozenset(("ct", "t1c")): "radiosurgery",
+    }
+    system = systems.get(frozenset(modalities.split(",")))
+    if system is None:
+        raise UsageError(f"--modalities {modalities}: expected t1n,t1c,t2w,t2f or ct,t1c")
+    chosen = load_settings(settings, size=size, system=system)
+    for written in write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first, system=system):
         console.print(f"{written.case_id}  {len(written.lesions)} lesions", highlight=False)
 
 

@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metseg.errors import UsageError
+from training.cohort.ct_settings import RADIOSURGERY_LESIONS, CtSettings
+from training.cohort.ranges import Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 SizeName = Literal["full", "tiny"]
+SystemName = Literal["brats", "radiosurgery"]
+"""Which system's cases: four skull-stripped MRI, or a planning CT and a contrast T1 of the whole head."""
 
 
-def _ascending(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError(f"a range runs from low to high, found {value}")
-    return value
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-"""Lower and upper end of a uniform distribution."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -175,25 +171,30 @@ class CohortSettings(_Frozen):
     distractors: DistractorSettings = DistractorSettings()
     lesions: LesionSettings = LesionSettings()
     artefacts: ArtefactSettings = ArtefactSettings()
+    ct: CtSettings = CtSettings()
 
 
 TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.45)
 
 
-def load_settings(path: Path | None = None, *, size: SizeName = "full") -> CohortSettings:
+def load_settings(path: Path | None = None, *, size: SizeName = "full", system: SystemName = "brats") -> CohortSettings:
     """Reads settings from a YAML file on top of the defaults.
 
     Args:
         path: YAML with any subset of the fields; None for the defaults.
         size: "tiny" replaces the grid by 96x96x64 with a brain of 0.4 times its size (tests, tables).
+        system: "radiosurgery" begins with that cohort's lesions.
 
     Raises:
         UsageError: the file is missing, not YAML, or names an unknown or impossible value.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else {}
-        settings = CohortSettings.model_validate(values or {})
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        values = values or {}
+        if system == "radiosurgery":
+            values = {**values, "lesions": {**RADIOSURGERY_LESIONS, **values.get("lesions", {})}}
+        settings = CohortSettings.model_validate(values)
+    except (OSError, yaml.YAMLError, ValidationError, AttributeError) as error:
         message = f"{path}: not usable as cohort settings: {error}"
         raise UsageError(message, hint="docs/cohort.md lists the fields.") from error
     return settings.model_copy(update={"grid": TINY_GRID}) if size == "tiny" else settings

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from training.cohort.case import SyntheticCase, generate_case
 from training.cohort.lesions import Lesion
-from training.cohort.settings import CohortSettings
+from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
+from training.cohort.settings import CohortSettings, SystemName
 
 _COMPRESSION = 1
 
@@ -48,14 +49,38 @@ def write_case(case: SyntheticCase, output: Path) -> Path:
     return folder
 
 
-def _generate_and_write(job: tuple[CohortSettings, int, int, Path]) -> WrittenCase:
-    settings, seed, index, output = job
+def write_radiosurgery_case(case: RadiosurgeryCase, output: Path) -> Path:
+    """Writes `<output>/<ID>/<ID>-{ct,t1c,seg}.nii.gz` and the known motion, and returns the case's folder.
+
+    The motion, `<ID>-mr-to-ct.txt`, is what registration has to find: 4x4, RAS millimetres.
+    """
+    folder = output / case.case_id
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savetxt(folder / f"{case.case_id}-mr-to-ct.txt", case.ct.mr_to_ct, fmt="%.9f")
+    _write_image(folder / f"{case.case_id}-ct.nii.gz", case.ct.voxels, case.ct.grid.affine)
+    _write_image(folder / f"{case.case_id}-t1c.nii.gz", case.t1c, case.grid.affine)
+    _write_image(folder / f"{case.case_id}-seg.nii.gz", case.labels, case.grid.affine)
+    return folder
+
+
+def _generate_and_write(job: tuple[CohortSettings, SystemName, int, int, Path]) -> WrittenCase:
+    settings, system, seed, index, output = job
+    if system == "radiosurgery":
+        other = generate_radiosurgery_case(settings, seed, index)
+        return WrittenCase(other.case_id, write_radiosurgery_case(other, output), other.lesions)
     case = generate_case(settings, seed, index)
     return WrittenCase(case.case_id, write_case(case, output), case.lesions)
 
 
 def write_cohort(
-    settings: CohortSettings, *, cases: int, seed: int, output: Path, jobs: int = 1, first: int = 0
+    settings: CohortSettings,
+    *,
+    cases: int,
+    seed: int,
+    output: Path,
+    jobs: int = 1,
+    first: int = 0,
+    system: SystemName = "brats",
 ) -> Iterator[WrittenCase]:
     """Simulates and writes a cohort, yielding each case as it is complete, in order.
 
@@ -66,8 +91,9 @@ def write_cohort(
         output: folder; made if missing.
         jobs: processes.
         first: number of the first case, so that a cohort can be made in parts.
+        system: which system's cases.
     """
-    work = [(settings, seed, index, output) for index in range(first, first + cases)]
+    work = [(settings, system, seed, index, output) for index in range(first, first + cases)]
     if jobs <= 1:
         yield from map(_generate_and_write, work)
         return

@@ -24,6 +24,13 @@ class OnErrorOption(StrEnum):
     BLANK = "blank"
 
 
+class GridOption(StrEnum):
+    """Whose grid label maps take."""
+
+    T1C = "t1c"
+    CT = "ct"
+
+
 class DeviceOption(StrEnum):
     """Where the networks run."""
 
@@ -73,6 +80,9 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         ),
     ] = None,
     *,
+    grid: Annotated[
+        GridOption, typer.Option("--grid", help="Whose grid label maps take; ct: the planning CT's.")
+    ] = GridOption.T1C,
     resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing in the output folder.")] = False,
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N with I from 0: every N-th case, from the I-th on.")
@@ -103,6 +113,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         save=frozenset(part for part in save.split(",") if part),
         resume=resume,
         shard=parse_shard(shard),
+        grid=grid.value,
     )
 
 

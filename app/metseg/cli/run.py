@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
 from metseg.device import Device, choose_device
-from metseg.discovery import discover_cases
+from metseg.discovery import discover_cases, modalities_of
 from metseg.domain import Case, CaseFiles
 from metseg.ensemble import load_ensemble
 from metseg.errors import MetsegError, UsageError
-from metseg.pipeline import Job, Segmentation, exit_code_of, prepare_output, run_batch
+from metseg.pipeline import Job, LabelGrid, Segmentation, exit_code_of, prepare_output, run_batch
 from metseg.records import CaseRecord
 
 if TYPE_CHECKING:
@@ -33,16 +33,20 @@ def run_inference(
     save: frozenset[str],
     resume: bool,
     shard: tuple[int, int],
+    grid: LabelGrid = "t1c",
 ) -> int:
     """Runs a batch and returns its exit code.
 
     What can be refused is refused before the models are loaded.
     """
-    every_case = discover_cases(data_path)
+    plan = settings.bundle.plan
+    if grid == "ct" and plan.registration is None:
+        raise UsageError(f"--grid ct: plan {plan.name} reads no CT", hint="Leave --grid out.")
+    every_case = discover_cases(data_path, modalities=modalities_of(plan.modalities))
     cases = every_case[shard[0] :: shard[1]]
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)
-    plan, device = settings.bundle.plan, choose_device(settings.device)
+    device = choose_device(settings.device)
     logger.info(
         "%d cases; plan %s (%s) of %s; %s, networks in %s",
         len(cases),
@@ -53,7 +57,7 @@ def run_inference(
         device.precision,
     )
     ensemble = load_ensemble(settings.bundle, device)
-    job = Job(cases, output_path, on_error=settings.on_error, resume=resume)
+    job = Job(cases, output_path, on_error=settings.on_error, resume=resume, grid=grid)
     with (
         BatchProgress(len(cases)) as progress,
         _open_report(
@@ -101,6 +105,7 @@ def _open_report(
         "prediction_path": str(job.output_path.resolve()),
         "on_error": job.on_error,
         "resume": str(job.resume).lower(),
+        "grid": job.grid,
         "shard": f"{shard[0]}/{shard[1]}",
         "save": ",".join(sorted(save)),
     }

@@ -2,13 +2,32 @@
 
 from typing import TYPE_CHECKING
 
-from metseg.network.segresnet import build_segresnet
-from metseg.plan import SegResNetPlan
+from metseg.network_plans import DeepMedicPlan, SegResNetPlan, UNet3dPlan
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def build_network(plan: SegResNetPlan, *, in_channels: int, out_channels: int) -> "nn.Module":
-    """Builds the network that a plan's member describes, with untrained parameters."""
-    return build_segresnet(plan, in_channels=in_channels, out_channels=out_channels)
+def build_network(
+    plan: SegResNetPlan | UNet3dPlan | DeepMedicPlan, *, in_channels: int, out_channels: int
+) -> "nn.Module":
+    """Builds the network that a plan's member describes, with untrained parameters.
+
+    Raises:
+        ValueError: DeepMedic is to have more than its one output, the log-odds of metastasis.
+    """
+    match plan:
+        case SegResNetPlan():
+            from metseg.network.segresnet import build_segresnet  # noqa: PLC0415 - heavy
+
+            return build_segresnet(plan, in_channels=in_channels, out_channels=out_channels)
+        case UNet3dPlan():
+            from metseg.network.unet3d import UNet3d  # noqa: PLC0415 - heavy
+
+            return UNet3d(plan, in_channels=in_channels, out_channels=out_channels)
+        case DeepMedicPlan():
+            from metseg.network.deepmedic import DeepMedic  # noqa: PLC0415 - heavy
+
+            if out_channels != 1:
+                raise ValueError(f"DeepMedic has one output, not {out_channels}")
+            return DeepMedic(plan, in_channels=in_channels)

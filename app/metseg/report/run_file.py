@@ -11,6 +11,7 @@ from metseg.bundle import Bundle
 from metseg.device import Device
 from metseg.flags import FlagCode
 from metseg.records import Outcome
+from metseg.registration import Registration
 from metseg.report.case_report import CaseReport
 from metseg.report.machine import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
 from metseg.versions import package_versions, platform_name, python_version
@@ -73,6 +74,17 @@ class FlagFacts(Part):
     detail: str
 
 
+class RegistrationFacts(Part):
+    """Where a planning CT lies with regard to the MR; see metseg.registration."""
+
+    mr_to_ct: tuple[tuple[float, float, float, float], ...]
+    is_identity: bool
+    shift_mm: float
+    rotation_degrees: float
+    overlap: float
+    gain: float
+
+
 class CaseFacts(Part):
     """What became of one case."""
 
@@ -89,6 +101,7 @@ class CaseFacts(Part):
     elapsed_s: float
     peak_memory_mib: float | None
     gpu_peak_memory_mib: float | None
+    registration: RegistrationFacts | None
 
 
 class RunFile(Part):
@@ -173,6 +186,20 @@ def _case_facts(case: CaseReport) -> CaseFacts:
         elapsed_s=record.elapsed_s,
         peak_memory_mib=case.peak_memory_mib,
         gpu_peak_memory_mib=case.gpu_peak_memory_mib,
+        registration=_registration_facts(record.registration),
+    )
+
+
+def _registration_facts(found: Registration | None) -> RegistrationFacts | None:
+    if found is None:
+        return None
+    return RegistrationFacts(
+        mr_to_ct=found.matrix,
+        is_identity=found.is_identity,
+        shift_mm=found.shift_mm,
+        rotation_degrees=found.rotation_degrees,
+        overlap=found.overlap,
+        gain=found.gain,
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from metseg.domain import FloatVolume, Grid
 from metseg.fusion import member_labels
 from metseg.geometry import Trip, labels_to_source, plan_trip, volume_to_source
-from metseg.labels import BACKGROUND, REGIONS, RegionName
+from metseg.labels import BACKGROUND, REGIONS
 from metseg.pipeline import Segmentation
 from metseg.plan import Plan
 from metseg.report.lesions import Votes
@@ -26,7 +26,7 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
         grid: the source grid.
         plan: gives the threshold and the network's spacing.
     """
-    trip = plan_trip(grid, plan.spacing_mm)
+    trip = plan_trip(grid, plan.spacing_mm, plan.frame)
     maps = (
         labels_to_source(paste_region(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
         for item in segmentation.predictions
@@ -41,10 +41,10 @@ def mean_probability(segmentation: Segmentation, trip: Trip, channel: int) -> Fl
     return volume_to_source(paste_region(mean, segmentation, trip), trip)
 
 
-def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[RegionName, FloatVolume]:
+def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[str, FloatVolume]:
     """The mean probability of each region on the source grid."""
-    trip = plan_trip(grid, plan.spacing_mm)
-    return {region: mean_probability(segmentation, trip, channel) for channel, region in enumerate(REGIONS)}
+    trip = plan_trip(grid, plan.spacing_mm, plan.frame)
+    return {region: mean_probability(segmentation, trip, channel) for channel, region in enumerate(plan.regions)}
 
 
 def agreement_volume(votes: Votes) -> FloatVolume:

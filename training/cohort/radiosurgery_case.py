@@ -1,0 +1,98 @@
+"""One synthetic radiosurgery case: a contrast T1 of the whole head, a planning CT elsewhere, one label."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.domain import Grid
+from metseg.labels import METASTASIS, SNFH, LabelMap
+from training.cohort.artefacts import acquire, quantise
+from training.cohort.case import simulate_background
+from training.cohort.fields import uniform
+from training.cohort.head import build_head, cupping_of
+from training.cohort.lesions import Lesion, place_lesions
+from training.cohort.planning_ct import PlanningCt, acquire_ct
+from training.cohort.settings import CohortSettings
+
+
+@dataclass(frozen=True, slots=True)
+class RadiosurgeryCase:
+    """A complete case.
+
+    Attributes:
+        case_id: SYN-SRS-<number>-000.
+        t1c: shape `grid.shape`, LPS on disk, int16 or float32, arbitrary units, the whole head.
+        labels: same shape, 0 or METASTASIS: what enhances and what it encloses; oedema is not part of it.
+        grid: of both.
+        brain: same shape: where the brain is, for measuring registration errors; not written.
+        ct: the planning CT.
+        lesions: what was placed; centres are voxels of the brain's working box.
+    """
+
+    case_id: str
+    t1c: NDArray[Any]
+    labels: LabelMap
+    grid: Grid
+    brain: NDArray[np.bool_]
+    ct: PlanningCt
+    lesions: tuple[Lesion, ...]
+
+
+def radiosurgery_case_id(index: int) -> str:
+    """The identifier of a cohort's n-th case, counted from 0."""
+    return f"SYN-SRS-{index + 1:05d}-000"
+
+
+def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) -> RadiosurgeryCase:
+    """Simulates one case; the same settings, seed and index give the same case, bit for bit.
+
+    Args:
+        settings: the cohort's distributions.
+        seed: of the cohort.
+        index: number of the case within the cohort, from 0.
+    """
+    *early, lesion_seed, head_seed, mr_seed, ct_seed = np.random.SeedSequence([seed, index]).spawn(8)
+    anatomy, background, acquisitions = simulate_background(settings, early)
+    rng = np.random.default_rng(lesion_seed)
+    images, labels, lesions = place_lesions(background, settings.lesions, rng, lesion_scale=settings.grid.lesion_scale)
+    white = background.levels["t1c"].wm
+    head_rng = np.random.default_rng(head_seed)
+    head = build_head(anatomy, images["t1c"], labels, settings.ct, head_rng, white_t1c=white)
+
+    rng = np.random.default_rng(mr_seed)
+    bias_spacing = settings.artefacts.bias_spacing_mm * anatomy.scale
+    image = acquire(head.t1c, head.mask, acquisitions["t1c"], bias_spacing=bias_spacing, rng=rng)
+    as_float = bool(rng.random() < settings.artefacts.float_probability)
+    t1c = quantise(image, 10 ** uniform(rng, settings.artefacts.scale_log10), as_float=as_float)
+
+    marked = np.zeros(head.brain.shape, dtype=np.uint8)
+    box = tuple(slice(first, first + side) for first, side in zip(head.offset, labels.shape, strict=True))
+    marked[box] = np.where((labels != 0) & (labels != SNFH), METASTASIS, 0)
+    grid = _lps_grid(head.brain.shape)
+    shade = cupping_of(head, anatomy.depth, anatomy.scale)
+    ct_rng = np.random.default_rng(ct_seed)
+    ct = acquire_ct(_turn(head.hounsfield), _turn(shade), grid, settings.ct, ct_rng, scale=anatomy.scale)
+    return RadiosurgeryCase(
+        case_id=radiosurgery_case_id(index),
+        t1c=_turn(t1c),
+        labels=_turn(marked),
+        grid=grid,
+        brain=_turn(head.brain),
+        ct=ct,
+        lesions=lesions,
+    )
+
+
+def _turn(volume: NDArray[Any]) -> NDArray[Any]:
+    """RAS to LPS, as files mostly are."""
+    return np.ascontiguousarray(volume[::-1, ::-1])
+
+
+def _lps_grid(shape: tuple[int, ...]) -> Grid:
+    """1 mm, x to the left, y to the back, the world's origin in the head's middle."""
+    x, y, z = shape
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[:3, 3] = ((x - 1) / 2, (y - 1) / 2, -(z - 1) / 2)
+    return Grid((x, y, z), affine)
