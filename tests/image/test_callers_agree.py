@@ -61,7 +61,10 @@ def cases(tmp_path_factory):
 def expected(cases, tmp_path_factory):
     """Label maps of `metseg infer` in this checkout."""
     output = tmp_path_factory.mktemp("outside") / "labels"
-    call(sys.executable, "-m", "metseg", "infer", "--device", "cpu", "--data-path", cases, "--output-path", output)
+    # The image's weights by name: METSEG_WEIGHTS may be set here, and is not in the containers.
+    weights = ("--weights", ROOT / "weights/demo")
+    command = (sys.executable, "-m", "metseg", "infer", "--device", "cpu", *weights)
+    call(*command, "--data-path", cases, "--output-path", output)
     return read(output)
 
 
@@ -80,7 +83,7 @@ def test_through_mlcube(image, cases, expected, tmp_path):
     output = tmp_path / "labels"
     command = [TOOLS / "mlcube/bin/mlcube", "run", f"--mlcube={ROOT / 'mlcube'}", "--platform=docker", "--task=infer"]
     paths = [f"-Pdocker.image={image}", f"data_path={cases}", f"output_path={output}"]
-    call(*command, *paths, HOME=str(tmp_path))
+    call(*command, *paths, HOME=str(tmp_path), PATH=f"{TOOLS / 'mlcube/bin'}:{os.environ['PATH']}")
     assert_equal(read(output), expected)
 
 
