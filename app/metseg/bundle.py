@@ -7,6 +7,7 @@ before it is used, and a member is loaded whole or not at all.
 import hashlib
 import json
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 PLAN_FILE: Final = "plan.yaml"
 PLANS_FOLDER: Final = "plans"
+MAX_WEIGHTS_BYTES: Final = 2 * 2**30
+"""A larger member is refused before it is read; the paper's take 19 MB."""
+
+SHOWN_METADATA: Final = 400
+"""Characters of a metadata value in a message."""
+
 MAX_HEADER_BYTES: Final = 16 * 2**20
 """A safetensors header longer than this is refused before it is read; real ones take some kilobytes."""
 
@@ -105,6 +112,13 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
     """
     path = folder / member.weights
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_WEIGHTS_BYTES:  # a pipe would wait for ever
+            kind = f"{status.st_size} bytes long" if stat.S_ISREG(status.st_mode) else "no regular file"
+            raise WeightsError(
+                f"weights {path}: {kind}, expected a file of at most {MAX_WEIGHTS_BYTES} bytes",
+                hint="The bundle is damaged: copy it again.",
+            )
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(
@@ -153,25 +167,25 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
         WeightsError: hash, metadata, keys, shapes or values don't fit the plan.
     """
     import torch  # noqa: PLC0415 - heavy
-    from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.torch import load  # noqa: PLC0415
-
-    from metseg.network import build_network  # noqa: PLC0415
 
     path = folder / member.weights
     content = verify_weights(folder, member)
     found = read_metadata(content, path)
     for key, expected in metadata_of(member).items():
         if found.get(key) != expected:
+            stated = found.get(key, "not stated")[:SHOWN_METADATA]
             raise WeightsError(
-                f"weights {path}: {key} is {found.get(key, 'not stated')}, the plan expects {expected}",
+                f"weights {path}: {key} is {stated}, the plan expects {expected}",
                 hint="The plan and the weights come from different runs: freeze them together.",
             )
     try:
         state = load(content)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"weights {path}: not a safetensors file: {error}") from error
-    network = build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
+    except (
+        Exception
+    ) as error:  # the parser's own error, and whatever torch says to a shape or type that it doesn't know
+        raise WeightsError(f"weights {path}: not a safetensors file: {str(error)[:SHOWN_METADATA]}") from error
+    network = _build_without_memory(member, path)
     expected_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if expected_shapes != found_shapes:
@@ -182,8 +196,27 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
             f"found {found_shapes.get(name, 'none')}, expected {expected_shapes.get(name, 'none')}",
             hint="The plan's network section must be the one that the weights were trained with.",
         )
-    state = {name: tensor.to(network.state_dict()[name].dtype) for name, tensor in state.items()}
+    if not all(tensor.is_floating_point() for tensor in state.values()):
+        raise WeightsError(f"weights {path}: hold tensors that are not floating-point", hint="Freeze again.")
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    state = {name: tensor.to(types[name]) for name, tensor in state.items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold values that are not finite", hint="Train or freeze again.")
-    network.load_state_dict(state, strict=True)
+    network.load_state_dict(state, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def _build_without_memory(member: MemberPlan, path: Path) -> "nn.Module":
+    """The member's network on no device: a plan may ask for any size, memory is for what the file really holds."""
+    import torch  # noqa: PLC0415 - heavy
+
+    from metseg.network import build_network  # noqa: PLC0415
+
+    try:
+        with torch.device("meta"):
+            return build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
+    except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
+        raise WeightsError(
+            f"weights {path}: the plan's network can't be built: {str(error)[:SHOWN_METADATA]}",
+            hint="The plan's network section must be the one that the weights were trained with.",
+        ) from error

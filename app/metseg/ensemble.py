@@ -5,8 +5,9 @@ the regions WT, TC, ET as channels, or (1, x, y, z) where the members know metas
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,11 +46,23 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """All loaded models of a bundle with the plan to run them by."""
+    """All loaded models of a bundle with the plan to run them by.
+
+    Attributes:
+        plan: the science.
+        members: in the plan's order.
+        device: where they are.
+        windows_at_once: windows (of any pass) that a network sees in one batch.
+        sums_on_host: image and sums stay in the host's memory; the device holds the network and one batch.
+        fallback: gives the same ensemble on the CPU; None where the device may not be left (`metseg.ladder`).
+    """
 
     plan: Plan
     members: tuple[Member, ...]
     device: Device
+    windows_at_once: int = 1
+    sums_on_host: bool = False
+    fallback: "Callable[[], Ensemble] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +148,24 @@ def sliding_logits(
     import torch  # noqa: PLC0415 - heavy
 
     device = torch.device(ensemble.device.name)
-    weights = torch.from_numpy(gaussian_weights(layout.window)).to(device)
-    total = torch.zeros((len(ensemble.plan.regions), *layout.shape), device=device)
-    coverage = torch.zeros(layout.shape, device=device)
+    store = torch.device("cpu") if ensemble.sums_on_host else device
+    weights = torch.from_numpy(gaussian_weights(layout.window)).to(store)
+    total = torch.zeros((len(ensemble.plan.regions), *layout.shape), device=store)
+    coverage = torch.zeros(layout.shape, device=store)
     passes = count_passes(ensemble.plan.tta)
+    for origin in layout.origins:
+        coverage[layout.window_at(origin)] += weights
     with torch.inference_mode():
-        for number, (copy, flips) in enumerate(images_of_rounds(image, ensemble.plan.tta, seed)):
-            source = torch.from_numpy(copy).to(device=device, dtype=ensemble.device.dtype)
-            for origin in layout.origins:
-                place = tuple(slice(first, first + side) for first, side in zip(origin, layout.window, strict=True))
-                window = source[(slice(None), *place)].unsqueeze(0)
-                for axes in flips:
-                    logits = flip(network(_channels_last(flip(window, axes))), axes)[0].float()
-                    total[(slice(None), *place)] += logits.mul_(weights)
-                if number == 0:
-                    coverage[place] += weights
+        for copy, flips in images_of_rounds(image, ensemble.plan.tta, seed):
+            source = torch.from_numpy(copy).to(device=store, dtype=ensemble.device.dtype)
+            jobs = tuple(product(layout.origins, flips))
+            for first in range(0, len(jobs), ensemble.windows_at_once):
+                batch = jobs[first : first + ensemble.windows_at_once]
+                windows = [flip(source[(slice(None), *layout.window_at(at))][None], axes) for at, axes in batch]
+                results = network(_channels_last(torch.cat(windows).to(device)))
+                for logits, (at, axes) in zip(results, batch, strict=True):
+                    mirrored_back = flip(logits[None], axes)[0].float().to(store)
+                    total[(slice(None), *layout.window_at(at))] += mirrored_back.mul_(weights)
         return total.div_(coverage.mul_(passes))
 
 

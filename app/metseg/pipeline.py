@@ -18,12 +18,13 @@ from typing import Literal
 from metseg.agreement import LesionAgreement, lesion_agreement
 from metseg.blank import blank_label_map
 from metseg.domain import Case, CaseFiles, Modality
-from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, predict_case, usable_members
+from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, usable_members
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
 from metseg.flags import Flag, agreement_flags, blank_flag, count_flags, grid_flags, missing_flag
 from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import LabelMap
+from metseg.ladder import as_memory_error, predict_within_memory
 from metseg.nifti import read_case, remove_partials, write_label_map
 from metseg.plan import FusionPlan, Plan
 from metseg.postprocess import postprocess
@@ -92,7 +93,7 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
     plan = ensemble.plan
     layout = plan_layout(case, plan)
     with watch.stage("network"):
-        predictions = predict_case(case, ensemble, layout)
+        predictions = predict_within_memory(case, ensemble, layout)
     with watch.stage("fuse"):
         votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
         fused = fuse_members(predictions, votes, plan)
@@ -302,12 +303,15 @@ def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, j
         segmentation = segment_case(loaded.prepared, ensemble, loaded.watch)
         labels, header = _on_grid(job.grid, loaded, segmentation)
     except Exception as error:
-        # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows it as it is.
+        # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows a bug as it is.
+        failure = as_memory_error(files.case_id, error)
         if on_error == "stop":
-            raise
-        if not isinstance(error, MetsegError):
-            logger.exception("case %s: unexpected %s", files.case_id, type(error).__name__)
-        return _give_up(files, error, job)
+            if failure is error:
+                raise
+            raise failure from error
+        if not isinstance(failure, MetsegError):
+            logger.exception("case %s: unexpected %s", files.case_id, type(failure).__name__)
+        return _give_up(files, failure, job)
     record = CaseRecord(
         case_id=files.case_id,
         outcome="segmented",

@@ -12,7 +12,6 @@ from math import lcm
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.domain import Modality
@@ -21,6 +20,12 @@ from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
 from metseg.network_plans import NetworkPlan, SegResNetPlan
 from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.section import Section
+from metseg.yaml_file import YamlFileError, read_yaml, show_value
+
+SHOWN_PROBLEMS: Final = 20
+SHOWN_KEY: Final = 80
+SHOWN_MESSAGE: Final = 300
+"""How much of what is wrong with a plan one message holds."""
 
 SUBTRACTION: Final = "sub"
 ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct"]
@@ -273,16 +278,19 @@ def load_plan(path: Path) -> Plan:
         UsageError: the file is missing, is not YAML, or breaks the schema; every broken key is named.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"plan {path}: can't be read: {error.strerror}", hint="Name an existing plan.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"plan {path}: not YAML: {error}") from error
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise UsageError(
+            f"plan {path}: {error}", hint="Name an existing plan; docs/plans.md describes them."
+        ) from error
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'plan'}: {item['msg']} (found {item['input']!r:.80})"
-            for item in error.errors()
-        )
+        found = [
+            f"{'.'.join(str(part) for part in item['loc'])[:SHOWN_KEY] or 'plan'}: {item['msg'][:SHOWN_MESSAGE]} "
+            f"(found {show_value(item['input'])})"
+            for item in error.errors(include_url=False)[:SHOWN_PROBLEMS]
+        ]
+        more = error.error_count() - len(found)
+        problems = "; ".join(found) + (f"; and {more} more" if more else "")
         raise UsageError(f"plan {path}: {problems}", hint="docs/plans.md lists every key with its range.") from error

@@ -30,6 +30,8 @@ ProblemCode = Literal[
     "negative",
     "absurd",
     "grid",
+    # The machine (memory.py).
+    "memory",
     # A finished output folder (submission.py).
     "foreign",
     "unknown",

@@ -40,6 +40,11 @@ class Layout:
     window: Triple
     origins: tuple[Triple, ...]
 
+    def window_at(self, origin: Triple) -> tuple[slice, slice, slice]:
+        """The voxels of the region that the window with this first voxel covers."""
+        x, y, z = (slice(first, first + side) for first, side in zip(origin, self.window, strict=True))
+        return x, y, z
+
     def cut(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
         """Copies the region out of a volume (x, y, z), repeating border voxels where it overhangs."""
         index = np.ix_(

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -145,3 +146,54 @@ def test_plans_are_found_by_name_or_path(bundle, tmp_path):
 def test_a_folder_without_a_plan_is_no_bundle(tmp_path):
     with pytest.raises(WeightsError, match=r"no plan\.yaml"):
         open_bundle(tmp_path)
+
+
+def change_plan(folder, **network):
+    plan = yaml.safe_load((folder / "plan.yaml").read_text())
+    plan["members"][0]["network"] |= network
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+
+
+def agree(folder):
+    """Lets the weights' metadata say what the plan says: whoever alters one file can alter both."""
+    state = load_file(folder / "m0.safetensors")
+    replace_weights(folder, save(state, metadata_of(first_member(folder))))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [({"init_filters": 80_000}, "don't fit the network"), ({"norm_groups": 7}, "can't be built")],
+)
+def test_a_network_of_any_size_takes_no_memory_until_its_weights_are_there(bundle, network, message):
+    change_plan(bundle, **network)
+    agree(bundle)
+    with pytest.raises(WeightsError, match=message):
+        load_member(bundle, first_member(bundle))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool])
+def test_numbers_that_are_no_weights_are_refused(bundle, dtype):
+    state = {key: value.to(dtype) for key, value in load_file(bundle / "m0.safetensors").items()}
+    replace_weights(bundle, save(state, metadata_of(first_member(bundle))))
+    with pytest.raises(WeightsError, match=r"not floating-point|not a safetensors file"):
+        load_member(bundle, first_member(bundle))
+
+
+def test_what_is_no_file_or_too_long_for_one_is_refused_unread(bundle):
+    path = bundle / "m0.safetensors"
+    member = first_member(bundle)
+    os.truncate(path, 2**40)
+    with pytest.raises(WeightsError, match="1099511627776 bytes long"):
+        load_member(bundle, member)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(WeightsError, match="no regular file"):
+        load_member(bundle, member)
+
+
+def test_long_metadata_do_not_make_long_messages(bundle):
+    state = load_file(bundle / "m0.safetensors")
+    replace_weights(bundle, save(state, metadata_of(first_member(bundle)) | {"channels": "x" * 10**6}))
+    with pytest.raises(WeightsError, match="channels is xxx") as raised:
+        load_member(bundle, first_member(bundle))
+    assert len(str(raised.value)) < 2000

@@ -29,6 +29,7 @@ def check(
 
     from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415
     from metseg.check import check_cases, problems_table  # noqa: PLC0415
+    from metseg.memory import memory_problems  # noqa: PLC0415
     from metseg.submission import check_submission  # noqa: PLC0415
 
     if prediction_path is not None:
@@ -41,6 +42,7 @@ def check(
             required=sorted(plan.required_modalities),
             optional=sorted(plan.modalities - plan.required_modalities),
         )
+        problems += memory_problems(data_path, plan)
         subject = f"cases in {data_path}"
     errors = sum(problem.severity == "error" for problem in problems)
     if problems:

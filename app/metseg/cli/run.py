@@ -2,6 +2,8 @@
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +59,8 @@ def run_inference(
         device.precision,
     )
     ensemble = load_ensemble(settings.bundle, device)
+    if device.is_cuda and settings.device == "auto":  # who insists on the GPU gets an error rather than a slow night
+        ensemble = replace(ensemble, fallback=cache(lambda: load_ensemble(settings.bundle, choose_device("cpu"))))
     job = Job(cases, output_path, on_error=settings.on_error, resume=resume, grid=grid)
     with (
         BatchProgress(len(cases)) as progress,

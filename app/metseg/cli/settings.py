@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import yaml
-
 from metseg.bundle import PLAN_FILE, Bundle, default_bundle_folder, open_bundle
 from metseg.device import DeviceChoice
 from metseg.errors import UsageError, WeightsError
+from metseg.yaml_file import YamlFileError, read_yaml, show_value
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +71,23 @@ def read_parameters(path: Path) -> dict[str, str]:
         UsageError: missing, not YAML, or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"parameters file {path}: can't be read: {error}") from error
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise UsageError(f"parameters file {path}: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise UsageError(f"parameters file {path}: expected a mapping, found {type(content).__name__}")
-    unknown = sorted(str(key) for key in content if key not in PARAMETERS)
+    unknown = sorted(show_value(key) for key in content if key not in PARAMETERS)
     if unknown:
-        logger.warning("parameters file %s: unknown keys %s ignored; known: %s", path, unknown, ", ".join(PARAMETERS))
-    return {key: str(content[key]) for key in PARAMETERS if content.get(key) is not None}
+        logger.warning(
+            "parameters file %s: unknown keys %s ignored; known: %s", path, show_value(unknown), ", ".join(PARAMETERS)
+        )
+    wrong = {key: content[key] for key in PARAMETERS if not isinstance(content.get(key), str | None)}
+    if wrong:
+        key, value = next(iter(wrong.items()))
+        raise UsageError(f"parameters file {path}: {key}: expected a text, found {show_value(value)}")
+    return {key: content[key] for key in PARAMETERS if content.get(key) is not None}
 
 
 def find_bundle(folder: Path) -> Path | None:

@@ -1,10 +1,11 @@
 """`run.json`: what ran, on what, with what, and what became of each case. Versioned; described in docs/run-json.md."""
 
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 import metseg
 from metseg.bundle import Bundle
@@ -101,7 +102,7 @@ class CaseFacts(Part):
     elapsed_s: float
     peak_memory_mib: float | None
     gpu_peak_memory_mib: float | None
-    registration: RegistrationFacts | None
+    registration: RegistrationFacts | None = None
 
 
 class RunFile(Part):
@@ -131,6 +132,8 @@ class RunFacts(Part):
     bundle: BundleFacts | None = None
     device: DeviceFacts | None = None
     exit_code: int | None = None
+    started_s: float = Field(default_factory=time.monotonic)
+    """By the clock that nobody sets."""
 
 
 def describe_run(
@@ -148,7 +151,7 @@ def describe_run(
 
 def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
     """Puts a run and its cases together, now that it has finished."""
-    finished = datetime.now(UTC)
+    elapsed_s = time.monotonic() - run.started_s  # the wall clock may have been set meanwhile
     return RunFile(
         program=Program(
             version=metseg.__version__,
@@ -159,8 +162,8 @@ def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
         command=run.command,
         options=run.options,
         started=run.started,
-        finished=finished,
-        elapsed_s=(finished - run.started).total_seconds(),
+        finished=run.started + timedelta(seconds=elapsed_s),
+        elapsed_s=elapsed_s,
         exit_code=run.exit_code,
         bundle=run.bundle,
         device=run.device,

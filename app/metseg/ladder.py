@@ -1,0 +1,95 @@
+"""What a case does that does not fit into memory: it is tried again in smaller steps, and the log says each.
+
+    as planned -> one window at a time -> image and sums on the host -> on the CPU (under `--device auto` alone)
+
+Every case begins at the top, so that its labels don't depend on which cases ran before it. On one device the steps do
+the same sums in the same order; a CPU rounds differently.
+"""
+
+import gc
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from metseg.ensemble import Ensemble, MemberPrediction, predict_case
+from metseg.errors import DeviceError
+from metseg.preprocess import PreparedCase
+from metseg.problems import printable
+from metseg.windows import Layout
+
+logger = logging.getLogger(__name__)
+
+ALLOCATORS_WORDS: Final = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
+"""How torch's CPU allocator, CUDA and its libraries say it in a RuntimeError that has no class of its own."""
+
+SHOWN_CHARACTERS: Final = 120
+"""Of an allocator's message, which may be a page long."""
+
+
+def predict_within_memory(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tuple[MemberPrediction, ...]:
+    """Runs every usable member on a case, in smaller steps where memory does not suffice.
+
+    Raises:
+        DeviceError: it does not fit in the smallest steps either.
+    """
+    reason, device = "", ensemble.device.description
+    for step, attempt in _steps(ensemble):
+        if reason:
+            logger.warning("case %s: out of memory (%s); trying again %s", printable(case.case_id), reason, step)
+            device = attempt.device.description
+        try:
+            return predict_case(case, attempt, layout)
+        except Exception as error:  # allocators raise errors of several kinds
+            if not is_out_of_memory(error):
+                raise
+            reason = _reason(error)
+        # Here, not in the handler: until it is left, the error holds the frames whose tensors filled the memory.
+        _release_memory()
+    raise _memory_error(case.case_id, f"out of memory on {device} ({reason})")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    import torch  # noqa: PLC0415 - heavy
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATORS_WORDS)
+
+
+def as_memory_error(case_id: str, error: Exception) -> Exception:
+    """An exhausted memory as the user's error, with what to do about it; any other error as it is."""
+    return _memory_error(case_id, f"out of memory ({_reason(error)})") if is_out_of_memory(error) else error
+
+
+def _steps(ensemble: Ensemble) -> Iterator[tuple[str, Ensemble]]:
+    yield "as planned", ensemble
+    if ensemble.windows_at_once > 1:
+        ensemble = replace(ensemble, windows_at_once=1)
+        yield "with one window at a time", ensemble
+    if ensemble.device.is_cuda and not ensemble.sums_on_host:
+        ensemble = replace(ensemble, sums_on_host=True)
+        yield "with image and sums in the host's memory", ensemble
+    if ensemble.fallback is not None:
+        yield "on the CPU", ensemble.fallback()
+
+
+def _memory_error(case_id: str, what: str) -> DeviceError:
+    return DeviceError(
+        f"case {printable(case_id)}: {what}",
+        hint="Give the process more memory, or choose a plan with smaller windows; metseg check estimates the need.",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def _release_memory() -> None:
+    import torch  # noqa: PLC0415 - heavy
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

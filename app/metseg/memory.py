@@ -1,0 +1,172 @@
+"""How much memory a case will take and how much there is: a warning before the night instead of a kill in it.
+
+An estimate from the header alone, for a run on the CPU: what is held (images, channels, probabilities) is counted, what
+a network needs for one window is a multiple of its widest layer (docs/reliability.md: how it was measured).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from metseg.discovery import survey_cases
+from metseg.domain import CaseFiles, Grid
+from metseg.errors import InputError
+from metseg.geometry import plan_trip
+from metseg.image import ImageError, read_shape
+from metseg.network_plans import DeepMedicPlan, NetworkPlan, SegResNetPlan
+from metseg.nifti_header import image_grid, parse_header
+from metseg.plan import Plan
+from metseg.problems import Problem
+
+FLOAT_BYTES: Final = 4
+
+PROGRAM_BYTES: Final = 500 * 10**6
+"""Python with torch, MONAI and the small things, before the first case."""
+
+BRAIN_MM: Final = (160, 200, 160)
+"""Sides of a box that holds an adult's brain. Windows cover the brain's box, which the header doesn't tell; an image
+whose skull was not stripped needs more."""
+
+CASES_AT_ONCE: Final = 2
+"""One at work, one read ahead."""
+
+WINDOW_TENSORS: Final = 8
+"""Float32 tensors as wide and as large as the first layer's output that live at once in a forward pass. Measured: 7.0
+in float32, the like of 3.5 to 5.1 in bfloat16."""
+
+TILE_BYTES: Final = 10**9
+"""What a DeepMedic tile takes at the paper's width, with room."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """What a case needs at its peak, in bytes.
+
+    Attributes:
+        held: images, channels and probabilities of the cases in work.
+        window: one window on its way through a network.
+    """
+
+    held: int
+    window: int
+
+    @property
+    def total(self) -> int:
+        """With the program itself."""
+        return PROGRAM_BYTES + self.held + self.window
+
+
+def estimate_need(grid: Grid, plan: Plan) -> MemoryNeed:
+    """Estimates the peak of one case in a batch of such cases.
+
+    Args:
+        grid: of the case's t1c.
+        plan: window, members, spacing.
+    """
+    network_shape = plan_trip(grid, plan.spacing_mm, plan.frame).network.shape
+    source, network = math.prod(grid.shape), math.prod(network_shape)
+    spacing = np.broadcast_to(np.asarray(plan.spacing_mm, dtype=float), 3)
+    brain = [min(side, math.ceil(mm / step)) for side, mm, step in zip(network_shape, BRAIN_MM, spacing, strict=True)]
+    window = _window_shape(plan, (brain[0], brain[1], brain[2]))
+    region = math.prod(max(one, other) for one, other in zip(brain, window, strict=True))
+    channels = {channel for member in plan.members for channel in member.channels}
+    widest = max(len(member.channels) for member in plan.members)
+    regions = len(plan.regions)
+    case = len(plan.modalities) * source + len(channels) * network
+    transient = 2 * network  # of one image: resampled, sorted for its percentiles
+    on_region = len(channels) + 2 * widest + regions * (len(plan.members) + 2) + 2
+    return MemoryNeed(
+        held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),
+        window=max(_window_bytes(member.network, math.prod(window)) for member in plan.members),
+    )
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take: what the machine has free, cut to the container's limit (cgroup 1, 2).
+
+    Returns:
+        None where the system does not say.
+    """
+    return min((found for found in (_free_on_machine(), *_free_in_cgroup()) if found is not None), default=None)
+
+
+def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) -> tuple[Problem, ...]:
+    """A warning for each case that probably needs more memory than there is.
+
+    Args:
+        data_path: folder of cases; whatever else is wrong with it is for `check_cases` to say.
+        plan: what will run.
+        free_bytes: None for what is free now.
+    """
+    free = free_memory() if free_bytes is None else free_bytes
+    if free is None:
+        return ()
+    try:
+        cases = survey_cases(data_path).cases
+    except InputError:
+        return ()
+    return tuple(problem for case in cases for problem in _case_problem(case, plan, free))
+
+
+def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Problem]:
+    path = files.images.get("t1c")
+    if path is None:
+        return
+    try:
+        _, header = read_shape(path)
+        grid, _ = image_grid(parse_header(header))
+    except ImageError:
+        return
+    need = estimate_need(grid, plan).total
+    if need > free:
+        what = f"needs about {need / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are free"
+        hint = "Run it where there is more, or with a plan of smaller windows."
+        yield Problem(files.case_id, "warning", "memory", what, hint)
+
+
+def _window_shape(plan: Plan, brain: tuple[int, int, int]) -> tuple[int, int, int]:
+    x, y, z = (
+        -(-side // multiple) * multiple if plan.window.extent == "whole" else size
+        for side, size, multiple in zip(brain, plan.window.size, plan.side_multiples, strict=True)
+    )
+    return x, y, z
+
+
+def _window_bytes(network: NetworkPlan, voxels: int) -> int:
+    if isinstance(network, DeepMedicPlan):
+        return TILE_BYTES
+    width = network.init_filters if isinstance(network, SegResNetPlan) else network.filters[0]
+    return WINDOW_TENSORS * FLOAT_BYTES * width * voxels
+
+
+def _free_on_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
+def _free_in_cgroup(root: Path = Path("/sys/fs/cgroup")) -> Iterable[int]:
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            text = (root / limit).read_text(encoding="ascii").strip()
+            if text != "max":
+                in_use = int((root / used).read_text(encoding="ascii"))
+                yield int(text) - in_use + _reclaimable((root / limit).with_name("memory.stat"))
+        except (OSError, ValueError):
+            continue
+
+
+def _reclaimable(statistics: Path) -> int:
+    """Files in the cache count as used, but give way."""
+    lines = (line.split() for line in statistics.read_text(encoding="ascii").splitlines())
+    return sum(int(value) for name, value in lines if name in {"inactive_file", "total_inactive_file"})

@@ -1,0 +1,130 @@
+"""Many small cases in one process: memory, open files and seconds a case, from the tenth case to the last.
+
+    .venv/bin/python benchmarks/soak.py [--cases 200] [--report]
+
+Cases are links to a few made here (24x32x16, a small untrained network), so that what grows is the program's, not the
+data's. Prints each figure every 20 cases and, in the end, the last twenty cases beside the eleventh to thirtieth. Exits
+with 1 if resident memory grew by more than GROWTH_MIB, open files by any, or a case takes more than TIMES as long.
+"""
+
+import argparse
+import gc
+import os
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases and bundles
+
+from metseg.bundle import open_bundle
+from metseg.cli.run import run_inference
+from metseg.cli.settings import Settings
+from metseg.domain import Case
+from metseg.pipeline import Segmentation, run_batch
+from metseg.records import CaseRecord
+from support import ALL, SUB, phantom, write_bundle, write_case
+
+GROWTH_MIB = 20
+TIMES = 1.5
+WARM = 10
+SAMPLE = 20
+
+
+def resident_mib() -> float:
+    """What the process occupies now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def make_cases(folder: Path, count: int) -> None:
+    """Three cases, and links to them under other names."""
+    sources = [write_case(folder / "source", f"s{number}", images=phantom(seed=number)) for number in range(3)]
+    for number in range(count):
+        source, name = sources[number % 3], f"SOAK-{number:04d}"
+        (folder / "data" / name).mkdir(parents=True)
+        for image in source.iterdir():
+            (folder / "data" / name / image.name.replace(source.name, name)).symlink_to(image)
+
+
+class Watch:
+    """Samples the process after each case."""
+
+    def __init__(self) -> None:
+        self.memory_mib: list[float] = []
+        self.files: list[int] = []
+        self.seconds: list[float] = []
+        self._last = time.process_time()
+
+    def sample(self, record: CaseRecord, _segmentation: Segmentation | None, _case: Case | None) -> None:
+        """A listener of `run_batch`."""
+        if not record.succeeded:
+            raise AssertionError(f"{record.case_id}: {record.error}")
+        now = time.process_time()
+        self.seconds.append(now - self._last)
+        self._last = now
+        self.memory_mib.append(resident_mib())
+        self.files.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - names are wanted
+        if len(self.seconds) % SAMPLE == 0:
+            print(f"{len(self.seconds):5d}  {self.memory_mib[-1]:7.1f} MiB  {self.files[-1]:4d} files  "
+                  f"{statistics.median(self.seconds[-SAMPLE:]):.3f} s of processor a case", flush=True)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--report", action="store_true", help="make a report on the way")
+    arguments = parser.parse_args()
+    watch = Watch()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        make_cases(folder, arguments.cases)
+        bundle = write_bundle(folder / "bundle", channels=(ALL, SUB), tta={"variant": "none"})
+        stack.enter_context(_listening(watch))
+        run_inference(
+            Settings(open_bundle(bundle), "cpu", "stop"),
+            data_path=folder / "data",
+            output_path=folder / "out",
+            report_dir=folder / "report" if arguments.report else None,
+            save=frozenset(),
+            resume=False,
+            shard=(0, 1),
+        )
+    gc.collect()
+    early = slice(WARM, WARM + SAMPLE)
+    growth = statistics.median(watch.memory_mib[-SAMPLE:]) - statistics.median(watch.memory_mib[early])
+    files = watch.files[-1] - max(watch.files[early])
+    slower = statistics.median(watch.seconds[-SAMPLE:]) / statistics.median(watch.seconds[early])
+    print(f"{len(watch.seconds)} cases: memory {growth:+.1f} MiB, open files {files:+d}, the last {SAMPLE} cases take "
+          f"{slower:.2f} times as long as the {WARM + 1}th to {WARM + SAMPLE}th")  # fmt: skip
+    return int(growth > GROWTH_MIB or files > 0 or slower > TIMES)
+
+
+class _listening:  # noqa: N801 - used as a function
+    """Puts a watch beside the listener of `run_inference`."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def __enter__(self) -> None:
+        import metseg.cli.run as module  # noqa: PLC0415 - patched
+
+        def both(job, ensemble, listener):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            def listen(*given):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN202
+                listener(*given)
+                self.watch.sample(*given)
+
+            return run_batch(job, ensemble, listen)
+
+        module.run_batch = both
+
+    def __exit__(self, *_: object) -> None:
+        import metseg.cli.run as module  # noqa: PLC0415
+
+        module.run_batch = run_batch
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""A case that does not fit into memory is tried again in smaller steps; none of them changes what comes out."""
+
+import logging
+import weakref
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typing_extensions import override
+
+import metseg.ladder
+import metseg.pipeline
+from metseg.bundle import open_bundle
+from metseg.device import Device
+from metseg.discovery import discover_cases
+from metseg.domain import Case, Grid
+from metseg.ensemble import Member, load_ensemble, plan_layout, predict_case
+from metseg.errors import DeviceError, ExitCode
+from metseg.ladder import is_out_of_memory, predict_within_memory
+from metseg.pipeline import Job, run_batch
+from metseg.plan import IntensityPlan
+from metseg.preprocess import prepare_case
+from support import ALL, names_in, phantom, write_bundle, write_case
+
+SHAPE = (24, 32, 20)
+FP32 = Device("cpu", "float32", "test", 1)
+CPU_MESSAGE = (
+    "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 7"
+)
+
+
+class Limited(nn.Module):
+    """A network that runs out of memory with more than so many windows at once."""
+
+    def __init__(self, network, limit):
+        super().__init__()
+        self.network, self.limit, self.calls = network, limit, []
+
+    @override
+    def forward(self, batch):
+        self.calls.append(len(batch))
+        if len(batch) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\n" + 50 * "GPU 0 has ... ")
+        return self.network(batch)
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory):
+    folder = write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL,))
+    return load_ensemble(open_bundle(folder), FP32)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return prepare_case(Case("c0", Grid(SHAPE, np.eye(4)), phantom(SHAPE), b""), IntensityPlan())
+
+
+def limited(ensemble, limit, **changes):
+    members = tuple(Member(member.plan, Limited(member.network, limit)) for member in ensemble.members)
+    return replace(ensemble, members=members, **changes)
+
+
+def probabilities(predictions):
+    return np.stack([prediction.probabilities for prediction in predictions])
+
+
+def test_sums_on_the_host_are_the_same_to_the_bit_and_batches_to_rounding(ensemble, case):
+    layout = plan_layout(case, ensemble.plan)
+    plain = probabilities(predict_case(case, ensemble, layout))
+    on_host = probabilities(predict_case(case, replace(ensemble, sums_on_host=True), layout))
+    np.testing.assert_array_equal(on_host, plain)
+    for at_once in (3, 1000):
+        batched = probabilities(predict_case(case, replace(ensemble, windows_at_once=at_once), layout))
+        np.testing.assert_allclose(batched, plain, atol=1e-5)
+
+
+def test_a_smaller_batch_is_tried_and_said(ensemble, case, caplog):
+    layout = plan_layout(case, ensemble.plan)
+    narrow = limited(ensemble, 1, windows_at_once=4)
+    with caplog.at_level(logging.WARNING):
+        found = predict_within_memory(case, narrow, layout)
+    np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("case c0: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert line.endswith("; trying again with one window at a time")
+    assert len(line) < 250
+    assert narrow.members[0].network.calls[:2] == [4, 1]
+
+
+def test_every_case_begins_at_the_top(ensemble, case):
+    layout = plan_layout(case, ensemble.plan)
+    narrow = limited(ensemble, 1, windows_at_once=4)
+    for _ in range(2):
+        predict_within_memory(case, narrow, layout)
+    calls = narrow.members[0].network.calls
+    assert [number for number, size in enumerate(calls) if size == 4] == [0, len(calls) // 2]
+
+
+def test_the_cpu_comes_last_and_only_where_it_may(ensemble, case, caplog):
+    layout = plan_layout(case, ensemble.plan)
+    given = []
+
+    def fallback():
+        given.append(True)
+        return ensemble
+
+    found = predict_within_memory(case, limited(ensemble, 0, windows_at_once=2, fallback=fallback), layout)
+    np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
+    assert given == [True]
+    assert caplog.messages[-1].endswith("trying again on the CPU")
+    with pytest.raises(DeviceError, match=r"case c0: out of memory on test \(CUDA out of memory") as raised:
+        predict_within_memory(case, limited(ensemble, 0), layout)
+    assert "metseg check" in raised.value.hint
+
+
+def test_the_steps_of_a_gpu_in_order(monkeypatch, ensemble, case):
+    seen, alive = [], []
+
+    def fail(_case, attempt, _layout):
+        assert not [kept for kept in alive if kept() is not None], "the failed attempt's tensors are still there"
+        filling = torch.zeros(10)
+        alive.append(weakref.ref(filling))
+        seen.append((attempt.device.name, attempt.windows_at_once, attempt.sums_on_host))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(metseg.ladder, "predict_case", fail)
+    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), windows_at_once=8)
+    with pytest.raises(DeviceError):
+        predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), plan_layout(case, ensemble.plan))
+    assert seen == [("cuda:0", 8, False), ("cuda:0", 1, False), ("cuda:0", 1, True), ("cpu", 1, False)]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("x")])
+def test_other_errors_are_not_tried_again(monkeypatch, ensemble, case, error):
+    calls = []
+
+    def fail(*_):
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(metseg.ladder, "predict_case", fail)
+    with pytest.raises(type(error)):
+        predict_within_memory(case, replace(ensemble, windows_at_once=2), plan_layout(case, ensemble.plan))
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("x"),
+        RuntimeError(CPU_MESSAGE),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_what_counts_as_out_of_memory(error):
+    assert is_out_of_memory(error)
+
+
+def test_numpy_and_torch_say_what_is_expected():
+    with pytest.raises(MemoryError):
+        np.empty(2**60, dtype=np.uint8)
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(raised.value)
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_a_case_that_never_fits_costs_the_others_nothing(monkeypatch, ensemble, tmp_path):
+    for case_id in ("c0", "c1", "c2"):
+        write_case(tmp_path / "data", case_id)
+    real = metseg.pipeline.prepare_case
+
+    def prepare(case, *args, **options):
+        if case.case_id == "c1":
+            raise MemoryError("Unable to allocate 7 GiB")
+        return real(case, *args, **options)
+
+    monkeypatch.setattr(metseg.pipeline, "prepare_case", prepare)
+    cases = discover_cases(tmp_path / "data")
+    records = run_batch(Job(cases, tmp_path / "out", on_error="skip"), ensemble)
+    assert [record.outcome for record in records] == ["segmented", "failed", "segmented"]
+    assert "out of memory" in records[1].error
+    assert names_in(tmp_path / "out") == ["c0.nii.gz", "c2.nii.gz"]
+    with pytest.raises(DeviceError, match="case c1: out of memory") as raised:
+        run_batch(Job(cases, tmp_path / "out2"), ensemble)
+    assert raised.value.exit_code == ExitCode.DEVICE

@@ -1,0 +1,78 @@
+"""How much memory a case takes, and the warning where there is less."""
+
+import numpy as np
+import pytest
+
+import metseg.memory
+from metseg.bundle import open_bundle
+from metseg.domain import Grid
+from metseg.memory import estimate_need, free_memory, memory_problems
+from support import ALL, SUB, write_bundle, write_case
+
+
+def plan_of(tmp_path, **sections):
+    return open_bundle(write_bundle(tmp_path / "b", channels=(ALL, SUB), **sections)).plan
+
+
+def grid(shape, spacing=(1.0, 1.0, 1.0)):
+    return Grid(shape, np.diag([*spacing, 1.0]))
+
+
+def test_larger_grids_and_windows_need_more(tmp_path):
+    whole = plan_of(tmp_path, window={"extent": "whole"})
+    small, challenge, large = (
+        estimate_need(grid(shape), whole) for shape in ((96, 96, 96), (240, 240, 155), (512, 512, 176))
+    )
+    assert small.held < challenge.held < large.held
+    assert small.window < challenge.window
+    assert challenge.window == large.window, "no brain is larger than a brain"
+    fixed = whole.model_copy(
+        update={"window": whole.window.model_copy(update={"extent": "fixed", "size": (64, 64, 32)})}
+    )
+    assert estimate_need(grid((240, 240, 155)), fixed).window < challenge.window / 10
+
+
+def test_fine_voxels_count_where_they_are(tmp_path):
+    plan = plan_of(tmp_path)
+    coarse, fine = estimate_need(grid((128, 128, 64), (2, 2, 2)), plan), estimate_need(grid((128, 128, 64)), plan)
+    assert coarse.held > fine.held, "the network's grid is 1 mm"
+
+
+def test_check_warns_of_cases_that_will_not_fit(tmp_path):
+    plan = plan_of(tmp_path)
+    write_case(tmp_path / "data", "c0")
+    assert memory_problems(tmp_path / "data", plan, free_bytes=10**12) == ()
+    (problem,) = memory_problems(tmp_path / "data", plan, free_bytes=10**8)
+    assert (problem.case_id, problem.severity, problem.code) == ("c0", "warning", "memory")
+    assert "0.1 GB are free" in problem.what
+    (tmp_path / "data/c0/c0-t1c.nii.gz").write_bytes(b"x")
+    assert memory_problems(tmp_path / "data", plan, free_bytes=1) == (), "what is broken is said elsewhere"
+    assert memory_problems(tmp_path / "nowhere", plan, free_bytes=1) == ()
+
+
+def test_what_is_free_is_the_least_that_machine_and_container_say(tmp_path, monkeypatch):
+    assert free_memory() is None or free_memory() > 0
+    monkeypatch.setattr(metseg.memory, "_free_on_machine", lambda: 10_000)
+    monkeypatch.setattr(metseg.memory, "_free_in_cgroup", lambda: (7_000,))
+    assert free_memory() == 7_000
+    monkeypatch.setattr(metseg.memory, "_free_in_cgroup", lambda: ())
+    assert free_memory() == 10_000
+    monkeypatch.setattr(metseg.memory, "_free_on_machine", lambda: None)
+    assert free_memory() is None
+    assert memory_problems(tmp_path, plan_of(tmp_path)) == ()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_containers_limit_without_its_file_cache(tmp_path, version):
+    names = {
+        1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }
+    limit, used, cached = names[version]
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    (tmp_path / limit).write_text("1000\n")
+    (tmp_path / used).write_text("900\n")
+    (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{cached} 300\n")
+    assert list(metseg.memory._free_in_cgroup(tmp_path)) == [400]
+    (tmp_path / limit).write_text("max\n")
+    assert list(metseg.memory._free_in_cgroup(tmp_path)) == []
