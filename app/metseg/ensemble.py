@@ -162,7 +162,8 @@ def sliding_logits(
             for first in range(0, len(jobs), ensemble.windows_at_once):
                 batch = jobs[first : first + ensemble.windows_at_once]
                 windows = [flip(source[(slice(None), *layout.window_at(at))][None], axes) for at, axes in batch]
-                results = network(_channels_last(torch.cat(windows).to(device)))
+                stacked = torch.cat(windows) if len(windows) > 1 else windows[0]
+                results = network(_channels_last(stacked.to(device)))
                 for logits, (at, axes) in zip(results, batch, strict=True):
                     mirrored_back = flip(logits[None], axes)[0].float().to(store)
                     total[(slice(None), *layout.window_at(at))] += mirrored_back.mul_(weights)
