@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/registration.py [PAIRS] [FIRST]
 
-Each pair is a head of its own with up to 10 mm and 10 degrees between the scanners, other noise, and a CT that misses up to
-40 mm of the head's top and bottom. Prints each pair's error, the seconds it took, and whether a CT of the next patient, an
-empty CT and the same CT turned upside down are refused.
+Each pair is a head of its own with up to 10 mm and 10 degrees between the scanners, other noise, and a CT that misses
+up to 40 mm of the head's top and bottom. Prints each pair's error, the seconds it took, and whether another patient's
+CT, an empty CT and the same CT turned upside down are refused.
 """
 
 import sys
@@ -47,8 +47,9 @@ def main(pairs: int = 20, first: int = 0) -> None:
             other = outcome(scan_of(previous), case, plan)
             refused += other.startswith("refused")
         previous = case
+        mean_mm, max_mm = error_mm.mean(), error_mm.max()
         print(
-            f"{index:4d}  {found.shift_mm:8.1f}  {found.rotation_degrees:6.1f}  {error_mm.mean():8.2f}  {error_mm.max():6.2f}"
+            f"{index:4d}  {found.shift_mm:8.1f}  {found.rotation_degrees:6.1f}  {mean_mm:8.2f}  {max_mm:6.2f}"
             f"  {found.overlap:7.0%}  {found.gain:+.2f}  {seconds:5.1f}  {other}",
             flush=True,
         )

@@ -14,11 +14,11 @@ from training.recipe import Recipe
 
 TINY_REGISTRATION: dict[str, Any] = {
     "grids_mm": (4.0, 2.0),
-    "start_degrees": 0,
+    "start_degrees": 8,
     "sample_share": 1.0,
     "smallest_head_ml": 50,
     "check_shift_mm": 6,
-    "smallest_gain": 0.1,
+    "check_grid_mm": 1.5,
 }
 """For heads at 0.4 of their length."""
 

@@ -12,7 +12,6 @@ import yaml
 from metseg.atomic import write_atomically
 from metseg.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of
 from metseg.errors import UsageError
-from metseg.labels import REGIONS
 from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan
 from training.recipe import Recipe, load_recipe
@@ -109,7 +108,7 @@ def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str,
         found = {
             "name": recipe.name,
             "channels": list(recipe.data.channels),
-            "regions": list(REGIONS),
+            "regions": list(recipe.regions),
             "network": recipe.network.model_dump(mode="json"),
         }
         for key in ("name", "channels", "regions"):
@@ -130,8 +129,12 @@ def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str
         UsageError: the members differ in them, or the plan says otherwise.
     """
     shared = {}
-    for key in ("spacing_mm", "intensity"):
-        found = {recipe.name: recipe.data.model_dump(mode="json")[key] for recipe in recipes}
+    for key in ("spacing_mm", "intensity", "frame", "registration"):
+        stated = {recipe.name: recipe.data.model_dump(mode="json").get(key) for recipe in recipes}
+        # A member that reads no CT says nothing of its registration.
+        found = {name: value for name, value in stated.items() if value is not None}
+        if not found:
+            continue
         first = next(iter(found.values()))
         if any(value != first for value in found.values()):
             raise UsageError(f"the members were trained with different data.{key}: {found}")
@@ -179,12 +182,17 @@ def _freeze_member(run: Path, output: Path, options: FreezeOptions) -> MemberPla
         raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its {RECIPE_FILE}")
     state = {key: tensor for key, tensor in trained_weights(path).items() if not key.startswith(VAE_PREFIX)}
     stored = torch.float16 if options.half else torch.float32
-    state = {key: tensor.to(stored).contiguous() for key, tensor in state.items()}
+    # Batch norm counts its batches in whole numbers; a bundle holds floating-point tensors alone.
+    state = {
+        key: tensor.to(stored if tensor.is_floating_point() else torch.float32).contiguous()
+        for key, tensor in state.items()
+    }
     member = MemberPlan(
         name=recipe.name,
         weights=f"{recipe.name}.safetensors",
         sha256="0" * 64,
         channels=recipe.data.channels,
+        regions=recipe.regions,  # type: ignore[arg-type] - names of regions
         network=recipe.network,
     )
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)

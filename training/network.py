@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metseg.labels import REGIONS
-from metseg.network.segresnet import build_segresnet, build_segresnet_vae
+from metseg.network import build_network
+from metseg.network.segresnet import build_segresnet_vae
+from metseg.network_plans import SegResNetPlan
 from training.losses import Outputs
 from training.recipe import Recipe
 
 
 class TrainingNetwork(nn.Module):
-    """SegResNetVAE, or SegResNet where the recipe gives the VAE branch no weight.
+    """SegResNetVAE, or, where the recipe gives the VAE branch no weight, the network that inference runs.
 
     Args:
         recipe: of the run.
@@ -21,15 +22,15 @@ class TrainingNetwork(nn.Module):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        channels = {"in_channels": len(recipe.data.channels), "out_channels": len(REGIONS)}
+        channels = {"in_channels": len(recipe.data.channels), "out_channels": len(recipe.regions)}
         self.has_vae = recipe.loss.vae_weight > 0
-        if self.has_vae:
+        if self.has_vae and isinstance(recipe.network, SegResNetPlan):
             self.net = build_segresnet_vae(recipe.network, **channels, input_image_size=recipe.crops.size)
             # The branch uses a fixed standard deviation: this layer gets no gradient, which DDP would wait for.
             for parameter in self.net.vae_fc2.parameters():  # type: ignore[union-attr] - a module
                 parameter.requires_grad_(requires_grad=False)
         else:
-            self.net = build_segresnet(recipe.network, **channels)
+            self.net = build_network(recipe.network, **channels)
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> Outputs:
         """Logits and, in training with the VAE branch, what its loss needs.

@@ -50,7 +50,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
         raise WeightsError(f"cache entry {entry}: {problem}", hint="Name the cache that the run was trained with.")
     window = _window_of(entry, recipe)
     weights = trained_weights(checkpoint)
-    rounded = _logits(recipe, {key: tensor.to(stored).float() for key, tensor in weights.items()}, window)
+    rounded = _logits(recipe, {key: _rounded(tensor, stored) for key, tensor in weights.items()}, window)
     with torch.inference_mode():
         difference = (rounded - frozen(window)).abs().max().item()
     if not difference == 0:  # a NaN is not equal either
@@ -58,6 +58,10 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     exact = rounded if stored == torch.float32 else _logits(recipe, weights, window)
     labels, own = (member_labels(logits[0].sigmoid().numpy(), 0.5) for logits in (exact, rounded))
     return Proof(open_entry(entry).case_id, float((exact - rounded).abs().max()), int((labels != own).sum()))
+
+
+def _rounded(tensor: Tensor, stored: torch.dtype) -> Tensor:
+    return tensor.to(stored).float() if tensor.is_floating_point() else tensor
 
 
 def _logits(recipe: Recipe, weights: dict[str, Tensor], window: Tensor) -> Tensor:
@@ -77,5 +81,6 @@ def _window_of(entry: Path, recipe: Recipe) -> Tensor:
         centre = case.lesion_voxels[0, 2:] + np.array([first for first, _ in case.box])
     else:
         centre = np.array([(first + end) // 2 for first, end in case.box])
-    x, y, z = (int(middle) - side // 2 for middle, side in zip(centre, recipe.crops.size, strict=True))
-    return torch.from_numpy(cut_padded(channels, (x, y, z), recipe.crops.size))[None]
+    size = recipe.crops.read_size
+    x, y, z = (int(middle) - side // 2 for middle, side in zip(centre, size, strict=True))
+    return torch.from_numpy(cut_padded(channels, (x, y, z), size))[None]

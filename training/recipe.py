@@ -7,15 +7,28 @@ the reason for its value beside it. Operational choices (folders, device, worker
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.errors import UsageError
-from metseg.labels import RegionName
-from metseg.plan import ChannelName, IntensityPlan, Section, SegResNetPlan, WindowPlan
+from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
+from metseg.network_plans import NetworkPlan
+from metseg.plan import (
+    ChannelName,
+    IntensityPlan,
+    IntensityPlans,
+    MemberPlan,
+    Plan,
+    Section,
+    SegResNetPlan,
+    Spacing,
+    TtaPlan,
+    WindowPlan,
+)
+from metseg.radiosurgery_plan import RegistrationPlan
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 
@@ -31,8 +44,10 @@ class DataRecipe(Section):
 
     Attributes:
         channels: the network's input, in order; `sub` is the squared difference of t1c and t1n.
-        spacing_mm: of the isotropic grid that everything is brought to.
-        intensity: percentile scaling, as in inference.
+        spacing_mm: of the grid that everything is brought to, as in inference.
+        frame: voxels of that grid in plane, as in inference.
+        intensity: scaling, as in inference.
+        registration: of the CT, as in inference.
         missing_t2w: the paper's data always had t2w, later challenges' don't: `refuse` = an error, `drop` = the case
             is left out, `t2f` = the other T2 contrast stands in, `zeros` = an empty channel.
         visits: of a training case in each epoch, by the beginning of its ID: {"BraTS-GLI": 4}; the longest that fits
@@ -41,9 +56,13 @@ class DataRecipe(Section):
             without lesion are dropped (Erdur et al., section 2.5); None keeps every lesion.
     """
 
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"frame", "registration"})
+
     channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
-    spacing_mm: float = Field(1.0, gt=0)
-    intensity: IntensityPlan = IntensityPlan()
+    spacing_mm: Spacing = 1.0
+    frame: tuple[int, int] | None = None
+    intensity: IntensityPlans = IntensityPlan()
+    registration: RegistrationPlan | None = None
     missing_t2w: Literal["refuse", "drop", "t2f", "zeros"] = "refuse"
     visits: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     max_lesion_voxels: int | None = Field(None, gt=0)
@@ -82,7 +101,10 @@ class CropRecipe(Section):
         lesion_probability: chance that a crop holds a voxel of a lesion, chosen uniformly among the lesions of
             `lesion_region`, at a uniformly drawn place inside it. The paper draws crops uniformly: 0.
         lesion_region: whose components count as lesions for that.
+        context: voxels around a crop that the network reads and does not answer for (DeepMedic's 42); None for none.
     """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"context"})
 
     size: tuple[int, int, int] = (192, 192, 32)
     other_sizes: tuple[tuple[int, int, int], ...] = ()
@@ -90,13 +112,20 @@ class CropRecipe(Section):
     domain: Literal["volume", "brain"] = "volume"
     lesion_probability: float = Field(0.0, ge=0, le=1)
     lesion_region: RegionName = "TC"
+    context: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         for size in (self.size, *self.other_sizes):
-            if any(side <= 0 or side % 8 for side in size):
+            if any(side <= 0 or (side % 8 and not self.context) for side in size):
                 raise ValueError(f"crop sides must be positive multiples of 8, found {size}")
         return self
+
+    @property
+    def read_size(self) -> tuple[int, int, int]:
+        """What the network reads: the crop with its context."""
+        x, y, z = (side + 2 * (self.context or 0) for side in self.size)
+        return x, y, z
 
     def of_step(self, step: int, seed: int) -> "CropRecipe":
         """The crops of one step: the same with the size that the step draws."""
@@ -166,6 +195,38 @@ class LossRecipe(Section):
     blob_smoothing: float = Field(1e-5, gt=0)
 
 
+class RadiosurgeryLossRecipe(Section):
+    """The radiosurgery system's losses (Hu et al. 2019, sections 2.2 and 2.3).
+
+    Attributes:
+        kind: `volume_aware` Dice; `dice`, the same with all weights 1; `cross_entropy` per voxel (DeepMedic's).
+        constant_voxels: lambda of constant reweighting, in voxels (0.72 mm3 in the paper: 500, 1000, 2500, 5000); None
+            reweights by the batch's largest tumour. Of `volume_aware` alone.
+        smoothing: e of the two Dice losses.
+    """
+
+    kind: Literal["volume_aware", "dice", "cross_entropy"]
+    constant_voxels: float | None = Field(None, gt=0)
+    smoothing: float = Field(1e-5, gt=0)
+    vae_weight: ClassVar[float] = 0.0
+
+    @model_validator(mode="after")
+    def _constant_of_volume_aware(self) -> Self:
+        if self.constant_voxels is not None and self.kind != "volume_aware":
+            raise ValueError(f"loss.constant_voxels belongs to kind volume_aware, found {self.kind}")
+        return self
+
+
+def _kind_or(default: str) -> Discriminator:
+    """Sections that were alone at first did not name their kind."""
+
+    def kind_of(section: Any) -> str:
+        named = section.get("kind") if isinstance(section, dict) else getattr(section, "kind", None)
+        return default if named is None else "other"
+
+    return Discriminator(kind_of)
+
+
 class OptimizerRecipe(Section):
     """AdamW and what surrounds it.
 
@@ -189,6 +250,34 @@ class OptimizerRecipe(Section):
     final_share: float = Field(0.01, ge=0, le=1)
     clip_norm: float = Field(1.0, ge=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
+
+
+class RmsPropRecipe(Section):
+    """RMSProp, as both networks of Hu et al. 2019 were trained with.
+
+    Attributes:
+        kind: tells it from AdamW.
+        learning_rate: at the beginning.
+        rho: of the moving mean of squared gradients.
+        epsilon: added to its root.
+        nesterov: momentum that looks ahead (DeepMedic: 0.6); 0 for none.
+        l1: factor on the sum of the absolute values of the convolutions' weights (DeepMedic: 1e-6).
+        l2: of the sum of their squares (DeepMedic: 1e-4).
+        halved_at_epochs: the rate is halved when these epochs have passed (DeepMedic: 17, 22, 27, 30, 33 of 35); under
+            a time limit at the same shares of the run.
+        clip_norm: largest gradient norm; 0 switches clipping off. The paper names none; it acts on outliers only.
+    """
+
+    kind: Literal["rmsprop"]
+    learning_rate: float = Field(1e-3, gt=0)
+    rho: float = Field(0.9, gt=0, lt=1)
+    epsilon: float = Field(1e-4, gt=0)
+    nesterov: float = Field(0.0, ge=0, lt=1)
+    l1: float = Field(0.0, ge=0)
+    l2: float = Field(0.0, ge=0)
+    halved_at_epochs: tuple[int, ...] = ()
+    clip_norm: float = Field(0.0, ge=0)
+    ema_decay: ClassVar[float | None] = None
 
 
 class ValidationRecipe(Section):
@@ -225,9 +314,13 @@ class Recipe(Section):
     split: SplitRecipe = SplitRecipe()
     crops: CropRecipe = CropRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()
-    network: SegResNetPlan = SegResNetPlan()
-    loss: LossRecipe = LossRecipe()
-    optimizer: OptimizerRecipe = OptimizerRecipe()
+    network: NetworkPlan = SegResNetPlan()
+    loss: Annotated[
+        Annotated[LossRecipe, Tag("first")] | Annotated[RadiosurgeryLossRecipe, Tag("other")], _kind_or("first")
+    ] = LossRecipe()
+    optimizer: Annotated[
+        Annotated[OptimizerRecipe, Tag("first")] | Annotated[RmsPropRecipe, Tag("other")], _kind_or("first")
+    ] = OptimizerRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     epochs: int = Field(200, ge=1)
     batch_cases: int = Field(5, ge=1)
@@ -240,6 +333,57 @@ class Recipe(Section):
         if self.loss.vae_weight > 0 and self.crops.other_sizes:
             raise ValueError("the VAE branch knows one crop size: loss.vae_weight 0, or no crops.other_sizes")
         return self
+
+    @model_validator(mode="after")
+    def _one_system(self) -> Self:
+        """Sections of one system; and the crops' sides fit the network."""
+        named = {
+            "network": self.network.architecture != "segresnet",
+            "loss": isinstance(self.loss, RadiosurgeryLossRecipe),
+            "data.intensity": self.data.intensity.kind == "radiosurgery",
+        }
+        if len(set(named.values())) > 1:
+            of_radiosurgery = sorted(section for section, belongs in named.items() if belongs)
+            raise ValueError(f"sections of two systems: only {', '.join(of_radiosurgery)} of the radiosurgery system")
+        deepmedic = self.network.architecture == "deepmedic"
+        if deepmedic != bool(self.crops.context):
+            raise ValueError("crops.context is DeepMedic's: 42 with it, none without")
+        self.plan_of_validation()  # what it refuses is refused now
+        return self
+
+    @property
+    def is_radiosurgery(self) -> bool:
+        """Whether it trains a network of the radiosurgery system."""
+        return self.network.architecture != "segresnet"
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """What the network's output channels are."""
+        return METASTASIS_REGIONS if self.is_radiosurgery else REGIONS
+
+    def plan_of_validation(self) -> Plan:
+        """The plan by which a run's network segments its validation cases: one pass, no rules."""
+        member = MemberPlan(
+            name=self.name,
+            weights="none.safetensors",
+            sha256="0" * 64,
+            channels=self.data.channels,
+            regions=self.regions,  # type: ignore[arg-type] - names of regions
+            network=self.network,
+        )
+        rules = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
+        return Plan(
+            name="validation",
+            spacing_mm=self.data.spacing_mm,
+            frame=self.data.frame,
+            intensity=self.data.intensity,
+            registration=self.data.registration,
+            window=self.validation.window,
+            tta=TtaPlan(variant="none"),
+            threshold=self.validation.threshold,
+            postprocess=rules,  # type: ignore[arg-type] - pydantic makes the section
+            members=(member,),
+        )
 
     @property
     def sha256(self) -> str:

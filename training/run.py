@@ -19,7 +19,7 @@ import yaml
 
 from metseg.atomic import write_atomically
 from metseg.device import Device, DeviceChoice, choose_device
-from metseg.discovery import discover_cases
+from metseg.discovery import MODALITIES, discover_cases
 from metseg.domain import CaseFiles
 from metseg.errors import InputError
 from training.checkpoint import Progress
@@ -87,7 +87,8 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
     threads = max(1, place.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(request.threads or threads)
     with joined_ranks(place.name) as ranks:
-        cases = {files.case_id: files for folder in request.data for files in discover_cases(folder)}
+        known = (*MODALITIES, "ct") if "ct" in recipe.data.channels else MODALITIES
+        cases = {files.case_id: files for folder in request.data for files in discover_cases(folder, modalities=known)}
         usable = _usable_cases(cases, recipe)
         split = _chosen_split(usable, recipe, request, ranks)
         wanted = tuple(usable[case_id] for case_id in (*split.train, *split.validation))
@@ -100,7 +101,8 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
             _write_run_files(recipe, request, split, entries, place)
         train_ids = _with_lesions(split.train, entries, recipe)
         logger.info("%d training and %d validation cases; %s", len(train_ids), len(split.validation), place.description)
-        trainer = Trainer(recipe, entries, train_ids, split.validation, settings=_settings(request, place), ranks=ranks)
+        settings = _settings(request, place, recipe)
+        trainer = Trainer(recipe, entries, train_ids, split.validation, settings=settings, ranks=ranks)
         return trainer.run()
 
 
@@ -112,7 +114,7 @@ def _training_device(request: RunRequest) -> Device:
     return choose_device(request.device, precision="bfloat16") if place.is_cuda else place
 
 
-def _settings(request: RunRequest, place: Device) -> RunSettings:
+def _settings(request: RunRequest, place: Device, recipe: Recipe) -> RunSettings:
     init = request.init
     return RunSettings(
         folder=request.output,
@@ -122,7 +124,8 @@ def _settings(request: RunRequest, place: Device) -> RunSettings:
         max_steps=request.max_steps,
         checkpoint_s=request.checkpoint_s,
         workers=request.workers,
-        micro_batch=request.micro_batch or (1_000_000 if place.is_cuda else 1),
+        # Batch norm must see the recipe's batch, not what fits best.
+        micro_batch=request.micro_batch or (1_000_000 if place.is_cuda or recipe.is_radiosurgery else 1),
     )
 
 

@@ -17,12 +17,13 @@ from metseg.errors import UsageError
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
 from training.data.batches import Batch, CropDataset, Schedule, batch_loader
 from training.errors import DivergenceError, InterruptedRunError
-from training.losses import Counts, Objective, count_terms
+from training.losses import Counts, Objective, RadiosurgeryObjective, count_terms
 from training.monitor import Monitor
 from training.network import TrainingNetwork, arrange_for_cpu
 from training.ranks import Ranks
-from training.recipe import OptimizerRecipe, Recipe, load_recipe
-from training.validation import ValidationResult, ValidationTotals, score_entry
+from training.recipe import OptimizerRecipe, RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
+from training.rmsprop import rmsprop_of
+from training.validation import ValidationResult, ValidationTotals, figure_names, score_entry
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
@@ -86,7 +87,7 @@ class Trainer:
         self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe)
         self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
         self.total_steps = recipe.epochs * self.schedule.steps_per_epoch
-        self.objective = Objective(recipe.loss)
+        self.objective = objective_of(recipe)
         torch.manual_seed(recipe.seed)
         self.network = TrainingNetwork(recipe).to(self.device)
         if self.device.type == "cpu":
@@ -96,11 +97,7 @@ class Trainer:
         self.average: dict[str, Tensor] | None = None
         if recipe.optimizer.ema_decay is not None:
             self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        rate = recipe.optimizer
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=rate.learning_rate, betas=rate.betas, weight_decay=rate.weight_decay
-        )
+        self.optimizer = optimizer_of(self.network, recipe.optimizer)
         self.progress = Progress(recipe_sha256=recipe.sha256)
         self._resume()
         self.parallel: nn.Module = self.network if ranks.world == 1 else DistributedDataParallel(self.network)
@@ -164,12 +161,12 @@ class Trainer:
             before = time.monotonic()
             batch = next(batches)
             waited_s = time.monotonic() - before
-            rate = learning_rate(self.recipe.optimizer, self.progress.step, share_done)
+            rate = learning_rate(self.recipe.optimizer, self.progress.step, share_done, epochs=self.recipe.epochs)
             terms, norm = self._step(batch, rate)
             now = time.monotonic()
             step = self.progress.step + 1
             self.progress = replace(self.progress, step=step, elapsed_s=self.progress.elapsed_s + now - clock)
-            figures = dict(zip(("loss", "dice_ce", "blob", "vae"), terms.tolist(), strict=True))
+            figures = dict(zip(self.objective.names, terms.tolist(), strict=True))
             figures |= {"gradient_norm": norm, "learning_rate": rate, "step_s": now - clock, "waited_s": waited_s}
             monitor.write("train", step, figures, share_done)
             if self.ranks.is_first and step % self.settings.log_every == 0:
@@ -215,8 +212,7 @@ class Trainer:
         images = batch.images.to(self.device, non_blocking=True)
         components = batch.components.to(self.device, non_blocking=True)
         weights, noise = batch.weights.to(self.device), batch.noise.to(self.device)
-        counts = count_terms(components, weights)
-        counts = Counts.unpacked(self.ranks.sum(counts.packed()))
+        counts = count_terms(components, weights).over(self.ranks)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -225,7 +221,7 @@ class Trainer:
             slice(first, first + self.settings.micro_batch)
             for first in range(0, len(images), self.settings.micro_batch)
         ]
-        total = torch.zeros(4, dtype=torch.float64, device=self.device)
+        total = torch.zeros(len(self.objective.names), dtype=torch.float64, device=self.device)
         for number, part in enumerate(parts):
             piece = Batch(images[part], components[part], weights[part], noise[part], batch.case_ids[part])
             total += self._backward(piece, counts, is_last=number == len(parts) - 1)
@@ -308,7 +304,7 @@ class Trainer:
         result = self._validate(self.validation_entries)
         step, best = self.progress.step, self.progress.best_score
         self.progress = replace(self.progress, validated_step=step)
-        figures = {"score": result.score, **dict(zip(("dice_wt", "dice_tc", "dice_et"), result.dice, strict=True))}
+        figures = {"score": result.score, **dict(zip(figure_names(self.recipe), result.dice, strict=True))}
         monitor.write("validation", step, figures, share_done)
         logger.info("step %d validation %s", step, {name: round(value, 3) for name, value in figures.items()})
         if best is None or result.score > best:
@@ -331,15 +327,33 @@ class _LogitsOnly(nn.Module):
         return logits
 
 
-def learning_rate(recipe: OptimizerRecipe, step: int, share_done: float) -> float:
+def objective_of(recipe: Recipe) -> Objective | RadiosurgeryObjective:
+    """The loss that a recipe names."""
+    if isinstance(recipe.loss, RadiosurgeryLossRecipe):
+        return RadiosurgeryObjective(recipe.loss)
+    return Objective(recipe.loss)
+
+
+def optimizer_of(network: nn.Module, recipe: OptimizerRecipe | RmsPropRecipe) -> torch.optim.Optimizer:
+    """The optimiser of a network's parameters that are trained."""
+    if isinstance(recipe, RmsPropRecipe):
+        return rmsprop_of(network, recipe)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def learning_rate(recipe: OptimizerRecipe | RmsPropRecipe, step: int, share_done: float, *, epochs: int = 1) -> float:
     """The rate of a step, counted from 0.
 
     Args:
         recipe: schedule and its figures.
         step: steps done.
         share_done: of the whole run, 0..1.
+        epochs: of the whole run.
     """
     rate = recipe.learning_rate
+    if isinstance(recipe, RmsPropRecipe):
+        return rate * 0.5 ** sum(share_done * epochs >= epoch - 1e-9 for epoch in recipe.halved_at_epochs)
     if recipe.schedule == "cosine":
         falling = 0.5 * (1 + math.cos(math.pi * min(share_done, 1.0)))
         rate *= recipe.final_share + (1 - recipe.final_share) * falling

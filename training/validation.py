@@ -14,7 +14,8 @@ from metseg.device import Device
 from metseg.ensemble import Ensemble, sliding_logits
 from metseg.fusion import member_labels
 from metseg.labels import REGIONS, LabelMap, decode_regions, region_masks
-from metseg.plan import MemberPlan, Plan, TtaPlan
+from metseg.network_plans import DeepMedicPlan
+from metseg.tiles import tiled_logits
 from metseg.windows import lay_windows
 from training.data.augment import stack_channels
 from training.data.cache import open_entry
@@ -30,8 +31,9 @@ class ValidationResult:
     """Means over cases and regions.
 
     Attributes:
-        score: lesion-wise Dice of the recipe's protocol.
-        dice: legacy Dice of the regions WT, TC, ET; cases without the region in both maps count as 1.
+        score: lesion-wise Dice of the recipe's protocol; Dice of all voxels for the radiosurgery system.
+        dice: legacy Dice of the regions WT, TC, ET; cases without the region in both maps count as 1. For the
+            radiosurgery system what `figure_names` says.
         cases: how many.
     """
 
@@ -86,28 +88,46 @@ def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device)
     """
     from evaluation import score_case  # noqa: PLC0415 - heavy, and a run without validation needs none of it
 
-    plan = Plan(
-        name="validation",
-        window=recipe.validation.window,
-        tta=TtaPlan(variant="none"),
-        members=(MemberPlan(name=recipe.name, weights="none.safetensors", sha256="0" * 64),),
-    )
+    plan = recipe.plan_of_validation()
     # Float32 input: autocast chooses the arithmetic of each layer, as in training.
     ensemble = Ensemble(plan=plan, members=(), device=replace(device, precision="float32"))
     case = open_entry(entry)
     channels, reference, box = full_channels(case, recipe)
-    layout = lay_windows(case.volume_shape, box, plan.window)
-    padded = np.stack([layout.cut(channel) for channel in channels])
+    layout = lay_windows(case.volume_shape, box, plan.window, plan.side_multiples)
     with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
-        logits = sliding_logits(network, padded, layout, ensemble, seed=0)
+        if isinstance(recipe.network, DeepMedicPlan):
+            logits = tiled_logits(network, list(channels), layout, ensemble.device)
+        else:
+            padded = np.stack([layout.cut(channel) for channel in channels])
+            logits = sliding_logits(network, padded, layout, ensemble, seed=0)
     region = member_labels(logits.sigmoid().cpu().numpy(), recipe.validation.threshold)
     labels = layout.paste(region, case.volume_shape)
-    result = score_case(reference, labels, (recipe.data.spacing_mm,) * 3, recipe.validation.protocol)
+    if recipe.is_radiosurgery:
+        return _score_metastases(reference, labels, plan.sides_mm)
+    result = score_case(reference, labels, plan.sides_mm, recipe.validation.protocol)
     column = HEADLINE[recipe.validation.protocol]
     scores = [region.columns()[column] for region in result.regions if region.region in REGIONS]
     numbers = [score for score in scores if not math.isnan(score)]
     wt, tc, et = _dice_of_regions(reference, labels)
     return ValidationTotals(sum(numbers), len(numbers), (wt, tc, et), 1)
+
+
+def figure_names(recipe: Recipe) -> tuple[str, str, str]:
+    """What `ValidationResult.dice` holds."""
+    if recipe.is_radiosurgery:
+        return "precision", "recall", "lesion_recall"
+    return "dice_wt", "dice_tc", "dice_et"
+
+
+def _score_metastases(
+    reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]
+) -> ValidationTotals:
+    """The published scores (Hu et al. 2019); one that has no number, as precision without prediction, counts as 0."""
+    from evaluation import score_case  # noqa: PLC0415 - heavy
+
+    (region,) = score_case(reference, labels, spacing_mm, "hu2019").regions
+    found = {name: 0.0 if math.isnan(value) else value for name, value in region.columns().items()}
+    return ValidationTotals(found["dsc"], 1, (found["precision"], found["recall"], found["lesion_recall"]), 1)
 
 
 def full_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.float32], LabelMap, Box]:
@@ -122,11 +142,12 @@ def full_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.float3
         recipe.data.missing_t2w,
     ).numpy()
     x, y, z = (slice(first, end) for first, end in case.box)
+    brain = tuple(slice(first, end) for first, end in case.brain or case.box)
     channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
     channels[:, x, y, z] = image
     labels = np.zeros(case.volume_shape, dtype=np.uint8)
     labels[x, y, z] = decode_regions(case.components > 0)
-    return channels, labels, (x, y, z)
+    return channels, labels, brain
 
 
 def _dice_of_regions(reference: LabelMap, labels: LabelMap) -> list[float]:

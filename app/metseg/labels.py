@@ -66,7 +66,7 @@ def decode_regions(masks: RegionMasks) -> LabelMap:
         Shape (x, y, z), labels 0..3.
     """
     if len(masks) == len(METASTASIS_REGIONS):
-        return (masks[0] * np.uint8(METASTASIS)).astype(np.uint8)
+        return np.where(masks[0], np.uint8(METASTASIS), np.uint8(BACKGROUND))
     wt, tc, et = masks
     labels = np.zeros(wt.shape, dtype=np.uint8)
     labels[et] = ET

@@ -46,6 +46,7 @@ class RegistrationPlan(Section):
         smallest_gain: by how much, relatively, the mutual information inside the skull must exceed its mean after
             shifts of `check_shift_mm`: another patient's brain has its ventricles and sulci elsewhere.
         check_shift_mm: of that comparison.
+        check_grid_mm: voxel side of that comparison; two voxels next to bone are left out of it.
         identity_mm: where both files state one grid, a transform that moves the head by less on average is the
             identity.
     """
@@ -59,6 +60,7 @@ class RegistrationPlan(Section):
     max_iterations: int = Field(60, ge=1)
     smallest_head_ml: float = Field(500.0, ge=0)
     smallest_overlap: float = Field(0.5, gt=0, le=1)
-    smallest_gain: float = Field(0.2, ge=0)
+    smallest_gain: float = Field(1.5, ge=0)
     check_shift_mm: float = Field(12.0, gt=0)
+    check_grid_mm: float = Field(3.0, gt=0)
     identity_mm: float = Field(1.0, ge=0)

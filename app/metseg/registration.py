@@ -32,11 +32,8 @@ HEAD_HU: Final = -300.0
 BONE_HU: Final = 250.0
 """The skull lies above: its thinnest parts are blurred by thick slices, but contrast agent stays below."""
 
-CHECK_GRID_MM: Final = 3.0
-"""Voxel side for the comparison inside the skull."""
-
-CHECK_BINS: Final = 24
-"""Of the joint histogram inside the skull: some ten thousand voxels."""
+CHECK_BINS: Final = 12
+"""Of the joint histogram inside the skull. Few: chance alone gives (bins - 1)^2 / (2 voxels) nats."""
 
 RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 """nibabel's world is RAS, SimpleITK's LPS."""
@@ -294,8 +291,8 @@ def _inside(ct: Scan, mr: FloatVolume, mr_grid: Grid, found: Affine, plan: Regis
     """Share of the MR's head inside the CT's field of view, and the gain inside the skull (see Registration)."""
     from scipy import ndimage  # noqa: PLC0415 - heavy
 
-    ct_small, ct_grid = coarsen(ct.voxels, ct.grid, CHECK_GRID_MM)
-    mr_small, small_grid = coarsen(mr, mr_grid, CHECK_GRID_MM)
+    ct_small, ct_grid = coarsen(ct.voxels, ct.grid, plan.check_grid_mm)
+    mr_small, small_grid = coarsen(mr, mr_grid, plan.check_grid_mm)
     head = mr_small > np.percentile(mr_small, 5) + 0.1 * (np.percentile(mr_small, 98) - np.percentile(mr_small, 5))
     points = np.argwhere(head).T
     if not points.size:
@@ -309,17 +306,37 @@ def _inside(ct: Scan, mr: FloatVolume, mr_grid: Grid, found: Affine, plan: Regis
     voxels = np.argwhere(cavity).T
     if voxels.shape[1] < CHECK_BINS**2:
         return overlap, 0.0
-    seen = ct_small[cavity]
+    width = tuple(max(3, round(2 * plan.check_shift_mm / side)) for side in ct_grid.spacing_mm)
+    seen = local_detail(ct_small, cavity, width)
     to_mr = np.linalg.inv(small_grid.affine) @ np.linalg.inv(found) @ ct_grid.affine
     own = to_mr[:3, :3] @ voxels + to_mr[:3, 3:]
     step = plan.check_shift_mm / np.array(small_grid.spacing_mm)
     shifts = [np.zeros(3), *(sign * step * np.eye(3)[axis] for axis, sign in product(range(3), (-1, 1)))]
-    values = [
-        mutual_information(seen, ndimage.map_coordinates(mr_small, own + shift[:, None], order=1, mode="nearest"))
-        for shift in shifts
-    ]
+    values = []
+    for shift in shifts:
+        sampled = np.zeros(cavity.shape, dtype=np.float32)
+        sampled[cavity] = ndimage.map_coordinates(mr_small, own + shift[:, None], order=1, mode="nearest")
+        values.append(mutual_information(seen, local_detail(sampled, cavity, width)))
     around = float(np.mean(values[1:]))
     return overlap, values[0] / around - 1 if around > 0 else 0.0
+
+
+def local_detail(volume: FloatVolume, mask: Ball, width: tuple[int, ...]) -> NDArray[np.float32]:
+    """What differs from the mean of its surroundings: cupping and coil shading follow the head's shape in any patient.
+
+    Args:
+        volume: shape (x, y, z).
+        mask: same shape: what counts, as a voxel and as surroundings.
+        width: sides of the surroundings, voxels.
+
+    Returns:
+        Shape (voxels of the mask,).
+    """
+    from scipy import ndimage  # noqa: PLC0415 - heavy
+
+    share = ndimage.uniform_filter(mask.astype(np.float32), width)
+    mean = ndimage.uniform_filter(np.where(mask, volume, 0).astype(np.float32), width)[mask] / share[mask]
+    return np.asarray(volume[mask] - mean, dtype=np.float32)
 
 
 def skull_cavity(hounsfield: FloatVolume) -> Ball:

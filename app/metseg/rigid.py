@@ -56,10 +56,11 @@ def metastases_to(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affi
         target = _box_around(box, index, to_grid.shape)
         part = _part_of(to_grid, target)
         if min(part.shape) > 0:
-            soft = resample_rigid(mask.astype(np.float32), grid, part, np.linalg.inv(from_source), outside=0.0)
+            to_source: Affine = np.linalg.inv(from_source).astype(np.float64)
+            soft = resample_rigid(mask.astype(np.float32), grid, part, to_source, outside=0.0)
             moved[0][target] = soft >= HALF
         restore_lost_lesions(moved, to_grid, mask[None], Grid(grid.shape, from_source @ grid.affine))
-    return (moved[0] * np.uint8(METASTASIS)).astype(np.uint8)
+    return np.where(moved[0], np.uint8(METASTASIS), np.uint8(BACKGROUND))
 
 
 def _box_around(box: Box, index: Affine, shape: tuple[int, int, int]) -> Box:

@@ -40,6 +40,9 @@ class CtSettings(BaseModel):
     fat_t1c: Range = Field((0.8, 2.0), description="the scalp on the MR, over white matter")
 
 
+RADIOSURGERY_ARTEFACTS: Final[dict[str, Any]] = {"misregistration_mm_std": 0.0}
+"""The one MR is its own reference; the CT's motion is a setting of its own."""
+
 RADIOSURGERY_LESIONS: Final[dict[str, Any]] = {
     "none_probability": 0.0,
     "count_median": 2.2,

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metseg.errors import UsageError
-from training.cohort.ct_settings import RADIOSURGERY_LESIONS, CtSettings
+from training.cohort.ct_settings import RADIOSURGERY_ARTEFACTS, RADIOSURGERY_LESIONS, CtSettings
 from training.cohort.ranges import Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
@@ -192,7 +192,11 @@ def load_settings(path: Path | None = None, *, size: SizeName = "full", system: 
         values = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else {}
         values = values or {}
         if system == "radiosurgery":
-            values = {**values, "lesions": {**RADIOSURGERY_LESIONS, **values.get("lesions", {})}}
+            values = {
+                **values,
+                "lesions": {**RADIOSURGERY_LESIONS, **values.get("lesions", {})},
+                "artefacts": {**RADIOSURGERY_ARTEFACTS, **values.get("artefacts", {})},
+            }
         settings = CohortSettings.model_validate(values)
     except (OSError, yaml.YAMLError, ValidationError, AttributeError) as error:
         message = f"{path}: not usable as cohort settings: {error}"

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from metseg.domain import Modality
 from metseg.plan import ChannelName
-from training.data.crops import Start, cut_padded
+from training.data.crops import Start, cut_padded, cut_repeated
 from training.data.prepared import TrainingCase
 from training.recipe import AugmentationRecipe, CropRecipe
 
@@ -28,13 +28,17 @@ def augmented_crop(
     """Cuts a crop with its spatial augmentation.
 
     Returns:
-        The images and the components, both shape (n, *crops.size); components int32.
+        The images, shape (n, *crops.read_size), and the components, shape (n, *crops.size), int32.
     """
     size = crops.size
     if recipe.affine_probability > 0 and generator.random() < recipe.affine_probability:
         images, components = _affine_crop(case, start, size, recipe, generator)
     else:
-        images = torch.from_numpy(cut_padded(case.images, start, size).astype(np.float32))
+        margin = crops.context or 0
+        x, y, z = (first - margin for first in start)
+        # Outside a stripped brain every channel is 0; a whole head goes on beyond its volume.
+        cut = cut_padded if case.brain is None else cut_repeated
+        images = torch.from_numpy(cut(case.images, (x, y, z), crops.read_size).astype(np.float32))
         components = torch.from_numpy(cut_padded(case.components, start, size).astype(np.int32))
     flipped = [axis + 1 for axis in recipe.flip_axes if generator.random() < recipe.flip_probability]
     if flipped:

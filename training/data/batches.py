@@ -45,7 +45,8 @@ class Batch:
 
     Attributes:
         images: shape (crops, channels, x, y, z), float32.
-        components: shape (crops, 3, x, y, z), int32.
+        components: shape (crops, regions, x, y, z), int32: 0 or the component's number; in the radiosurgery system's
+            batches its volume instead, the voxels of the whole tumour.
         weights: shape (crops,), float32.
         noise: standard normal, for the VAE branch: shape (crops, VAE_LATENT), or (crops, 0) without it.
         case_ids: of each crop.
@@ -117,6 +118,8 @@ class CropDataset(Dataset[Batch]):
             cut = change_intensities(cut, recipe.augmentation, generator)
             channels = stack_channels(cut, case.modalities, recipe.data.channels, recipe.data.missing_t2w)
             images.append(add_noise(channels, recipe.augmentation, generator))
+            if recipe.is_radiosurgery:
+                numbers = torch.from_numpy(case.volumes)[numbers.long()].to(torch.int32)
             components.append(numbers)
             noises.append(torch.from_numpy(generator.standard_normal(latent, dtype=np.float32)))
         weights = torch.full((len(images),), slot.weight)

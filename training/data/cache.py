@@ -27,6 +27,9 @@ from training.recipe import DataRecipe
 FORMAT = "prepared-1"
 """Changed when the content of an entry changes its meaning."""
 
+PREPARATION = {"spacing_mm", "frame", "intensity", "registration", "max_lesion_voxels"}
+"""Keys of `DataRecipe` that preparation depends on."""
+
 ARRAYS = ("images", "components", "lesion_voxels")
 
 logger = logging.getLogger(__name__)
@@ -78,7 +81,7 @@ def cached_entry(case_id: str, key: str, folder: Path, make: Callable[[], Traini
 def entry_key(files: CaseFiles, recipe: DataRecipe) -> str:
     """Hash of the case's ID, its files' bytes, and the settings that preparation depends on."""
     digest = hashlib.blake2b(digest_size=16)
-    settings = recipe.model_dump(mode="json", include={"spacing_mm", "intensity", "max_lesion_voxels"})
+    settings = recipe.model_dump(mode="json", include=PREPARATION)
     digest.update(json.dumps([FORMAT, files.case_id, settings], sort_keys=True).encode())
     for name, path in [*sorted(files.images.items()), ("seg", reference_path(files))]:
         digest.update(name.encode())
@@ -98,6 +101,8 @@ def write_entry(entry: Path, case: TrainingCase) -> None:
         "box": case.box,
         "volume_shape": case.volume_shape,
         "lesions": int(case.components[0].max(initial=0)),
+        "brain": case.brain,
+        "volumes": case.volumes.tolist(),
         "sha256": {name: _hash_file(partial_entry / f"{name}.npy") for name in ARRAYS},
     }
     write_atomically(partial_entry / "entry.json", json.dumps(content).encode())
@@ -133,6 +138,8 @@ def open_entry(entry: Path) -> TrainingCase:
         lesion_voxels=np.load(entry / "lesion_voxels.npy"),
         box=tuple(map(tuple, content["box"])),  # type: ignore[arg-type] - three sides
         volume_shape=tuple(content["volume_shape"]),
+        brain=tuple(map(tuple, content["brain"])) if content.get("brain") else None,  # type: ignore[arg-type]
+        volumes=np.array(content.get("volumes", [0]), dtype=np.int64),
     )
 
 

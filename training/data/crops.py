@@ -25,9 +25,11 @@ def draw_start(case: TrainingCase, recipe: CropRecipe, generator: Generator) -> 
         number = generator.choice(np.unique(lesions[:, 1]))
         target = generator.choice(lesions[lesions[:, 1] == number])[2:]
     start = []
+    brain = case.brain or case.box
     for axis, size in enumerate(recipe.size):
-        first, end = case.box[axis]
-        low, high = (0, end - first) if recipe.domain == "brain" else (-first, case.volume_shape[axis] - first)
+        first = case.box[axis][0]
+        inside = brain[axis] if recipe.domain == "brain" else (0, case.volume_shape[axis])
+        low, high = inside[0] - first, inside[1] - first
         lowest, highest = sorted((low, high - size))
         if target is None:
             start.append(int(generator.integers(lowest, highest + 1)))
@@ -35,6 +37,15 @@ def draw_start(case: TrainingCase, recipe: CropRecipe, generator: Generator) -> 
             wish = int(target[axis]) - int(generator.integers(0, size))
             start.append(min(max(wish, lowest), highest))
     return start[0], start[1], start[2]
+
+
+def cut_repeated(volume: NDArray[np.generic], start: Start, size: tuple[int, int, int]) -> NDArray[np.generic]:
+    """Cuts a block out of (channels, x, y, z) and repeats the border where it overhangs, as inference does."""
+    sides = [
+        np.clip(np.arange(first, first + side), 0, limit - 1)
+        for first, side, limit in zip(start, size, volume.shape[1:], strict=True)
+    ]
+    return volume[np.ix_(np.arange(volume.shape[0]), *sides)]
 
 
 def cut_padded(volume: NDArray[np.generic], start: Start, size: tuple[int, int, int]) -> NDArray[np.generic]:

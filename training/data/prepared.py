@@ -1,7 +1,7 @@
 """One case as training reads it, and how it is made from files: with the functions that inference uses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,10 @@ from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.nifti import read_case, read_label_map
-from metseg.preprocess import prepare_case
+from metseg.preprocess import MRI_MODALITIES, prepare_case
 from training.recipe import DataRecipe
+
+RADIOSURGERY_MODALITIES: tuple[Modality, ...] = ("ct", "t1c")
 
 SEED_VOXELS = 64
 """Voxels remembered for each lesion, to centre crops on."""
@@ -30,11 +32,14 @@ class TrainingCase:
         modalities: the images, in the order of `images`; without the subtraction, which augmentation computes anew.
         images: shape (modalities, x, y, z), float16 in [0, 1], RAS axes.
         components: shape (3, x, y, z), int16: WT, TC, ET; 0 or the number of the 26-connected component, found on the
-            full volume.
+            full volume. Shape (1, x, y, z) where metastases are the only region.
         lesion_voxels: shape (n, 5) int32: region, component, and x, y, z inside the box of voxels of it: at most
             SEED_VOXELS, evenly taken.
         box: the brain's box in the full volume.
         volume_shape: of the full volume on the network's grid.
+        brain: the brain's box in the full volume; None where that is `box`. The radiosurgery system's images are kept
+            whole: the head goes on around the brain, and a network's context reads it.
+        volumes: shape (components + 1,): voxels of each component of the first region, by number; 0 of the background.
     """
 
     case_id: str
@@ -44,6 +49,8 @@ class TrainingCase:
     lesion_voxels: NDArray[np.int32]
     box: Box
     volume_shape: tuple[int, int, int]
+    brain: Box | None = None
+    volumes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
 
 
 def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
@@ -54,8 +61,16 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
     """
     from metseg.geometry import labels_to_network  # noqa: PLC0415
 
-    wanted: list[Modality] = [name for name in ("t1n", "t1c", "t2w", "t2f") if name in files.images]
-    prepared = prepare_case(read_case(files, modalities=wanted), recipe.intensity, spacing_mm=recipe.spacing_mm)
+    is_radiosurgery = recipe.intensity.kind == "radiosurgery"
+    readable: tuple[Modality, ...] = RADIOSURGERY_MODALITIES if is_radiosurgery else MRI_MODALITIES
+    wanted = [name for name in readable if name in files.images and (name != "ct" or recipe.registration is not None)]
+    prepared = prepare_case(
+        read_case(files, modalities=wanted),
+        recipe.intensity,
+        spacing_mm=recipe.spacing_mm,
+        frame=recipe.frame,
+        registration=recipe.registration,
+    )
     labels, grid = read_label_map(reference_path(files))
     source = prepared.trip.source
     if grid.shape != source.shape or not np.allclose(grid.affine, source.affine, atol=1e-3):
@@ -65,12 +80,21 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
         )
     labels = labels_to_network(labels, prepared.trip)
     images: Mapping[Modality, NDArray[np.float32]] = {name: prepared.channels[name] for name in wanted}
-    box = tuple((side.start, side.stop) for side in prepared.brain)
-    return assemble(files.case_id, images, labels, box, recipe)  # type: ignore[arg-type] - three sides
+    x, y, z = ((side.start, side.stop) for side in prepared.brain)
+    if is_radiosurgery:
+        whole = assemble(files.case_id, images, labels, _all_of(labels), recipe, regions=1)
+        return replace(whole, brain=_widened((x, y, z), labels))
+    return assemble(files.case_id, images, labels, (x, y, z), recipe)
 
 
 def assemble(
-    case_id: str, images: Mapping[Modality, NDArray[np.float32]], labels: LabelMap, box: Box, recipe: DataRecipe
+    case_id: str,
+    images: Mapping[Modality, NDArray[np.float32]],
+    labels: LabelMap,
+    box: Box,
+    recipe: DataRecipe,
+    *,
+    regions: int = len(REGIONS),
 ) -> TrainingCase:
     """Puts a training case together from volumes on the network's grid.
 
@@ -80,12 +104,13 @@ def assemble(
         labels: same shape.
         box: the brain's; widened to hold every labelled voxel.
         recipe: for its `max_lesion_voxels`.
+        regions: how many of WT, TC, ET are kept.
     """
     if recipe.max_lesion_voxels is not None:
         labels = drop_large_lesions(labels, recipe.max_lesion_voxels)
     box = _widened(box, labels)
     cut = tuple(slice(first, end) for first, end in box)
-    components = np.stack([find_components(mask[cut]).to_volume() for mask in region_masks(labels)])
+    components = np.stack([find_components(mask[cut]).to_volume() for mask in region_masks(labels)[:regions]])
     return TrainingCase(
         case_id=case_id,
         modalities=tuple(images),
@@ -94,6 +119,7 @@ def assemble(
         lesion_voxels=_lesion_voxels(components),
         box=box,
         volume_shape=labels.shape,  # type: ignore[arg-type] - three sides
+        volumes=np.concatenate([[0], np.bincount(components[0].reshape(-1))[1:]]),
     )
 
 
@@ -121,6 +147,11 @@ def reference_path(files: CaseFiles):  # type: ignore[no-untyped-def] # noqa: AN
     )
 
 
+def _all_of(labels: LabelMap) -> Box:
+    x, y, z = labels.shape
+    return (0, x), (0, y), (0, z)
+
+
 def _widened(box: Box, labels: LabelMap) -> Box:
     labelled = np.nonzero(labels)
     if labelled[0].size == 0:
@@ -134,7 +165,7 @@ def _widened(box: Box, labels: LabelMap) -> Box:
 
 def _lesion_voxels(components: NDArray[np.int32]) -> NDArray[np.int32]:
     rows = [np.zeros((0, 5), dtype=np.int32)]
-    for region in range(len(REGIONS)):
+    for region in range(len(components)):
         flat = components[region].ravel()
         inside = np.flatnonzero(flat)
         for number in range(1, int(flat.max(initial=0)) + 1):

@@ -3,6 +3,7 @@
 from training.losses.blob import BlobLoss
 from training.losses.dice_ce import DiceCELoss
 from training.losses.objective import Counts, Objective, Outputs, Terms, count_terms
+from training.losses.radiosurgery import RadiosurgeryObjective
 from training.losses.vae import VaeLoss
 from training.losses.volume_aware import SquaredDiceLoss, VolumeAwareDiceLoss, largest_tumour
 
@@ -12,6 +13,7 @@ __all__ = [
     "DiceCELoss",
     "Objective",
     "Outputs",
+    "RadiosurgeryObjective",
     "SquaredDiceLoss",
     "Terms",
     "VaeLoss",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.losses.blob import BlobLoss, blobs_present
 from training.losses.dice_ce import DiceCELoss
 from training.losses.vae import VaeLoss
+from training.ranks import Ranks
 from training.recipe import LossRecipe
 
 
@@ -37,19 +38,21 @@ class Counts:
     Attributes:
         samples: scalar: sum of the samples' weights.
         with_blob: shape (regions,): sum of the weights of the samples that have a blob in that channel.
+        largest: scalar: the largest of the step's components; where they hold volumes, batch reweighting scales by it.
     """
 
     samples: Tensor
     with_blob: Tensor
+    largest: Tensor
 
     def packed(self) -> Tensor:
-        """Both in one vector, to be summed over ranks in one message."""
+        """What is summed over ranks, in one vector: one message."""
         return torch.cat([self.samples.reshape(1), self.with_blob])
 
-    @staticmethod
-    def unpacked(vector: Tensor) -> "Counts":
-        """The inverse of `packed`."""
-        return Counts(vector[0], vector[1:])
+    def over(self, ranks: Ranks) -> "Counts":
+        """Those of all ranks together."""
+        summed = ranks.sum(self.packed())
+        return Counts(summed[0], summed[1:], ranks.max(self.largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,15 @@ def count_terms(components: Tensor, weights: Tensor) -> Counts:
         weights: shape (batch,): 1, or 0 for a duplicate that only fills up a rank.
     """
     present = blobs_present(components).to(weights.dtype)
-    return Counts(weights.sum(), (present * weights[:, None]).sum(0))
+    largest = components.amax().to(weights.dtype)
+    return Counts(weights.sum(), (present * weights[:, None]).sum(0), largest)
 
 
 class Objective(nn.Module):
     """`dice_ce_weight` * DiceCE + `blob_weight` * blob[Dice] + `vae_weight` * VAE."""
+
+    names = ("loss", "dice_ce", "blob", "vae")
+    """Of `Terms.detached`."""
 
     def __init__(self, recipe: LossRecipe) -> None:
         super().__init__()

@@ -98,9 +98,11 @@ def pathway_inputs(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if any(side < SMALLEST_ANSWER or (side - SMALLEST_ANSWER) % PHASE for side in answers):
         raise ValueError(f"DeepMedic answers for 21 voxels or 15 k more along an axis, not {answers}")
     full = _crop(blocks, MARGIN - PATHWAY_LAYERS)
-    thirds = functional.avg_pool3d(_crop(blocks, MARGIN - PATHWAY_LAYERS * FACTORS[1]), FACTORS[1])
-    fifths = functional.avg_pool3d(blocks, FACTORS[2])
-    return full, thirds, fifths
+    # In float32: torch has no such pooling in bfloat16 on a CPU, and means should not be rounded twice.
+    wide = blocks.float()
+    thirds = functional.avg_pool3d(_crop(wide, MARGIN - PATHWAY_LAYERS * FACTORS[1]), FACTORS[1])
+    fifths = functional.avg_pool3d(wide, FACTORS[2])
+    return full, thirds.to(blocks.dtype), fifths.to(blocks.dtype)
 
 
 class _Pathway(nn.Module):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from metseg.plan import SegResNetPlan
+from metseg.network_plans import SegResNetPlan
 
 if TYPE_CHECKING:
     from torch import nn

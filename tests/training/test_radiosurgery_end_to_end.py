@@ -1,0 +1,112 @@
+"""From tiny heads to scored label maps: train both networks, freeze them, segment with `metseg infer`, score."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metseg.__main__ import run
+from metseg.bundle import open_bundle
+from metseg.errors import ExitCode
+from radiosurgery_support import tiny_recipe, write_tiny_cohort
+from support import names_in
+from training.freeze import FreezeOptions, freeze_bundle
+from training.run import RunRequest, train_run
+
+ROOT = Path(__file__).parents[2]
+PLAN = {
+    "window": {"size": [96, 96, 8], "overlap": 0.5, "extent": "trimmed"},
+    "tta": {"variant": "none"},
+    "fusion": {"method": "mean"},
+    "postprocess": {"min_wt_mm3": 3, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0},
+}
+CASES = ["SYN-SRS-00004-000", "SYN-SRS-00005-000"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Both networks, a few steps each, frozen into a bundle; and two heads that they have not seen."""
+    root = tmp_path_factory.mktemp("srs")
+    data = write_tiny_cohort(root / "train", 3)
+    write_tiny_cohort(root / "test", 2, first=3)
+    for architecture in ("unet3d", "deepmedic"):
+        request = RunRequest(
+            (data,), root / architecture, root / "cache", max_steps=3, device="cpu", threads=1, workers=0
+        )
+        progress = train_run(tiny_recipe(architecture), request)
+        assert progress.step == 3
+    freeze_bundle([root / "unet3d", root / "deepmedic"], root / "bundle", FreezeOptions(name="srs", plan=PLAN))
+    return root
+
+
+def infer(root, output, *options):
+    arguments = ["infer", f"--data-path={root / 'test'}", f"--weights={root / 'bundle'}", "--device=cpu"]
+    return run([*arguments, f"--output-path={output}", *options])
+
+
+def test_the_bundle_says_what_it_needs(trained, capsys):
+    plan = open_bundle(trained / "bundle").plan
+    assert plan.required_modalities == {"ct", "t1c"}
+    assert plan.regions == ("metastasis",)
+    assert [member.network.architecture for member in plan.members] == ["unet3d", "deepmedic"]
+    assert plan.registration is not None
+    assert plan.registration.grids_mm == (4.0, 2.0)
+    arguments = ["check", f"--data-path={trained / 'test'}", f"--weights={trained / 'bundle'}"]
+    assert run(arguments) == ExitCode.DONE
+    (trained / "lacking").mkdir()
+    case = trained / "lacking" / CASES[0]
+    case.mkdir()
+    name = f"{CASES[0]}-t1c.nii.gz"
+    (case / name).write_bytes((trained / "test" / CASES[0] / name).read_bytes())
+    arguments[1] = f"--data-path={trained / 'lacking'}"
+    assert run(arguments) == ExitCode.INPUT
+    assert "ct is missing" in capsys.readouterr().out
+
+
+def test_from_heads_to_scores(trained):
+    output, report = trained / "labels", trained / "report"
+    assert infer(trained, output, f"--report-dir={report}") == ExitCode.DONE
+    assert names_in(output) == [f"{case}.nii.gz" for case in CASES]
+    for case in CASES:
+        labels = nib.load(output / f"{case}.nii.gz")
+        image = nib.load(trained / "test" / case / f"{case}-t1c.nii.gz")
+        np.testing.assert_array_equal(labels.affine, image.affine)
+        assert set(np.unique(labels.dataobj)) <= {0, 1}
+    scores = trained / "scores.json"
+    paths = [f"--reference-path={trained / 'test'}", f"--prediction-path={output}", f"--output={scores}"]
+    command = [sys.executable, "-m", "evaluation", "score", "--protocol=hu2019", *paths]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(scores.read_text())) == set(CASES)
+    for facts in json.loads((report / "run.json").read_text())["cases"]:
+        known = np.loadtxt(trained / "test" / facts["case_id"] / f"{facts['case_id']}-mr-to-ct.txt")
+        found = np.array(facts["registration"]["mr_to_ct"])
+        assert np.abs(found - known)[:3, :3].max() < 0.05
+        assert not facts["registration"]["is_identity"]
+
+
+def test_label_maps_on_the_planning_cts_grid(trained):
+    output = trained / "on-ct"
+    assert infer(trained, output, "--grid=ct") == ExitCode.DONE
+    for case in CASES:
+        labels = nib.load(output / f"{case}.nii.gz")
+        image = nib.load(trained / "test" / case / f"{case}-ct.nii.gz")
+        assert labels.shape == image.shape
+        np.testing.assert_array_equal(labels.affine, image.affine)
+
+
+def test_an_empty_ct_is_an_error_for_its_case_alone(trained, tmp_path):
+    data = tmp_path / "data"
+    write_tiny_cohort(data, 2, first=3)
+    path = data / CASES[0] / f"{CASES[0]}-ct.nii.gz"
+    image = nib.load(path)
+    noise = np.random.default_rng(0).normal(-1000, 10, image.shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, image.affine), path)
+    arguments = ["infer", f"--data-path={data}", f"--weights={trained / 'bundle'}", "--device=cpu"]
+    code = run([*arguments, f"--output-path={tmp_path / 'out'}", "--on-error=skip"])
+    assert code == ExitCode.SOME_FAILED
+    assert names_in(tmp_path / "out") == [f"{CASES[1]}.nii.gz"]
