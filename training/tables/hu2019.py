@@ -1,0 +1,284 @@
+"""The radiosurgery system's experiment: two test cohorts, nine networks, the published figures of every case."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from evaluation import score_case
+from metseg.atomic import write_atomically
+from metseg.bundle import open_bundle
+from metseg.device import choose_device
+from metseg.discovery import MODALITIES, discover_cases
+from metseg.domain import CaseFiles
+from metseg.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
+from metseg.fusion import member_labels
+from metseg.geometry import labels_to_source
+from metseg.nifti import read_case, read_label_map
+from metseg.plan import Section, WindowPlan
+from metseg.preprocess import prepare_case
+from training.cohort.radiosurgery_case import radiosurgery_case_id
+from training.cohort.settings import CohortSettings, load_settings
+from training.cohort.writing import write_cohort
+from training.data.prepared import reference_path
+from training.data.split import Split, write_split
+from training.freeze import FreezeOptions, freeze_bundle
+from training.recipe import Recipe
+from training.run import SPLIT_FILE, RunRequest, train_run
+from training.tables.experiment import EXPERIMENTS_FOLDER, CohortPlan
+from training.tables.hu2019_published import LOSSES, Loss, System
+from training.tables.ladder import TRAINING_SHARE, LadderRequest
+
+logger = logging.getLogger(__name__)
+
+SECOND_SEED_OFFSET: Final = 1000
+"""Between the seeds of the two test cohorts."""
+
+MODELS: Final = (*(f"unet_{loss}" for loss in LOSSES), "deepmedic", "unet_batch_mr", "deepmedic_mr")
+"""In the order in which they are trained."""
+
+MEMBERS_OF: Final[dict[System, tuple[str, ...]]] = {
+    "unet": ("unet_dice",),
+    "deepmedic": ("deepmedic",),
+    "both": ("unet_dice", "deepmedic"),
+    "both_aware": ("unet_batch", "deepmedic"),
+    "both_aware_mr": ("unet_batch_mr", "deepmedic_mr"),
+}
+"""Whose probabilities are averaged."""
+
+SCORES_FORMAT: Final = "hu2019-1"
+"""Changed when the meaning of a stored score changes."""
+
+Figures = Mapping[str, float]
+"""Column of the protocol `hu2019` -> value."""
+
+
+class Hu2019Experiment(Section):
+    """The experiment, all that its tables depend on.
+
+    Attributes:
+        description: what it can show and what it can't.
+        cohort: heads to train on and the first test cohort.
+        second_settings: the second test cohort's settings; it has as many cases.
+        data: of every recipe, but the channels.
+        unet: sections of the U-Net's recipe, but the loss.
+        deepmedic: sections of DeepMedic's.
+        window: of validation and inference.
+        threshold: on probabilities.
+    """
+
+    description: str
+    cohort: CohortPlan
+    second_settings: dict[str, Any]
+    data: dict[str, Any]
+    unet: dict[str, Any]
+    deepmedic: dict[str, Any]
+    window: WindowPlan
+    threshold: float = 0.5
+
+    def recipe_of(self, model: str) -> Recipe:
+        """The recipe of one of `MODELS`."""
+        mr_alone = model.endswith("_mr")
+        own = self.deepmedic if model.startswith("deepmedic") else self.unet
+        data = {**self.data, "channels": ["t1c"] if mr_alone else ["ct", "t1c"]}
+        if mr_alone:
+            data.pop("registration", None)
+        content: dict[str, Any] = {
+            "name": model,
+            "data": data,
+            "augmentation": {"affine_probability": 0, "noise_probability": 0},
+            "validation": {"every_epochs": 1000000, "window": self.window.model_dump()},
+            "seed": 1 + MODELS.index(model),
+            **own,
+        }
+        if "loss" not in own:
+            content["loss"] = loss_section(model.removeprefix("unet_").removesuffix("_mr"))
+        return Recipe.model_validate(content)
+
+
+def loss_section(loss: str) -> dict[str, Any]:
+    """The recipe's section of a U-Net's loss."""
+    if loss == "dice":
+        return {"kind": "dice"}
+    return {"kind": "volume_aware", "constant_voxels": None if loss == "batch" else float(loss)}
+
+
+def load_hu2019(size: str) -> Hu2019Experiment:
+    """Reads `hu2019_<size>.yaml`."""
+    text = (EXPERIMENTS_FOLDER / f"hu2019_{size}.yaml").read_text(encoding="utf-8")
+    return Hu2019Experiment.model_validate(yaml.safe_load(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Hu2019Case:
+    """One test case.
+
+    Attributes:
+        case_id: whose.
+        cohort: 1 or 2.
+        losses: loss of the U-Net -> figures.
+        systems: networks together -> figures.
+        tumour_voxels: voxels of each metastasis of the reference on the network's grid.
+    """
+
+    case_id: str
+    cohort: int
+    losses: Mapping[Loss, Figures]
+    systems: Mapping[System, Figures]
+    tumour_voxels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hu2019Result:
+    """What the tables are made of.
+
+    Attributes:
+        cases: of both test cohorts.
+        steps: optimiser steps of each model.
+        training_s: seconds of each model's training.
+        split: of the first cohort.
+        device: where.
+    """
+
+    cases: tuple[Hu2019Case, ...]
+    steps: Mapping[str, int]
+    training_s: Mapping[str, float]
+    split: Split
+    device: str
+
+
+def run_hu2019(experiment: Hu2019Experiment, request: LadderRequest) -> Hu2019Result:
+    """Makes what is missing of the tables: cohorts, runs, bundle, scores; each part is continued where it stopped."""
+    plan = experiment.cohort
+    first, second = request.output / "cohort", request.output / "cohort-2"
+    _complete(_settings_of(plan, plan.settings), plan.seed, first, plan.train + plan.validation + plan.test, request)
+    _complete(
+        _settings_of(plan, experiment.second_settings), plan.seed + SECOND_SEED_OFFSET, second, plan.test, request
+    )
+    names = [radiosurgery_case_id(index) for index in range(plan.train + plan.validation + plan.test)]
+    ends = (plan.train, plan.train + plan.validation)
+    split = Split(tuple(names[: ends[0]]), tuple(names[ends[0] : ends[1]]), tuple(names[ends[1] :]))
+    write_split(request.output / SPLIT_FILE, split)
+    steps, training_s = {}, {}
+    for model in MODELS:
+        progress = train_run(experiment.recipe_of(model), _run_request(model, first, request))
+        steps[model], training_s[model] = progress.step, progress.elapsed_s
+    ensemble = _freeze(experiment, request)
+    known = (*MODALITIES, "ct")
+    tests = [(1, files) for files in discover_cases(first, modalities=known) if files.case_id in split.test]
+    tests += [(2, files) for files in discover_cases(second, modalities=known)]
+    folder = request.output / "scores"
+    cases = tuple(_remembered(files, number, ensemble, experiment, folder) for number, files in tests)
+    return Hu2019Result(cases, steps, training_s, split, ensemble.device.description)
+
+
+def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
+    defaults = load_settings(size=plan.size, system="radiosurgery")
+    content = defaults.model_dump()
+    for section, values in own.items():
+        content[section] = {**content[section], **values}
+    if plan.lesion_scale is not None:
+        content["grid"]["lesion_scale"] = plan.lesion_scale
+    return CohortSettings.model_validate(content)
+
+
+def _complete(settings: CohortSettings, seed: int, folder: Path, count: int, request: LadderRequest) -> None:
+    """Makes the cases from the first that is not there; a reference is written last."""
+    made = 0
+    while made < count and (folder / radiosurgery_case_id(made) / f"{radiosurgery_case_id(made)}-seg.nii.gz").is_file():
+        made += 1
+    for written in write_cohort(
+        settings,
+        cases=count - made,
+        seed=seed,
+        output=folder,
+        jobs=request.jobs,
+        first=made,
+        system="radiosurgery",
+    ):
+        logger.info("%s: %s, %d lesions", folder.name, written.case_id, len(written.lesions))
+
+
+def _run_request(model: str, cohort: Path, request: LadderRequest) -> RunRequest:
+    hours = request.hours * TRAINING_SHARE / len(MODELS) if request.hours else None
+    return RunRequest(
+        data=(cohort,),
+        output=request.output / "runs" / model,
+        cache=request.output / "prepared",
+        split=request.output / SPLIT_FILE,
+        max_hours=hours,
+        max_steps=request.max_steps,
+        device=request.device,
+        threads=request.threads,
+    )
+
+
+def _freeze(experiment: Hu2019Experiment, request: LadderRequest) -> Ensemble:
+    plan = {
+        "window": experiment.window.model_dump(mode="json"),
+        "threshold": experiment.threshold,
+        "tta": {"variant": "none"},
+        "fusion": {"method": "mean"},
+        "postprocess": dict.fromkeys(("min_wt_mm3", "min_netc_mm3", "min_snfh_mm3", "min_et_mm3"), 0),
+    }
+    bundle = request.output / "bundle"
+    runs = [request.output / "runs" / model for model in MODELS]
+    freeze_bundle(runs, bundle, FreezeOptions(name="hu2019", plan=plan, checkpoint="best"))
+    return load_ensemble(open_bundle(bundle), choose_device(request.device))
+
+
+def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment) -> Hu2019Case:
+    """Segments a case with every network and every ensemble, and scores each on the MR's grid."""
+    plan = ensemble.plan
+    case = read_case(files, modalities=("t1c", "ct"))
+    prepared = prepare_case(
+        case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
+    )
+    reference, grid = read_label_map(reference_path(files))
+    layout = plan_layout(prepared, plan)
+    by_model = {item.name: item.probabilities for item in predict_case(prepared, ensemble, layout)}
+
+    def figures(probabilities: NDArray[np.float32]) -> Figures:
+        region = member_labels(probabilities, experiment.threshold)
+        pasted = layout.paste(region, prepared.trip.network.shape)
+        labels = labels_to_source(pasted, prepared.trip)
+        return score_case(reference, labels, grid.spacing_mm, "hu2019").regions[0].columns()
+
+    mean_of = {
+        system: np.mean([by_model[model] for model in models], axis=0, dtype=np.float32)
+        for system, models in MEMBERS_OF.items()
+    }
+    lesions = score_case(reference, reference, grid.spacing_mm, "hu2019").regions[0].lesions
+    return Hu2019Case(
+        case_id=files.case_id,
+        cohort=cohort,
+        losses={loss: figures(by_model[f"unet_{loss}"]) for loss in LOSSES},
+        systems={system: figures(probabilities) for system, probabilities in mean_of.items()},
+        tumour_voxels=tuple(round(lesion.volume_mm3 / plan.voxel_volume_mm3) for lesion in lesions),
+    )
+
+
+def _remembered(
+    files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment, folder: Path
+) -> Hu2019Case:
+    """A case's scores, from disk where the same networks made them before."""
+    facts = [SCORES_FORMAT, ensemble.plan.model_dump(mode="json", exclude={"members"}), experiment.threshold]
+    facts += [member.plan.sha256 for member in ensemble.members]
+    key = hashlib.sha256(json.dumps([*facts, ensemble.device.precision], sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / key / f"{cohort}-{files.case_id}.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Hu2019Case(**{**found, "tumour_voxels": tuple(found["tumour_voxels"])})
+    scored = score_hu2019(files, cohort, ensemble, experiment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {name: getattr(scored, name) for name in Hu2019Case.__dataclass_fields__}
+    write_atomically(path, json.dumps(content).encode())
+    logger.info("scored %s of cohort %d", scored.case_id, cohort)
+    return replace(scored)
