@@ -74,6 +74,7 @@ def open_browser(*, width=1300, height=1000):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    browser.set_script_timeout(240)  # a busy machine is slow, not broken
     try:
         yield browser
     finally:

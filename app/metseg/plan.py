@@ -90,7 +90,7 @@ class TtaPlan(Section):
 
     variant: Literal["aurora", "flips", "none"] = "aurora"
     noise_std_max: float = Field(0.001, ge=0)
-    seed: int = Field(2023, ge=0, lt=2**63)
+    seed: int = Field(2023, ge=0)
 
 
 class FusionPlan(Section):

@@ -1,7 +1,8 @@
 """YAML files that people write or other programs hand over: read within bounded time and memory, whatever they hold.
 
-Plain YAML alone: no tags that make objects, no merge keys (a kilobyte of nested ones expands to gigabytes), nothing
-longer than a plan can reasonably be. Anchors and aliases are fine: they share what they name.
+Plain YAML alone: no tags that make objects, no merge keys (a kilobyte of nested ones expands to gigabytes), no numbers
+of thousands of digits, nothing longer than a plan can reasonably be. Anchors and aliases are fine: they share what they
+name.
 """
 
 import os
@@ -30,6 +31,16 @@ class _PlainLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 _refuse(f"line {key.start_mark.line + 1}: merge keys (<<) are not read; repeat what they would merge")
+
+
+def _construct_int(loader: _PlainLoader, node: yaml.ScalarNode) -> int:
+    value: int = loader.construct_yaml_int(node)
+    if abs(value) >= 2**63:  # Python would neither show it in a message nor hash it
+        _refuse(f"line {node.start_mark.line + 1}: a whole number of more than 63 bits")
+    return value
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def read_yaml(path: Path) -> object:

@@ -43,6 +43,7 @@ def test_what_looks_like_yaml_and_is_none_is_said(tmp_path, text):
 def test_content_is_what_the_safe_loader_gives(tmp_path):
     text = "a: [1, 2.5, x, null, true]\nb: &b {c: 2020-01-02}\nd: *b\n"
     assert read_yaml(write(tmp_path, text)) == yaml.safe_load(text)
+    assert read_yaml(write(tmp_path, f"a: {2**63 - 1}")) == {"a": 2**63 - 1}
     assert read_yaml(write(tmp_path, "")) is None
 
 
@@ -91,7 +92,8 @@ def test_values_in_messages():
     [
         ("spacing_mm: .inf", "spacing_mm"),
         ("spacing_mm: .nan", "spacing_mm"),
-        (f"tta: {{seed: 0x{'f' * 5000}}}", "a very long int"),
+        (f"tta: {{seed: 0x{'f' * 5000}}}", r"line \d+: a whole number of more than 63 bits"),
+        (f"fusion: {{max_iterations: -0x{'f' * 16}}}", "more than 63 bits"),
         ("tta: {noise_std_max: .inf}", "noise_std_max"),
         ("window: {size: [0, 8, 8]}", "window"),
     ],

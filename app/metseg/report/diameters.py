@@ -5,6 +5,7 @@ A diameter runs from outline to outline, and the outline lies half-way between a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -38,9 +39,16 @@ class AxialDiameter:
 
 def axial_axis(grid: Grid) -> int:
     """The array axis across axial slices: the one that runs closest to inferior-superior."""
+    return _axial_axis(np.asarray(grid.affine, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=16)
+def _axial_axis(affine: bytes) -> int:
+    """Remembered, because each lesion asks three times and the answer takes a millisecond."""
     from nibabel.orientations import io_orientation  # noqa: PLC0415 - half a second that `--help` does without
 
-    return int(np.flatnonzero(io_orientation(grid.affine)[:, 0] == 2)[0])  # noqa: PLR2004 - the third of R, A, S
+    axes = io_orientation(np.frombuffer(affine).reshape(4, 4))[:, 0]
+    return int(np.flatnonzero(axes == 2)[0])  # noqa: PLR2004 - the third of R, A, S
 
 
 def longest_axial_diameter(mask: Mask, grid: Grid) -> AxialDiameter:
