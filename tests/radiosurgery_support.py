@@ -17,7 +17,7 @@ TINY_REGISTRATION: dict[str, Any] = {
     "start_degrees": 8,
     "sample_share": 1.0,
     "smallest_head_ml": 50,
-    "check_shift_mm": 6,
+    "check_shift_mm": 4,
     "check_grid_mm": 1.5,
 }
 """For heads at 0.4 of their length."""

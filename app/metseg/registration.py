@@ -35,6 +35,9 @@ BONE_HU: Final = 250.0
 CHECK_BINS: Final = 12
 """Of the joint histogram inside the skull. Few: chance alone gives (bins - 1)^2 / (2 voxels) nats."""
 
+SURROUNDINGS: Final = 3
+"""Sides of what a voxel's detail is compared with, in shifts of the check: about 24 mm, a ventricle's width."""
+
 RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 """nibabel's world is RAS, SimpleITK's LPS."""
 
@@ -306,7 +309,7 @@ def _inside(ct: Scan, mr: FloatVolume, mr_grid: Grid, found: Affine, plan: Regis
     voxels = np.argwhere(cavity).T
     if voxels.shape[1] < CHECK_BINS**2:
         return overlap, 0.0
-    width = tuple(max(3, round(2 * plan.check_shift_mm / side)) for side in ct_grid.spacing_mm)
+    width = tuple(max(3, round(SURROUNDINGS * plan.check_shift_mm / side)) for side in ct_grid.spacing_mm)
     seen = local_detail(ct_small, cavity, width)
     to_mr = np.linalg.inv(small_grid.affine) @ np.linalg.inv(found) @ ct_grid.affine
     own = to_mr[:3, :3] @ voxels + to_mr[:3, 3:]
