@@ -143,5 +143,7 @@ def _difference(
         [before(case)[column] for case in cases], [after(case)[column] for case in cases]
     )
     ours = f"{paired.mean_difference:+.3f} [{paired.interval.low:+.3f}, {paired.interval.high:+.3f}], n {paired.cases}"
+    if not paired.cases:
+        ours = "no case has both figures"
     stated = "-" if published is None else f"{published:+.3f}"
     return f"| {title} | {column} | {stated} | {ours} | {judge(published, paired)} |"
