@@ -165,13 +165,13 @@ def test_an_unexpected_error_in_one_case_does_not_cost_the_others(cases, ensembl
 
     def sometimes(case, *rest):
         if case.case_id == "case 2":
-            raise MemoryError("no more")
+            raise ArithmeticError("a bug")
         return original(case, *rest)
 
     monkeypatch.setattr(pipeline, "segment_case", sometimes)
     records = run(cases, tmp_path / "out", ensemble, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "segmented", "blank", "segmented"]
-    with pytest.raises(MemoryError):
+    with pytest.raises(ArithmeticError):
         run(cases, tmp_path / "out2", ensemble, on_error="stop")
 
 
