@@ -1,6 +1,6 @@
 """One case through metseg and through plain MONAI, with the same weights, passes, threads and torch, in one run.
 
-    python benchmarks/inference.py --weights weights/demo CASE_FOLDER [CASE_FOLDER ...]
+    python benchmarks/inference.py --weights weights/mets CASE_FOLDER [CASE_FOLDER ...]
         [--tta none|flips|aurora] [--peers float32 bfloat16] [--members 3]
 
 The peer is what a user of MONAI writes: `SlidingWindowInferer` over the full volume, one pass after the other, no
@@ -46,7 +46,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="+", type=Path)
-    parser.add_argument("--weights", type=Path, default=Path("weights/demo"))
+    parser.add_argument("--weights", type=Path, default=Path("weights/mets"))
     parser.add_argument("--plan", default=None)
     parser.add_argument("--tta", choices=["none", "flips", "aurora"], default=None)
     parser.add_argument("--members", type=int, default=None, help="only the first so many, on both sides")

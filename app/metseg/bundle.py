@@ -46,11 +46,11 @@ class Bundle:
 
 
 def default_bundle_folder() -> Path:
-    """The bundle that is used when none is named: METSEG_WEIGHTS, else `weights/demo` of the image or the checkout."""
+    """The bundle that is used when none is named: METSEG_WEIGHTS, else `weights/mets` of the image or the checkout."""
     named = os.environ.get("METSEG_WEIGHTS")
     if named:
         return Path(named)
-    return bundles_root() / "demo"
+    return bundles_root() / "mets"
 
 
 def bundles_root() -> Path:
@@ -74,7 +74,7 @@ def open_bundle(folder: Path, plan: str | None = None) -> Bundle:
     default = folder / PLAN_FILE
     if not default.is_file():
         raise WeightsError(
-            f"weights {folder}: no {PLAN_FILE} found there", hint="Name a bundle's folder, such as weights/demo."
+            f"weights {folder}: no {PLAN_FILE} found there", hint="Name a bundle's folder, such as weights/mets."
         )
     return Bundle(folder=folder, plan=load_plan(_plan_path(folder, plan)))
 

@@ -62,7 +62,7 @@ def expected(cases, tmp_path_factory):
     """Label maps of `metseg infer` in this checkout."""
     output = tmp_path_factory.mktemp("outside") / "labels"
     # The image's weights by name: METSEG_WEIGHTS may be set here, and is not in the containers.
-    weights = ("--weights", ROOT / "weights/demo")
+    weights = ("--weights", ROOT / "weights/mets")
     command = (sys.executable, "-m", "metseg", "infer", "--device", "cpu", *weights)
     call(*command, "--data-path", cases, "--output-path", output)
     return read(output)

@@ -17,7 +17,7 @@ from metseg.selftest.phantom import SHAPE
 
 EXPECTED_FILE: Final = "self-test.json"
 MARGIN: Final = 1e-3
-"""Probability. Another number of threads changes float32 probabilities by up to 7e-5 (measured on the demo bundle)."""
+"""Probability. Another number of threads changes float32 probabilities by up to 7e-5 (measured on the first bundle)."""
 
 HINT: Final = "Write it with scripts/make-self-test, once the bundle is frozen."
 
