@@ -32,7 +32,7 @@ def call(*command, **environment):
         text=True,
         timeout=1800,
         check=False,
-        # As many threads as in the containers, which don't inherit the tests' OMP_NUM_THREADS: it decides the last bits.
+        # As many threads as in the containers, which don't inherit the tests' OMP_NUM_THREADS: that decides last bits.
         env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | environment,
         cwd=ROOT,
     )
