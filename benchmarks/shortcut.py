@@ -24,6 +24,7 @@ from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
 from metseg.labels import ET, REGIONS, LabelMap
 from metseg.nifti import read_case, read_label_map
+from training.data.prepared import reference_path
 
 THRESHOLDS = (2.0, 3.0, 4.0, 5.0, 7.0)
 SIZES = (20, 50, 100, 300, 1000)
@@ -50,7 +51,7 @@ def tuned(cases: tuple[CaseFiles, ...]) -> tuple[float, int]:
     totals = dict.fromkeys(product(THRESHOLDS, SIZES), 0.0)
     for files in cases:
         difference, _ = enhancement(files)
-        reference, grid = read_label_map(next(files.images["t1c"].parent.glob("*-seg.nii*")))
+        reference, grid = read_label_map(reference_path(files))
         for threshold, size in totals:
             labels = segment(difference, threshold, size)
             result = score_case(reference, labels, grid.spacing_mm, "brats2023")

@@ -1,5 +1,6 @@
 """What is found and what is invented, by the lesions' size: the tiny ones are those that people miss."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,6 @@ from evaluation.window import FloatArray
 
 EDGES_MM3: Final = (27.0, 100.0, 1000.0)
 """27 mm3 is the small instance of the 2026 protocol, 1000 mm3 the paper's small lesion (Erdur et al. 2023, 2.5)."""
-
-FLOAT_MAX: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class SizeBand:
         """Such as `<= 27`, `27-100`, `> 1000`."""
         if self.over_mm3 == 0:
             return f"<= {self.to_mm3:g}"
-        return f"> {self.over_mm3:g}" if self.to_mm3 == FLOAT_MAX else f"{self.over_mm3:g}-{self.to_mm3:g}"
+        return f"> {self.over_mm3:g}" if self.to_mm3 == math.inf else f"{self.over_mm3:g}-{self.to_mm3:g}"
 
 
 def bands_by_size(cases: Sequence[ScoredCase], edges_mm3: Sequence[float] = EDGES_MM3) -> tuple[SizeBand, ...]:
@@ -61,7 +60,7 @@ def bands_by_size(cases: Sequence[ScoredCase], edges_mm3: Sequence[float] = EDGE
         cases: scored with one protocol. A case without lesions still counts as a case.
         edges_mm3: ascending ends of the bands.
     """
-    limits = list(zip((0.0, *edges_mm3), (*edges_mm3, FLOAT_MAX), strict=True))
+    limits = list(zip((0.0, *edges_mm3), (*edges_mm3, math.inf), strict=True))
     regions = [region.region for region in cases[0].scores.regions] if cases else []
     return tuple(
         _band(region, limit, [_of_region(case, region) for case in cases]) for region in regions for limit in limits

@@ -5,10 +5,11 @@ from evaluation.summary import Interval, PairedComparison
 from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
 from training.tables.experiment import MODELS, Experiment, load_experiment
-from training.tables.ladder import LadderRequest, run_ladder
+from training.tables.ladder import run_ladder
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
 from training.tables.scoring import CaseScores, means_of_regions
+from training.tables.stages import TablesRequest
 from training_support import small_recipe, write_labelled_cohort
 
 
@@ -95,9 +96,9 @@ def test_the_report_shows_every_table_with_cases_and_intervals():
 def test_a_section_replaces_its_predecessor_alone(tmp_path):
     path = tmp_path / "results.md"
     path.write_text("# Results\n\nBefore.\n")
-    write_section(path, "tiny", "one\n")
-    write_section(path, "full", "two\n")
-    write_section(path, "tiny", "three \\1\n")
+    write_section(path, "tiny", "one\n", title="The paper's ladder, tiny")
+    write_section(path, "full", "two\n", title="The paper's ladder, full")
+    write_section(path, "tiny", "three \\1\n", title="unused")
     text = path.read_text()
     assert text.startswith("# Results\n\nBefore.\n")
     assert "one" not in text
@@ -140,10 +141,10 @@ def small_experiment(monkeypatch):
 
 def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, monkeypatch):
     write_labelled_cohort(tmp_path / "data", 8)
-    request = LadderRequest(tmp_path / "out", data=(tmp_path / "data",), max_steps=2, device="cpu", threads=1)
+    request = TablesRequest(tmp_path / "out", data=(tmp_path / "data",), max_steps=2, device="cpu", threads=1)
     result = run_ladder(small_experiment, request)
-    assert set(result.steps) == set(MODELS)
-    assert set(result.steps.values()) == {2}
+    assert set(result.trained.steps) == set(MODELS)
+    assert set(result.trained.steps.values()) == {2}
     assert len(result.cases) == len(result.split.test) == 2
     assert all(len(case.scores) == 18 for case in result.cases)
     assert "### Table 6" in render_report(small_experiment, result.cases, [])
@@ -154,21 +155,19 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
 
 
 def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):
-    from training.tables import ladder  # noqa: PLC0415
+    from training.tables import stages  # noqa: PLC0415
 
-    tiny = load_experiment("tiny")
-    small = tiny.model_copy(update={"cohort": tiny.cohort.model_copy(update={"train": 1, "validation": 1, "test": 2})})
     made = []
 
     def record(_settings, *, cases, first, **_):
         made.append((first, cases))
         return iter(())
 
-    monkeypatch.setattr(ladder, "write_cohort", record)
-    request = LadderRequest(tmp_path)
+    monkeypatch.setattr(stages, "write_cohort", record)
     for name in ("SYN-MET-00001-000", "SYN-MET-00003-000"):
         folder = tmp_path / "cohort" / name
         folder.mkdir(parents=True)
         (folder / f"{name}-seg.nii.gz").touch()
-    ladder._complete_cohort(small, request)
+    settings = load_experiment("tiny").cohort.cohort_settings()
+    stages.complete_cohort(settings, seed=1, folder=tmp_path / "cohort", cases=4)
     assert made == [(1, 3)]

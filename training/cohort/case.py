@@ -48,6 +48,11 @@ def lps_affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
     return affine
 
 
+def ras_to_lps(volume: NDArray[Any]) -> NDArray[Any]:
+    """Turns a volume around, as files mostly lie on disk."""
+    return np.ascontiguousarray(volume[::-1, ::-1])
+
+
 def simulate_background(
     settings: CohortSettings, seeds: list[np.random.SeedSequence]
 ) -> tuple[Anatomy, Background, dict[Modality, Acquisition]]:
@@ -98,10 +103,10 @@ def _add_remnants(
 
 
 def _to_grid(values: NDArray[Any], offset: tuple[int, int, int], shape: tuple[int, int, int]) -> NDArray[Any]:
-    """Puts the working box (RAS) on the whole grid and turns it to LPS."""
+    """Puts the working box (RAS) on the whole grid, LPS."""
     grid = np.zeros(shape, dtype=values.dtype)
     grid[tuple(slice(o, o + n) for o, n in zip(offset, values.shape, strict=True))] = values
-    return np.ascontiguousarray(grid[::-1, ::-1])
+    return ras_to_lps(grid)
 
 
 def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticCase:

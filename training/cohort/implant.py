@@ -15,9 +15,8 @@ from scipy import ndimage
 
 from metseg.domain import CaseFiles
 from metseg.errors import InputError
-from metseg.geometry import labels_to_network
 from metseg.labels import LabelMap
-from metseg.nifti import read_case, read_label_map
+from metseg.nifti import read_case
 from metseg.plan import IntensityPlan
 from metseg.preprocess import prepare_case
 from training.cohort.case import SyntheticCase
@@ -26,7 +25,7 @@ from training.cohort.fields import Volume
 from training.cohort.lesions import place_lesions
 from training.cohort.settings import MODALITIES, LesionSettings, Modality
 from training.cohort.writing import write_case
-from training.data.prepared import reference_path
+from training.data.prepared import read_reference
 from training.data.split import patient_of
 
 FIRST_TIMEPOINT: Final = 101
@@ -67,7 +66,7 @@ def read_background(files: CaseFiles) -> RealBackground:
     """Reads a case with its reference and estimates its tissues.
 
     Raises:
-        InputError: it lacks a modality or its reference, or can't be read.
+        InputError: it lacks a modality or its reference, can't be read, or its reference lies on another grid.
     """
     missing = [name for name in MODALITIES if name not in files.images]
     if missing:
@@ -75,8 +74,7 @@ def read_background(files: CaseFiles) -> RealBackground:
             f"case {files.case_id}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
         )
     prepared = prepare_case(read_case(files, modalities=MODALITIES), IntensityPlan())
-    own, _ = read_label_map(reference_path(files))
-    labels = labels_to_network(own, prepared.trip)
+    labels = read_reference(files, prepared.trip)
     images: dict[Modality, Volume] = {name: np.asarray(prepared.channels[name], np.float32) for name in MODALITIES}
     mask = ndimage.binary_fill_holes(np.logical_or.reduce([image > 0 for image in images.values()]))
     return RealBackground(

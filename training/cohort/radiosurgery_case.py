@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from metseg.domain import Grid
 from metseg.labels import METASTASIS, SNFH, LabelMap
 from training.cohort.artefacts import acquire, quantise
-from training.cohort.case import simulate_background
+from training.cohort.case import ras_to_lps, simulate_background
 from training.cohort.fields import uniform
 from training.cohort.head import build_head, cupping_of
 from training.cohort.lesions import Lesion, place_lesions
@@ -73,21 +73,16 @@ def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) 
     grid = _lps_grid(head.brain.shape)
     shade = cupping_of(head, anatomy.depth, anatomy.scale)
     ct_rng = np.random.default_rng(ct_seed)
-    ct = acquire_ct(_turn(head.hounsfield), _turn(shade), grid, settings.ct, ct_rng, scale=anatomy.scale)
+    ct = acquire_ct(ras_to_lps(head.hounsfield), ras_to_lps(shade), grid, settings.ct, ct_rng, scale=anatomy.scale)
     return RadiosurgeryCase(
         case_id=radiosurgery_case_id(index),
-        t1c=_turn(t1c),
-        labels=_turn(marked),
+        t1c=ras_to_lps(t1c),
+        labels=ras_to_lps(marked),
         grid=grid,
-        brain=_turn(head.brain),
+        brain=ras_to_lps(head.brain),
         ct=ct,
         lesions=lesions,
     )
-
-
-def _turn(volume: NDArray[Any]) -> NDArray[Any]:
-    """RAS to LPS, as files mostly are."""
-    return np.ascontiguousarray(volume[::-1, ::-1])
 
 
 def _lps_grid(shape: tuple[int, ...]) -> Grid:

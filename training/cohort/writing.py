@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from training.cohort.case import SyntheticCase, generate_case
+from training.cohort.case import SyntheticCase, case_id, generate_case
 from training.cohort.lesions import Lesion
-from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
+from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case, radiosurgery_case_id
 from training.cohort.settings import CohortSettings, SystemName
 
 _COMPRESSION = 1
@@ -27,6 +27,11 @@ class WrittenCase:
     case_id: str
     folder: Path
     lesions: tuple[Lesion, ...]
+
+
+def case_id_of(index: int, system: SystemName = "brats") -> str:
+    """The identifier of a system's n-th case, counted from 0."""
+    return radiosurgery_case_id(index) if system == "radiosurgery" else case_id(index)
 
 
 def _write_image(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from metseg.components import find_components
 from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
+from metseg.geometry import Trip, labels_to_network
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.nifti import read_case, read_label_map
 from metseg.preprocess import MRI_MODALITIES, prepare_case
@@ -59,8 +61,6 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
     Raises:
         InputError: the case can't be read, has no `-seg`, or its reference lies on another grid.
     """
-    from metseg.geometry import labels_to_network  # noqa: PLC0415
-
     is_radiosurgery = recipe.intensity.kind == "radiosurgery"
     readable: tuple[Modality, ...] = RADIOSURGERY_MODALITIES if is_radiosurgery else MRI_MODALITIES
     wanted = [name for name in readable if name in files.images and (name != "ct" or recipe.registration is not None)]
@@ -71,14 +71,7 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
         frame=recipe.frame,
         registration=recipe.registration,
     )
-    labels, grid = read_label_map(reference_path(files))
-    source = prepared.trip.source
-    if grid.shape != source.shape or not np.allclose(grid.affine, source.affine, atol=1e-3):
-        raise InputError(
-            f"case {files.case_id}: its reference has shape {grid.shape}, the images {source.shape}, or they lie apart",
-            hint="Export the reference on the grid of t1c.",
-        )
-    labels = labels_to_network(labels, prepared.trip)
+    labels = read_reference(files, prepared.trip)
     images: Mapping[Modality, NDArray[np.float32]] = {name: prepared.channels[name] for name in wanted}
     x, y, z = ((side.start, side.stop) for side in prepared.brain)
     if is_radiosurgery:
@@ -132,7 +125,27 @@ def drop_large_lesions(labels: LabelMap, max_voxels: int) -> LabelMap:
     return kept
 
 
-def reference_path(files: CaseFiles):  # type: ignore[no-untyped-def] # noqa: ANN201
+def read_reference(files: CaseFiles, trip: Trip) -> LabelMap:
+    """The case's reference on the network's grid.
+
+    Args:
+        files: the case.
+        trip: of its images.
+
+    Raises:
+        InputError: there is none, it can't be read, or it lies on another grid than the images.
+    """
+    labels, grid = read_label_map(reference_path(files))
+    source = trip.source
+    if grid.shape != source.shape or not np.allclose(grid.affine, source.affine, atol=1e-3):
+        raise InputError(
+            f"case {files.case_id}: its reference has shape {grid.shape}, the images {source.shape}, or they lie apart",
+            hint="Export the reference on the grid of t1c.",
+        )
+    return labels_to_network(labels, trip)
+
+
+def reference_path(files: CaseFiles) -> Path:
     """The case's reference.
 
     Raises:

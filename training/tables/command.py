@@ -15,10 +15,10 @@ from metseg.atomic import write_atomically
 from metseg.device import DeviceChoice
 from metseg.errors import UsageError
 from training.revision import git_revision
-from training.tables.experiment import MODELS, ExperimentName, load_experiment
+from training.tables.experiment import ExperimentName, load_experiment
 
 if TYPE_CHECKING:
-    from training.tables.ladder import LadderRequest
+    from training.tables.stages import TablesRequest, TrainedModels
 
 PaperName = Literal["erdur2023", "hu2019"]
 
@@ -42,10 +42,9 @@ def tables(
 ) -> None:
     """Trains a paper's networks on one cohort and prints its tables beside the published figures."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    from training.tables.ladder import LadderRequest, LadderResult, run_ladder  # noqa: PLC0415 - heavy
-    from training.tables.rendering import render_report  # noqa: PLC0415
+    from training.tables.stages import TablesRequest  # noqa: PLC0415 - heavy
 
-    request = LadderRequest(
+    request = TablesRequest(
         output=output,
         data=tuple(data or ()),
         hours=hours,
@@ -54,68 +53,65 @@ def tables(
         jobs=jobs,
         threads=threads,
     )
+    command = f"Command: `{_command(paper, size, hours, max_steps)}`; revision `{git_revision()}`."
     if paper == "hu2019":
-        _hu2019(request, size, results)
-        return
-    experiment = load_experiment(size)
-    result: LadderResult = run_ladder(experiment, request)
-    source = "cases given with --data" if data else f"synthetic cases, seed {experiment.cohort.seed}"
-    split = result.split
-    trained = "; ".join(
-        f"{model} {result.steps[model]} steps in {result.training_s[model] / 60:.0f} min" for model in MODELS
-    )
-    facts = [
-        f"Command: `{_command(size, hours, max_steps)}`; revision `{git_revision()}`.",
-        f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} test cases ({source}).",
-        f"Trained: {trained}; {platform.machine()}, {os.cpu_count()} cores; {result.device}.",
-    ]
-    report = render_report(experiment, result.cases, facts)
+        section, title, report = _hu2019(request, size, command)
+    else:
+        section, title, report = _erdur2023(request, size, command)
     typer.echo(report)
     if results is not None:
-        write_section(results, size, report)
+        write_section(results, section, report, title=title)
 
 
-def _hu2019(request: "LadderRequest", size: str, results: Path | None) -> None:
-    """The radiosurgery system's tables."""
-    from training.tables.hu2019 import MODELS as NETWORKS  # noqa: PLC0415 - heavy
-    from training.tables.hu2019 import load_hu2019, run_hu2019  # noqa: PLC0415
+def _erdur2023(request: "TablesRequest", size: ExperimentName, command: str) -> tuple[str, str, str]:
+    """The ladder's section, heading and report."""
+    from training.tables.ladder import run_ladder  # noqa: PLC0415 - heavy
+    from training.tables.rendering import render_report  # noqa: PLC0415
+
+    experiment = load_experiment(size)
+    result = run_ladder(experiment, request)
+    source = "cases given with --data" if request.data else f"synthetic cases, seed {experiment.cohort.seed}"
+    split = result.split
+    counts = f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} test cases"
+    facts = [command, f"{counts} ({source}).", _made_by(result.trained, result.device)]
+    return size, f"The paper's ladder, {size}", render_report(experiment, result.cases, facts)
+
+
+def _hu2019(request: "TablesRequest", size: ExperimentName, command: str) -> tuple[str, str, str]:
+    """The radiosurgery system's section, heading and report."""
+    from training.tables.hu2019 import load_hu2019, run_hu2019  # noqa: PLC0415 - heavy
     from training.tables.hu2019_rendering import render_hu2019  # noqa: PLC0415
 
     if size != "tiny" or request.data:
         raise UsageError("--paper hu2019 makes its tables on tiny synthetic heads: no --size full, no --data")
     experiment = load_hu2019(size)
     result = run_hu2019(experiment, request)
-    trained = "; ".join(
-        f"{model} {result.steps[model]} steps in {result.training_s[model] / 60:.0f} min" for model in NETWORKS
-    )
     split, second = result.split, sum(case.cohort == 2 for case in result.cases)  # noqa: PLR2004 - the second
-    facts = [
-        f"Command: `{_command(size, request.hours, request.max_steps)} --paper hu2019`; revision `{git_revision()}`.",
-        f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} and {second} test heads.",
-        f"Trained: {trained}; {platform.machine()}, {os.cpu_count()} cores; {result.device}.",
-    ]
-    report = render_hu2019(experiment, result.cases, facts)
-    typer.echo(report)
-    if results is not None:
-        write_section(results, "hu2019", report, title="The radiosurgery system, tiny")
+    counts = (
+        f"{len(split.train)} training, {len(split.validation)} validation, {len(split.test)} and {second} test heads."
+    )
+    facts = [command, counts, _made_by(result.trained, result.device)]
+    return "hu2019", "The radiosurgery system, tiny", render_hu2019(experiment, result.cases, facts)
 
 
-def _command(size: str, hours: float | None, max_steps: int | None) -> str:
+def _made_by(trained: "TrainedModels", device: str) -> str:
+    return f"Trained: {trained}; {platform.machine()}, {os.cpu_count()} cores; {device}."
+
+
+def _command(paper: PaperName, size: str, hours: float | None, max_steps: int | None) -> str:
     words = ["python", "-m", "training", "tables", "--size", size]
+    words += ["--paper", paper] if paper != "erdur2023" else []
     words += ["--hours", f"{hours:g}"] if hours else []
     words += ["--max-steps", str(max_steps)] if max_steps else []
     return shlex.join(words)
 
 
-def write_section(path: Path, size: str, report: str, title: str = "") -> None:
+def write_section(path: Path, name: str, report: str, *, title: str) -> None:
     """Puts a report between its markers in a Markdown file, in place of the last one; at the end where it has none."""
-    begin, end = f"<!-- tables {size}: begin -->", f"<!-- tables {size}: end -->"
+    begin, end = f"<!-- tables {name}: begin -->", f"<!-- tables {name}: end -->"
     section = f"{begin}\n{report}{end}\n"
     text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     marked = re.compile(re.escape(begin) + r".*?" + re.escape(end) + r"\n", re.DOTALL)
-    if marked.search(text):
-        text = marked.sub(lambda _: section, text)
-    else:
-        heading = title or f"The paper's ladder, {size}"
-        text = f"{text.rstrip()}\n\n## {heading}\n\n{section}"
-    write_atomically(path, text.encode())
+    appended = f"{text.rstrip()}\n\n## {title}\n\n{section}"
+    replaced = marked.sub(lambda _: section, text) if marked.search(text) else appended
+    write_atomically(path, replaced.encode())

@@ -35,6 +35,11 @@ class CohortPlan(Section):
     validation: int = Field(ge=1)
     test: int = Field(ge=2)
 
+    @property
+    def cases(self) -> int:
+        """Of all three parts."""
+        return self.train + self.validation + self.test
+
     def cohort_settings(self) -> CohortSettings:
         """The cohort's distributions."""
         own = CohortSettings.model_validate(self.settings)

@@ -24,19 +24,19 @@ from metseg.geometry import labels_to_source
 from metseg.nifti import read_case, read_label_map
 from metseg.plan import Section, WindowPlan
 from metseg.preprocess import prepare_case
-from training.cohort.radiosurgery_case import radiosurgery_case_id
-from training.cohort.settings import CohortSettings, load_settings
-from training.cohort.writing import write_cohort
+from training.cohort.settings import CohortSettings, SystemName, load_settings
+from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
 from training.data.split import Split, write_split
 from training.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
-from training.run import SPLIT_FILE, RunRequest, train_run
 from training.tables.experiment import EXPERIMENTS_FOLDER, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System
-from training.tables.ladder import TRAINING_SHARE, LadderRequest
+from training.tables.stages import TablesRequest, TrainedModels, complete_cohort, split_in_order, train_models
 
 logger = logging.getLogger(__name__)
+
+SYSTEM: Final[SystemName] = "radiosurgery"
 
 SECOND_SEED_OFFSET: Final = 1000
 """Between the seeds of the two test cohorts."""
@@ -141,46 +141,41 @@ class Hu2019Result:
 
     Attributes:
         cases: of both test cohorts.
-        steps: optimiser steps of each model.
-        training_s: seconds of each model's training.
+        trained: what training took.
         split: of the first cohort.
         device: where.
     """
 
     cases: tuple[Hu2019Case, ...]
-    steps: Mapping[str, int]
-    training_s: Mapping[str, float]
+    trained: TrainedModels
     split: Split
     device: str
 
 
-def run_hu2019(experiment: Hu2019Experiment, request: LadderRequest) -> Hu2019Result:
+def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Result:
     """Makes what is missing of the tables: cohorts, runs, bundle, scores; each part is continued where it stopped."""
-    plan = experiment.cohort
-    first, second = request.output / "cohort", request.output / "cohort-2"
-    _complete(_settings_of(plan, plan.settings), plan.seed, first, plan.train + plan.validation + plan.test, request)
-    _complete(
-        _settings_of(plan, experiment.second_settings), plan.seed + SECOND_SEED_OFFSET, second, plan.test, request
-    )
-    names = [radiosurgery_case_id(index) for index in range(plan.train + plan.validation + plan.test)]
-    ends = (plan.train, plan.train + plan.validation)
-    split = Split(tuple(names[: ends[0]]), tuple(names[ends[0] : ends[1]]), tuple(names[ends[1] :]))
-    write_split(request.output / SPLIT_FILE, split)
-    steps, training_s = {}, {}
-    for model in MODELS:
-        progress = train_run(experiment.recipe_of(model), _run_request(model, first, request))
-        steps[model], training_s[model] = progress.step, progress.elapsed_s
+    plan, second = experiment.cohort, request.output / "cohort-2"
+    for settings, seed, folder, cases in (
+        (plan.settings, plan.seed, request.cohort, plan.cases),
+        (experiment.second_settings, plan.seed + SECOND_SEED_OFFSET, second, plan.test),
+    ):
+        complete_cohort(
+            _settings_of(plan, settings), seed=seed, folder=folder, cases=cases, jobs=request.jobs, system=SYSTEM
+        )
+    split = split_in_order([case_id_of(index, SYSTEM) for index in range(plan.cases)], plan)
+    write_split(request.split, split)
+    trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request)
     ensemble = _freeze(experiment, request)
     known = (*MODALITIES, "ct")
-    tests = [(1, files) for files in discover_cases(first, modalities=known) if files.case_id in split.test]
+    tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
     folder = request.output / "scores"
     cases = tuple(_remembered(files, number, ensemble, experiment, folder) for number, files in tests)
-    return Hu2019Result(cases, steps, training_s, split, ensemble.device.description)
+    return Hu2019Result(cases, trained, split, ensemble.device.description)
 
 
 def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
-    defaults = load_settings(size=plan.size, system="radiosurgery")
+    defaults = load_settings(size=plan.size, system=SYSTEM)
     content = defaults.model_dump()
     for section, values in own.items():
         content[section] = {**content[section], **values}
@@ -189,38 +184,7 @@ def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
     return CohortSettings.model_validate(content)
 
 
-def _complete(settings: CohortSettings, seed: int, folder: Path, count: int, request: LadderRequest) -> None:
-    """Makes the cases from the first that is not there; a reference is written last."""
-    made = 0
-    while made < count and (folder / radiosurgery_case_id(made) / f"{radiosurgery_case_id(made)}-seg.nii.gz").is_file():
-        made += 1
-    for written in write_cohort(
-        settings,
-        cases=count - made,
-        seed=seed,
-        output=folder,
-        jobs=request.jobs,
-        first=made,
-        system="radiosurgery",
-    ):
-        logger.info("%s: %s, %d lesions", folder.name, written.case_id, len(written.lesions))
-
-
-def _run_request(model: str, cohort: Path, request: LadderRequest) -> RunRequest:
-    hours = request.hours * TRAINING_SHARE / len(MODELS) if request.hours else None
-    return RunRequest(
-        data=(cohort,),
-        output=request.output / "runs" / model,
-        cache=request.output / "prepared",
-        split=request.output / SPLIT_FILE,
-        max_hours=hours,
-        max_steps=request.max_steps,
-        device=request.device,
-        threads=request.threads,
-    )
-
-
-def _freeze(experiment: Hu2019Experiment, request: LadderRequest) -> Ensemble:
+def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Ensemble:
     plan = {
         "window": experiment.window.model_dump(mode="json"),
         "threshold": experiment.threshold,
@@ -229,7 +193,7 @@ def _freeze(experiment: Hu2019Experiment, request: LadderRequest) -> Ensemble:
         "postprocess": dict.fromkeys(("min_wt_mm3", "min_netc_mm3", "min_snfh_mm3", "min_et_mm3"), 0),
     }
     bundle = request.output / "bundle"
-    runs = [request.output / "runs" / model for model in MODELS]
+    runs = [request.run_folder(model) for model in MODELS]
     freeze_bundle(runs, bundle, FreezeOptions(name="hu2019", plan=plan, checkpoint="best"))
     return load_ensemble(open_bundle(bundle), choose_device(request.device))
 

@@ -1,0 +1,117 @@
+"""The stages that both papers' tables share: a cohort, its split, the runs; each is continued where it stopped."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from metseg.device import DeviceChoice
+from training.cohort.settings import CohortSettings, SystemName
+from training.cohort.writing import case_id_of, write_cohort
+from training.data.split import Split
+from training.recipe import Recipe
+from training.run import SPLIT_FILE, RunRequest, train_run
+from training.tables.experiment import CohortPlan
+
+logger = logging.getLogger(__name__)
+
+TRAINING_SHARE = 0.75
+"""Of the hours; the rest is for the cohort, inference and scoring."""
+
+
+@dataclass(frozen=True, slots=True)
+class TablesRequest:
+    """How the tables are made.
+
+    Attributes:
+        output: folder of everything: cohort/, prepared/, runs/, bundle/, scores/.
+        data: folders of real cases in place of the synthetic cohort.
+        hours: for everything; None trains every recipe to its end.
+        max_steps: of each run; for trials.
+        device: where.
+        jobs: processes that make the cohort.
+        threads: CPU threads of torch; None for all.
+    """
+
+    output: Path
+    data: tuple[Path, ...] = ()
+    hours: float | None = None
+    max_steps: int | None = None
+    device: DeviceChoice = "auto"
+    jobs: int = 1
+    threads: int | None = None
+
+    @property
+    def cohort(self) -> Path:
+        """Folder of the synthetic cohort."""
+        return self.output / "cohort"
+
+    @property
+    def split(self) -> Path:
+        """File of the split that all runs share."""
+        return self.output / SPLIT_FILE
+
+    def run_folder(self, model: str) -> Path:
+        """Folder of a model's run."""
+        return self.output / "runs" / model
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModels:
+    """What training took.
+
+    Attributes:
+        steps: optimiser steps of each model.
+        training_s: seconds of each model's training.
+    """
+
+    steps: Mapping[str, int]
+    training_s: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{model} {count} steps in {self.training_s[model] / 60:.0f} min" for model, count in self.steps.items()
+        )
+
+
+def complete_cohort(
+    settings: CohortSettings, *, seed: int, folder: Path, cases: int, jobs: int = 1, system: SystemName = "brats"
+) -> None:
+    """Makes the cases from the first that is not there; a reference is written last: a case that has it is complete."""
+    made = 0
+    while made < cases:
+        case_id = case_id_of(made, system)
+        if not (folder / case_id / f"{case_id}-seg.nii.gz").is_file():
+            break
+        made += 1
+    remaining = write_cohort(
+        settings, cases=cases - made, seed=seed, output=folder, jobs=jobs, first=made, system=system
+    )
+    for written in remaining:
+        logger.info("%s: %s, %d lesions", folder.name, written.case_id, len(written.lesions))
+
+
+def split_in_order(names: Sequence[str], plan: CohortPlan) -> Split:
+    """The first cases to train on, the next to choose by, the rest to test on."""
+    ends = (plan.train, plan.train + plan.validation)
+    return Split(tuple(names[: ends[0]]), tuple(names[ends[0] : ends[1]]), tuple(names[ends[1] :]))
+
+
+def train_models(recipes: Mapping[str, Recipe], request: TablesRequest) -> TrainedModels:
+    """Trains the models one after the other, each for its share of the hours."""
+    steps, training_s = {}, {}
+    for model, recipe in recipes.items():
+        run = RunRequest(
+            data=request.data or (request.cohort,),
+            output=request.run_folder(model),
+            cache=request.output / "prepared",
+            split=request.split,
+            max_hours=request.hours * TRAINING_SHARE / len(recipes) if request.hours else None,
+            max_steps=request.max_steps,
+            device=request.device,
+            threads=request.threads,
+        )
+        progress = train_run(recipe, run)
+        steps[model], training_s[model] = progress.step, progress.elapsed_s
+        logger.info("model %s: %d steps in %.0f s", model, progress.step, progress.elapsed_s)
+    return TrainedModels(steps, training_s)
