@@ -1,6 +1,6 @@
 """SegResNet and its training form SegResNetVAE (Myronenko 2018; Erdur et al. 2023, section 2.3)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metseg.network_plans import SegResNetPlan
 
@@ -22,16 +22,7 @@ def build_segresnet(plan: SegResNetPlan, *, in_channels: int, out_channels: int)
     """
     from monai.networks.nets.segresnet import SegResNet  # noqa: PLC0415 - heavy
 
-    return SegResNet(
-        spatial_dims=3,
-        init_filters=plan.init_filters,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        act=plan.activation,
-        norm=("group", {"num_groups": plan.norm_groups}),
-        blocks_down=plan.blocks_down,
-        blocks_up=plan.blocks_up,
-    )
+    return SegResNet(**_arguments(plan, in_channels, out_channels))
 
 
 def build_segresnet_vae(
@@ -55,12 +46,19 @@ def build_segresnet_vae(
     return SegResNetVAE(
         input_image_size=input_image_size,
         vae_nz=VAE_LATENT,
-        spatial_dims=3,
-        init_filters=plan.init_filters,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        act=plan.activation,
-        norm=("group", {"num_groups": plan.norm_groups}),
-        blocks_down=plan.blocks_down,
-        blocks_up=plan.blocks_up,
+        **_arguments(plan, in_channels, out_channels),
     )
+
+
+def _arguments(plan: SegResNetPlan, in_channels: int, out_channels: int) -> dict[str, Any]:
+    """What both networks have in common."""
+    return {
+        "spatial_dims": 3,
+        "init_filters": plan.init_filters,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "act": plan.activation,
+        "norm": ("group", {"num_groups": plan.norm_groups}),
+        "blocks_down": plan.blocks_down,
+        "blocks_up": plan.blocks_up,
+    }
