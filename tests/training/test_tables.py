@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from evaluation.summary import Interval, PairedComparison
+from metseg.errors import UsageError
+from training.freeze import FreezeOptions, freeze_bundle
 from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
+from training.tables.composition import score_bundle
 from training.tables.experiment import MODELS, Experiment, load_experiment
 from training.tables.ladder import run_ladder
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
@@ -83,7 +88,7 @@ def test_means_are_of_the_three_regions():
 
 
 def test_the_report_shows_every_table_with_cases_and_intervals():
-    report = render_report(load_experiment("tiny"), synthetic_scores(), ["a fact."])
+    report = render_report(load_experiment("tiny").description, synthetic_scores(), ["a fact."])
     for number in (3, 4, 5, 6):
         assert f"### Table {number}:" in report
     assert "| small-lesion model alone | 24 |" in report  # every second case has a small lesion
@@ -147,11 +152,28 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
     assert set(result.trained.steps.values()) == {2}
     assert len(result.cases) == len(result.split.test) == 2
     assert all(len(case.scores) == 18 for case in result.cases)
-    assert "### Table 6" in render_report(small_experiment, result.cases, [])
+    assert "### Table 6" in render_report(small_experiment.description, result.cases, [])
+    _check_ladder_of_a_bundle(tmp_path, request, small_experiment)
     # Everything is there: nothing is trained or scored again.
     monkeypatch.setattr("training.tables.ladder.score_ladder", None)
     again = run_ladder(small_experiment, request)
     assert again.cases == result.cases
+
+
+def _check_ladder_of_a_bundle(folder, request, experiment):
+    runs = [request.run_folder(model) for model in ("baseline", "blob", "sub")]
+    plan = {"window": experiment.window.model_dump(mode="json"), "tta": {"variant": "flips"}}
+    freeze_bundle(runs, folder / "three", FreezeOptions(name="three", plan=plan, checkpoint="last"))
+    scored = score_bundle(folder / "three", None, replace(request, output=folder / "composed"))
+    assert len(scored) == 8
+    assert {name for name in scored[0].scores if not name.endswith("+post")} == {
+        "baseline", "blob", "sub", "tta", "mean", "simple", "frozen"
+    }  # fmt: skip
+    report = render_report("a ladder", scored, [])
+    assert "### Table 5" in report
+    assert "### Table 6" not in report
+    with pytest.raises(UsageError, match="5 members"):
+        score_bundle(request.output / "bundle", None, request)
 
 
 def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):

@@ -33,6 +33,10 @@ def tables(
     data: Annotated[
         list[Path] | None, typer.Option(help="Folder of real cases with -seg, in place of a synthetic cohort.")
     ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Nothing is trained: the ladder of this bundle's three members, on --data.")
+    ] = None,
+    plan: Annotated[str | None, typer.Option(help="Plan of --bundle; default its own.")] = None,
     hours: Annotated[float | None, typer.Option(help="Budget for everything; default each recipe's epochs.")] = None,
     results: Annotated[Path | None, typer.Option(help="Markdown file whose section of this size to replace.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Steps of each run, for trials.")] = None,
@@ -54,7 +58,9 @@ def tables(
         threads=threads,
     )
     command = f"Command: `{_command(paper, size, hours, max_steps)}`; revision `{git_revision()}`."
-    if paper == "hu2019":
+    if bundle is not None:
+        section, title, report = _bundle(request, bundle, plan)
+    elif paper == "hu2019":
         section, title, report = _hu2019(request, size, command)
     else:
         section, title, report = _erdur2023(request, size, command)
@@ -74,7 +80,23 @@ def _erdur2023(request: "TablesRequest", size: ExperimentName, command: str) -> 
     split = result.split
     counts = f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} test cases"
     facts = [command, f"{counts} ({source}).", _made_by(result.trained, result.device)]
-    return size, f"The paper's ladder, {size}", render_report(experiment, result.cases, facts)
+    return size, f"The paper's ladder, {size}", render_report(experiment.description, result.cases, facts)
+
+
+def _bundle(request: "TablesRequest", bundle: Path, plan: str | None) -> tuple[str, str, str]:
+    """The section, heading and report of a bundle's ladder."""
+    from training.tables.composition import score_bundle  # noqa: PLC0415 - heavy
+    from training.tables.rendering import render_report  # noqa: PLC0415
+
+    cases = score_bundle(bundle, plan, request)
+    words = ["python", "-m", "training", "tables", "--bundle", str(bundle), *(("--plan", plan) if plan else ())]
+    name = f"{bundle.name} {plan}" if plan else bundle.name
+    facts = [
+        f"Command: `{shlex.join(words)} --data CASES`; revision `{git_revision()}`.",
+        f"{len(cases)} cases given with --data.",
+    ]
+    description = f"the ladder of {name}: its members are baseline, + blob loss and + subtraction"
+    return f"bundle {name}", f"The ladder of {name}", render_report(description, cases, facts)
 
 
 def _hu2019(request: "TablesRequest", size: ExperimentName, command: str) -> tuple[str, str, str]:

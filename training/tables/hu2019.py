@@ -169,8 +169,7 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
     known = (*MODALITIES, "ct")
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
-    folder = request.output / "scores"
-    cases = tuple(_remembered(files, number, ensemble, experiment, folder) for number, files in tests)
+    cases = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)
     return Hu2019Result(cases, trained, split, ensemble.device.description)
 
 

@@ -52,7 +52,7 @@ def run_ladder(experiment: Experiment, request: TablesRequest) -> LadderResult:
     cases, split = _cohort_of(experiment, request)
     trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request)
     ladder = _freeze(experiment, request)
-    scored = [_scored(cases[case_id], ladder, request.output / "scores") for case_id in split.test]
+    scored = [remembered_scores(cases[case_id], ladder, request.scores) for case_id in split.test]
     return LadderResult(
         cases=tuple(scored),
         trained=trained,
@@ -99,7 +99,7 @@ def _freeze(experiment: Experiment, request: TablesRequest) -> Ladder:
     return Ladder(ensemble, names, experiment.tta, experiment.small_voxels)
 
 
-def _scored(files: CaseFiles, ladder: Ladder, folder: Path) -> CaseScores:
+def remembered_scores(files: CaseFiles, ladder: Ladder, folder: Path) -> CaseScores:
     """A case's scores, from disk where the same models made them before."""
     path = folder / _key_of(ladder) / f"{files.case_id}.json"
     return _remembered(path, lambda: score_ladder(files, ladder))
@@ -109,7 +109,8 @@ def _key_of(ladder: Ladder) -> str:
     """Hash of what scores depend on. The members' files hold a git revision too: their tensors are hashed instead."""
     ensemble = ladder.ensemble
     settings = ensemble.plan.model_dump(mode="json", exclude={"members"})
-    facts = [SCORES_FORMAT, settings, ladder.tta.model_dump(), ladder.small_voxels, ensemble.device.precision]
+    facts = [SCORES_FORMAT, settings, ladder.tta.model_dump(), ladder.small_voxels, ladder.as_frozen]
+    facts.append(ensemble.device.precision)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for member in ensemble.members:
         for name, tensor in member.network.state_dict().items():

@@ -9,7 +9,7 @@ Metric = Literal["lDSC", "cDSC", "lHD95", "cHD95", "FP", "FN"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset({"lDSC", "cDSC"})
 
-Method = Literal["baseline", "blob", "sub", "tta", "mean", "simple", "small", "simple_small", "centred"]
+Method = Literal["baseline", "blob", "sub", "tta", "mean", "simple", "small", "simple_small", "centred", "frozen"]
 TITLES: Final[dict[Method, str]] = {
     "baseline": "baseline",
     "blob": "+ blob loss",
@@ -20,6 +20,7 @@ TITLES: Final[dict[Method, str]] = {
     "small": "small-lesion model alone",
     "simple_small": "SIMPLE + small-lesion model",
     "centred": "baseline, crops on lesions",
+    "frozen": "the bundle with its plan",
 }
 
 Figures = tuple[float, float, float, float, float, float]
@@ -124,5 +125,11 @@ TABLES: Final[tuple[Table, ...]] = (
         title="crops drawn uniformly, as in the paper, and crops centred on lesions (not in the paper), postprocessed",
         rows=(("baseline", True), ("centred", True)),
         pairs=(Pair(("baseline", True), ("centred", True)),),
+    ),
+    Table(
+        number=None,
+        title="the bundle with its own plan: every member with TTA (not in the paper), postprocessed",
+        rows=(("simple", True), ("frozen", True)),
+        pairs=(Pair(("simple", True), ("frozen", True)),),
     ),
 )

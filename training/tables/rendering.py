@@ -5,22 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.tables.comparing import Difference, compare_rows
-from training.tables.experiment import Experiment
 from training.tables.published import METRICS, PUBLISHED, TABLES, TITLES, Method, Metric, Table
 from training.tables.scoring import CaseScores, entry_name, means_of_regions
 
 _DIGITS: dict[Metric, int] = {"lDSC": 2, "cDSC": 2, "lHD95": 0, "cHD95": 0, "FP": 2, "FN": 2}
 
 
-def render_report(experiment: Experiment, cases: Sequence[CaseScores], facts: Sequence[str]) -> str:
-    """All tables.
+def render_report(description: str, cases: Sequence[CaseScores], facts: Sequence[str]) -> str:
+    """The tables whose methods were all scored.
 
     Args:
-        experiment: what was run.
+        description: what was run.
         cases: the test cases' scores.
         facts: sentences about the run: command, cohort, training, time.
     """
-    lines = [f"{experiment.description.strip().capitalize()}.", "", *(f"- {fact}" for fact in facts), ""]
+    lines = [f"{description.strip().capitalize()}.", "", *(f"- {fact}" for fact in facts), ""]
     lines += [
         (
             "Figures are `ours (published)`. lDSC, lHD95: lesion-wise Dice and HD95 in mm; cDSC, cHD95: of the whole "
@@ -31,8 +30,10 @@ def render_report(experiment: Experiment, cases: Sequence[CaseScores], facts: Se
         ),
         "",
     ]
+    scored = set(cases[0].scores) if cases else set()
     for table in TABLES:
-        lines += _render_table(table, cases)
+        if {entry_name(method, postprocessed=flag) for method, flag in table.rows} <= scored:
+            lines += _render_table(table, cases)
     return "\n".join(lines).rstrip() + "\n"
 
 

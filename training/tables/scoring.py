@@ -13,6 +13,7 @@ from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.nifti import read_case, read_label_map
+from metseg.pipeline import fuse_members
 from metseg.plan import FusionPlan, TtaPlan
 from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
@@ -36,12 +37,14 @@ class Ladder:
         models: model -> its member's name in the ensemble.
         tta: of the method `+ TTA`.
         small_voxels: see Experiment.
+        as_frozen: whether the ensemble with its own plan is a method too: every member with `tta`, then its fusion.
     """
 
     ensemble: Ensemble
     models: Mapping[str, str]
     tta: TtaPlan
     small_voxels: int
+    as_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +89,18 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
 
 
 def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout) -> dict[Method, LabelMap]:
-    """The label map of each method, on the layout's region, without postprocessing.
+    """The label map of each method that the ladder's models allow, on the layout's region, without postprocessing.
 
     The ensembles are those of the paper: baseline, + blob loss, + subtraction, and + TTA as a member of its own.
     """
+    plan = ladder.ensemble.plan
     plain = predict_case(case, _ensemble_of(ladder, TtaPlan(variant="none"), set(ladder.models.values())), layout)
-    augmented = predict_case(case, _ensemble_of(ladder, ladder.tta, {ladder.models["sub"]}), layout)
+    names = set(ladder.models.values()) if ladder.as_frozen else {ladder.models["sub"]}
+    augmented = {item.name: item for item in predict_case(case, _ensemble_of(ladder, ladder.tta, names), layout)}
     by_name = {prediction.name: prediction for prediction in plain}
     predictions: dict[str, MemberPrediction] = {model: by_name[name] for model, name in ladder.models.items()}
-    predictions["tta"] = augmented[0]
-    threshold = ladder.ensemble.plan.threshold
+    predictions["tta"] = augmented[ladder.models["sub"]]
+    threshold = plan.threshold
     labels: dict[Method, LabelMap] = {
         model: member_labels(prediction.probabilities, threshold)  # type: ignore[misc] - models are methods
         for model, prediction in predictions.items()
@@ -104,7 +109,12 @@ def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout) -> dic
     probabilities = [predictions[model].probabilities for model in four]
     labels["mean"] = fuse_probabilities(probabilities, FusionPlan(method="mean"), threshold)
     labels["simple"] = fuse_labels([labels[model] for model in four], FusionPlan(method="simple"))
-    labels["simple_small"] = fuse_labels([labels["simple"], labels["small"]], FusionPlan(method="maximum"))
+    if "small" in labels:
+        labels["simple_small"] = fuse_labels([labels["simple"], labels["small"]], FusionPlan(method="maximum"))
+    if ladder.as_frozen:
+        members = list(augmented.values())
+        votes = [member_labels(item.probabilities, threshold) for item in members]
+        labels["frozen"] = fuse_members(members, votes, plan)
     return labels
 
 

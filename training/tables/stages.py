@@ -47,6 +47,11 @@ class TablesRequest:
         return self.output / "cohort"
 
     @property
+    def scores(self) -> Path:
+        """Folder of the cases' scores."""
+        return self.output / "scores"
+
+    @property
     def split(self) -> Path:
         """File of the split that all runs share."""
         return self.output / SPLIT_FILE
