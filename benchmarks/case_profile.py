@@ -1,44 +1,75 @@
-"""Where the seconds of a case go, and how far the networks are from what the machine can do.
+"""Where the seconds of a case go, from its files to its label map, and how far that is from what the machine can do.
 
     python benchmarks/case_profile.py CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
+        [--members N] [--matrix-side 2048] [--copy-mb 512] [--clock wall|processor]
 
-Prints the stages of one case (the second of two runs, so that nothing is read or compiled for the first time), the
-first member's operations by kind for one window, and two lower bounds of a window's time: its multiply-adds over the
-measured rate of a large matrix product in the same precision, and the bytes that its layers read and write over the
-measured bandwidth of a copy. Nothing else may run on the machine.
+Prints, of the second of two runs (the first reads and compiles): what every step takes, one after the other (the
+program reads the next case and writes the last one meanwhile); the networks' share by kind of layer and by level, with
+the operations and bytes of each; and two lower bounds, taken in the same run: all multiply-adds over the measured rate
+of a large matrix product in the networks' precision, and all bytes that the layers read and write over the measured
+bandwidth of a copy. Nothing else may run on the machine; where something does, OMP_NUM_THREADS=1 and --clock processor
+give the seconds that one thread really worked. docs/performance.md explains the figures.
 """
 
 import argparse
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from torch.utils.flop_counter import FlopCounterMode
 
+import metseg.ensemble
+import metseg.ladder
+import metseg.pipeline
+import metseg.preprocess
 from metseg.bundle import default_bundle_folder, open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases
+from metseg.domain import CaseFiles
 from metseg.ensemble import Ensemble, load_ensemble, plan_layout
+from metseg.nifti import write_label_map
 from metseg.pipeline import load_case, segment_case
+from metseg.preprocess import PreparedCase
 from metseg.records import Stopwatch
 from metseg.tta import count_passes
+from metseg.windows import Layout
 
-KINDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "convolution": ("conv", "mkldnn_convolution", "cudnn_convolution"),
-    "activation": ("mish", "exp", "div", "clamp"),
-    "normalisation": ("norm", "mean", "square", "sum"),
-    "upsampling": ("upsample",),
-    "addition": ("add",),
-    "copies": ("copy", "empty", "contiguous", "clone", "to"),
+FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
+    (metseg.pipeline, "read_case"): "read: decompress, check",
+    (metseg.preprocess, "to_network"): "prepare: turn, resample",
+    (metseg.preprocess, "scale_intensities"): "prepare: percentiles, scale",
+    (metseg.preprocess, "prepare_radiosurgery"): "prepare: register, scale",
+    (metseg.preprocess, "subtract"): "prepare: subtraction",
+    (metseg.preprocess, "brain_box"): "prepare: the brain's box",
+    (Layout, "cut"): "cut the brain out",
+    (metseg.ensemble, "voxel_seed"): "TTA: seed of the noise",
+    (metseg.ensemble, "images_of_rounds"): "TTA: noise",
+    (metseg.ensemble, "flip"): "TTA: flips",
+    (metseg.ensemble, "_channels_last"): "windows: layout",
+    (metseg.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",
+    (metseg.ensemble, "tiled_logits"): "windows: cut, weigh, stitch",
+    (metseg.ladder, "predict_case"): "sigmoid, to numpy",
+    (metseg.pipeline, "member_labels"): "fuse: members' label maps",
+    (metseg.pipeline, "fuse_members"): "fuse: votes",
+    (metseg.pipeline, "postprocess"): "postprocess",
+    (metseg.pipeline, "lesion_agreement"): "agreement by lesion",
+    (Layout, "paste"): "restore: paste",
+    (metseg.pipeline, "labels_to_source"): "restore: to the source grid",
 }
-"""How kinds of work are recognised in the names of torch's operations; the first that fits counts."""
+"""What the steps are made of, in their order. What none of them covers is `everything else`."""
+
+CLOCKS: Final = {"wall": time.perf_counter, "processor": time.process_time}
 
 GIGA: Final = 1e9
+SAME_COUNT: Final = 0.01
+"""Our count of multiply-adds and torch's may differ by this share."""
 
 
 def main() -> None:
@@ -47,116 +78,170 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--plan", default=None)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--members", type=int, default=None, help="only the first so many")
+    parser.add_argument("--matrix-side", type=int, default=2048)
+    parser.add_argument("--copy-mb", type=int, default=512)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     arguments = parser.parse_args()
+    now = CLOCKS[arguments.clock]
     bundle = open_bundle(arguments.weights or default_bundle_folder(), arguments.plan)
-    start = time.perf_counter()
+    start = now()
     ensemble = load_ensemble(bundle, choose_device(arguments.device))
-    print(f"{bundle.plan.name}, {ensemble.device.description}, {ensemble.device.threads} threads")
-    print(f"loading the members: {time.perf_counter() - start:.1f} s")
-    print_stages(arguments.case, ensemble)
-    window, channels = window_of(arguments.case, ensemble)
-    print_window(ensemble, window, channels)
+    ensemble = replace(ensemble, members=ensemble.members[: arguments.members])
+    device = ensemble.device
+    print(f"plan {bundle.plan.name}; {device.description}, networks in {device.precision}; {arguments.clock} seconds")
+    print(f"loading the members: {now() - start:.1f} s")
+    (files,) = discover_cases(arguments.case)
+    run_case(files, ensemble, StageClock())
+    clock = StageClock(waiting_for(ensemble), now)
+    prepared = run_case(files, ensemble, clock)
+    print_windows(prepared, ensemble)
+    case_s = print_steps(clock)
+    print_layers(clock)
+    print_bounds(clock, ensemble, case_s, arguments)
+    check_count(prepared, ensemble)
 
 
-def print_stages(folder: Path, ensemble: Ensemble) -> None:
-    (files,) = discover_cases(folder)
-    for _ in range(2):
-        loaded = load_case(files, ensemble)
-        watch = Stopwatch()
-        segment_case(loaded.prepared, ensemble, watch)
-    seconds = {**loaded.watch.seconds, **watch.seconds}
-    whole = sum(seconds.values())
-    print(f"\n{files.case_id}: {whole:.2f} s without writing")
-    for name, spent in seconds.items():
-        print(f"  {name:12s} {spent:8.3f} s  {spent / whole:6.1%}")
+def waiting_for(ensemble: Ensemble) -> Callable[[], None]:
+    return torch.cuda.synchronize if ensemble.device.is_cuda else lambda: None
 
 
-def window_of(folder: Path, ensemble: Ensemble) -> tuple[tuple[int, int, int], int]:
-    (files,) = discover_cases(folder)
-    layout = plan_layout(load_case(files, ensemble).prepared, ensemble.plan)
-    passes = count_passes(ensemble.plan.tta)
+def run_case(files: CaseFiles, ensemble: Ensemble, clock: StageClock) -> PreparedCase:
+    with ExitStack() as stack:
+        stack.enter_context(cover(clock, FUNCTIONS))
+        for member in ensemble.members:
+            stack.enter_context(cover_network(clock, member.network))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with clock.span("everything else"):
+            loaded = load_case(files, ensemble)
+            segmentation = segment_case(loaded.prepared, ensemble, Stopwatch())
+            with clock.span("write: compress, to disk"):
+                write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.reference_header)
+    return loaded.prepared
+
+
+# ---- what was measured
+
+
+def print_windows(prepared: PreparedCase, ensemble: Ensemble) -> None:
+    layout, passes = plan_layout(prepared, ensemble.plan), count_passes(ensemble.plan.tta)
+    calls = len(layout.origins) * passes * len(ensemble.members)
     print(
-        f"\nwindow {layout.window}, {len(layout.origins)} a pass, {passes} passes, {len(ensemble.members)} members: "
-        f"{len(layout.origins) * passes * len(ensemble.members)} network calls"
+        f"\n{prepared.case_id}: window {layout.window}, {len(layout.origins)} a pass, {passes} passes, "
+        f"{len(ensemble.members)} members: {calls} network calls"
     )
-    return layout.window, len(ensemble.members[0].plan.channels)
 
 
-def print_window(ensemble: Ensemble, window: tuple[int, int, int], channels: int) -> None:
-    """The first member on one window of noise."""
-    device = torch.device(ensemble.device.name)
-    network = ensemble.members[0].network
-    batch = torch.rand(1, channels, *window, device=device).to(ensemble.device.dtype)
-    batch = batch.contiguous(memory_format=torch.channels_last_3d)
-    with torch.inference_mode():
-        window_s = best_time(lambda: network(batch), device)
-        with FlopCounterMode(display=False) as counter:
-            network(batch)
-        moved = bytes_moved(network, batch)
-        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-        with profile(activities=activities) as profiled:
-            network(batch)
-    print_kinds(profiled, device)
-    rate, bandwidth = matrix_rate(ensemble, device), copy_bandwidth(device)
-    operations = float(counter.get_total_flops())
-    bounds = {"operations": operations / rate, "bytes": moved / bandwidth}
-    print(f"\none window takes {window_s:.3f} s")
-    print(f"  operations {operations / GIGA:8.1f} G at {rate / GIGA:8.1f} G/s: at least {bounds['operations']:.3f} s")
-    print(f"  bytes      {moved / GIGA:8.2f} G at {bandwidth / GIGA:8.1f} G/s: at least {bounds['bytes']:.3f} s")
-    print(f"  {window_s / max(bounds.values()):.1f} times the larger bound")
+def layers(clock: StageClock) -> dict[tuple[str, int | None], Account]:
+    return {name: account for name, account in clock.accounts.items() if isinstance(name, tuple)}
 
 
-def best_time(work: Callable[[], Any], device: torch.device, repeats: int = 3) -> float:
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def print_steps(clock: StageClock) -> float:
+    """Returns the seconds of the whole case."""
+    network_s = sum(account.seconds for account in layers(clock).values())
+    case_s = sum(account.seconds for account in clock.accounts.values())
+    print(f"one case, {case_s:.2f} s with the clock's own cost:")
+    order = [*dict.fromkeys(FUNCTIONS.values()), "write: compress, to disk", "everything else"]
+    rows = [(name, clock.accounts[name].seconds) for name in order if name in clock.accounts]
+    place = next((place for place, (name, _) in enumerate(rows) if name.startswith("windows: cut")), 0)
+    rows.insert(place, ("network, all layers", network_s))
+    for name, seconds in rows:
+        print(f"  {name:30s} {seconds:9.3f} s  {seconds / case_s:6.1%}")
+    return case_s
 
 
-def bytes_moved(network: nn.Module, batch: Tensor) -> int:
-    """Bytes that the layers read and write when each is by itself: inputs, outputs and parameters of every leaf."""
-    total = 0
+def print_layers(clock: StageClock) -> None:
+    found = layers(clock)
+    whole = sum(account.seconds for account in found.values())
+    print("\nthe networks, by kind of layer and by level (level 1 has half the input's sides):")
+    print(f"  {'':30s} {'seconds':>9s} {'share':>7s} {'calls':>7s} {'Gop':>9s} {'GB':>8s} {'Gop/s':>8s} {'GB/s':>7s}")
+    kinds = sorted({kind for kind, _ in found}, key=lambda kind: -_sum(found, kind=kind).seconds)
+    for kind in kinds:
+        _print_account(kind, _sum(found, kind=kind), whole)
+    print()
+    for level in sorted({level for _, level in found if level is not None}):
+        _print_account(f"level {level}", _sum(found, level=level), whole)
+    _print_account(BETWEEN, _sum(found, kind=BETWEEN), whole)
 
-    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal total
-        tensors = [item for item in (*inputs, output, *module.parameters(recurse=False)) if isinstance(item, Tensor)]
-        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    hooks = [module.register_forward_hook(count) for module in network.modules() if not list(module.children())]
-    network(batch)
-    for hook in hooks:
-        hook.remove()
+def _sum(accounts: dict[tuple[str, int | None], Account], kind: str | None = None, level: int | None = None) -> Account:
+    wanted: Iterable[Account] = [
+        account
+        for (its_kind, its_level), account in accounts.items()
+        if kind in {None, its_kind} and level in {None, its_level}
+    ]
+    total = Account()
+    for account in wanted:
+        total.seconds += account.seconds
+        total.calls += account.calls
+        total.operations += account.operations
+        total.moved_bytes += account.moved_bytes
     return total
 
 
-def print_kinds(profiled: Any, device: torch.device) -> None:
-    field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    spent: dict[str, float] = {}
-    for event in profiled.key_averages():
-        name = event.key.removeprefix("aten::").lower()
-        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
-        spent[kind] = spent.get(kind, 0.0) + getattr(event, field) / 1e6
-    whole = sum(spent.values())
-    print("\nfirst member, one window, by kind of operation (with the profiler's own cost)")
-    for kind, seconds in sorted(spent.items(), key=lambda item: -item[1]):
-        print(f"  {kind:14s} {seconds:8.3f} s  {seconds / whole:6.1%}")
+def _print_account(name: str, account: Account, whole_s: float) -> None:
+    rates = f"{account.operations / account.seconds / GIGA:8.1f} {account.moved_bytes / account.seconds / GIGA:7.1f}"
+    print(
+        f"  {name:30s} {account.seconds:9.3f} {account.seconds / whole_s:7.1%} {account.calls:7d} "
+        f"{account.operations / GIGA:9.1f} {account.moved_bytes / GIGA:8.2f} {rates}"
+    )
 
 
-def matrix_rate(ensemble: Ensemble, device: torch.device, side: int = 2048) -> float:
-    """Operations (a multiply-add counts as two) a second of a square matrix product in the ensemble's precision."""
-    one = torch.rand(side, side, device=device).to(ensemble.device.dtype)
-    return float(2 * side**3 / best_time(lambda: one @ one, device, 5))
+# ---- what the machine can do
 
 
-def copy_bandwidth(device: torch.device, megabytes: int = 512) -> float:
+def print_bounds(clock: StageClock, ensemble: Ensemble, case_s: float, arguments: argparse.Namespace) -> None:
+    """The two bounds of all network calls together, and a third that adds up the larger of both kind by kind."""
+    found = layers(clock)
+    whole = _sum(found)
+    now = CLOCKS[arguments.clock]
+    rate = matrix_rate(ensemble, now, arguments.matrix_side)
+    bandwidth = copy_bandwidth(ensemble, now, arguments.copy_mb)
+    by_operations, by_bytes = whole.operations / rate, whole.moved_bytes / bandwidth
+    by_layer = sum(max(item.operations / rate, item.moved_bytes / bandwidth) for item in found.values())
+    larger = max(by_operations, by_bytes)
+    print("\nbounds of the network calls, rates measured now:")
+    print(f"  {whole.operations / GIGA:10.1f} G operations at {rate / GIGA:8.1f} G/s: at least {by_operations:8.3f} s")
+    print(f"  {whole.moved_bytes / GIGA:10.2f} G bytes      at {bandwidth / GIGA:8.1f} G/s: at least {by_bytes:8.3f} s")
+    print(f"  layer by layer, each at its own bound:                at least {by_layer:8.3f} s")
+    print(f"  the networks take {whole.seconds / larger:.1f} times the larger, the case {case_s / larger:.1f} times")
+
+
+def matrix_rate(ensemble: Ensemble, now: Callable[[], float], side: int) -> float:
+    """Operations (a multiply-add counts as two) a second of a square matrix product in the networks' precision."""
+    one = torch.rand(side, side, device=ensemble.device.name).to(ensemble.device.dtype)
+    return 2 * side**3 / best_time(lambda: one @ one, ensemble, now)
+
+
+def copy_bandwidth(ensemble: Ensemble, now: Callable[[], float], megabytes: int) -> float:
     """Bytes a second that a large copy reads and writes together."""
-    source = torch.from_numpy(np.ones(megabytes * 2**20, dtype=np.uint8)).to(device)
+    source = torch.from_numpy(np.ones(megabytes * 2**20, dtype=np.uint8)).to(ensemble.device.name)
     target = torch.empty_like(source)
-    return 2 * source.numel() / best_time(lambda: target.copy_(source), device, 5)
+    return 2 * source.numel() / best_time(lambda: target.copy_(source), ensemble, now)
+
+
+def best_time(work: Callable[[], Any], ensemble: Ensemble, now: Callable[[], float], repeats: int = 5) -> float:
+    wait, seconds = waiting_for(ensemble), []
+    for _ in range(repeats):
+        wait()
+        start = now()
+        work()
+        wait()
+        seconds.append(now() - start)
+    return min(seconds)
+
+
+def check_count(prepared: PreparedCase, ensemble: Ensemble) -> None:
+    """Our count of a window's multiply-adds is torch's own; otherwise there are layers that the clock does not know."""
+    member, clock = ensemble.members[0], StageClock()
+    multiples = ensemble.plan.side_multiples
+    window = plan_layout(prepared, ensemble.plan).window if multiples == (1, 1, 1) else tuple(2 * m for m in multiples)
+    batch = torch.rand(1, len(member.plan.channels), *window).to(ensemble.device.name, ensemble.device.dtype)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter, cover_network(clock, member.network):
+        member.network(batch.contiguous(memory_format=torch.channels_last_3d))
+    ours, theirs = _sum(layers(clock)).operations, counter.get_total_flops()
+    if abs(ours - theirs) > SAME_COUNT * theirs:
+        raise SystemExit(f"operations of a window: {ours:.4g} counted here, {theirs:.4g} by torch")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,13 @@ logger = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16", "float16"]
+
+SPINS_BEFORE_SLEEP = 1000
+"""How long a thread without work looks for some before it sleeps, in turns of libgomp's waiting loop: some hundredths
+of a millisecond, longer than the gap between two operations. libgomp's own 300,000 are milliseconds, in which a run
+beside this one can't use the core: side by side, each waits for threads that the other keeps from running
+(docs/performance.md).
+"""
 
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Processor flags under which oneDNN multiplies bfloat16 natively."""
@@ -60,6 +68,7 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
     Raises:
         DeviceError: `cuda` was asked for and can't be used.
     """
+    shorten_waiting()
     import torch  # noqa: PLC0415 - heavy
 
     threads = usable_cpus()
@@ -111,6 +120,15 @@ def _capability(architecture: str) -> tuple[int, int]:
 def _nvidia_is_promised() -> bool:
     """Whether a GPU is on this machine as far as its device files tell."""
     return Path("/dev/nvidiactl").exists()
+
+
+def shorten_waiting() -> None:
+    """Lets the threads of libgomp, which torch's Linux wheels bring along, sleep soon when they have nothing to do.
+
+    libgomp reads the environment when torch is imported: afterwards this does nothing, nor where somebody has chosen.
+    """
+    if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS_BEFORE_SLEEP)
 
 
 def cpu_flags() -> frozenset[str]:

@@ -1,4 +1,7 @@
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -60,3 +63,36 @@ def test_threads_keep_to_the_containers_quota(monkeypatch):
     assert usable_cpus() == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert usable_cpus() == 3
+
+
+def openmp_settings():
+    """What libgomp says of itself in a fresh process that goes the way of `metseg infer`."""
+    code = "import metseg.cli.run, metseg.device; metseg.device.choose_device('cpu')"
+    mine = {name: text for name, text in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    environment = mine | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
+        pytest.skip("this torch does not bring libgomp")
+    return done.stderr
+
+
+def test_threads_without_work_sleep_soon():
+    assert f"GOMP_SPINCOUNT = '{device.SPINS_BEFORE_SLEEP}'" in openmp_settings()
+
+
+@pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "ACTIVE")])
+def test_who_has_chosen_how_threads_wait_keeps_it(monkeypatch, name, value):
+    monkeypatch.delitem(sys.modules, "torch")
+    for other in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    device.shorten_waiting()
+    assert dict(os.environ) == before
+
+
+def test_once_torch_is_there_the_environment_is_left_alone(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    device.shorten_waiting()
+    assert "GOMP_SPINCOUNT" not in os.environ

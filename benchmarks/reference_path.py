@@ -1,0 +1,151 @@
+"""What several benchmarks compare with: plain MONAI over the full volume, and how label maps agree.
+
+`segment_plainly` is what a user of MONAI writes: `SlidingWindowInferer` over the full volume, one pass after the other,
+no brain box, networks as MONAI builds them. Fusion and rules are metseg's own functions: the comparison is about the
+way through the networks. Cases lie on a 1 mm grid, as the challenge's of 2023 do.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metseg.bundle import Bundle, load_member
+from metseg.components import find_components
+from metseg.device import Device
+from metseg.ensemble import Ensemble, Member
+from metseg.fusion import fuse_labels, member_labels
+from metseg.labels import REGIONS, LabelMap, region_masks
+from metseg.postprocess import postprocess
+from metseg.preprocess import voxel_seed
+from metseg.tta import flip, images_of_rounds
+
+# ---- the path
+
+
+def plain_ensemble(bundle: Bundle, device: Device) -> Ensemble:
+    """The same weights in networks as MONAI builds them, in float32 and torch's default layout."""
+    members = tuple(Member(plan, load_member(bundle.folder, plan)) for plan in bundle.plan.members)
+    return Ensemble(bundle.plan, members, device)
+
+
+def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
+    """A case's label map, on RAS axes."""
+    import torch  # noqa: PLC0415 - heavy
+    from monai.inferers import SlidingWindowInferer  # noqa: PLC0415 - heavy
+
+    plan = ensemble.plan
+    channels = read_channels(folder, ensemble)
+    seed = voxel_seed(channels, tuple(slice(None) for _ in range(3)))  # type: ignore[arg-type]
+    votes = []
+    with torch.inference_mode():
+        for member in ensemble.members:
+            image = np.stack([channels[name] for name in member.plan.channels])
+            network = as_peer(member.network, ensemble.device)
+            best = best_batch(network, image, plan.window.size)
+            infer = SlidingWindowInferer(
+                plan.window.size, best, overlap=plan.window.overlap, mode="gaussian", padding_mode="replicate"
+            )
+            passes = [
+                flip(infer(flip(torch.from_numpy(copy)[None], axes), network), axes)[0]
+                for copy, flips in images_of_rounds(image, plan.tta, seed)
+                for axes in flips
+            ]
+            votes.append(member_labels(torch.stack(passes).mean(0).sigmoid().numpy(), plan.threshold))
+    return postprocess(fuse_labels(votes, plan.fusion), plan.postprocess)
+
+
+def read_channels(folder: Path, ensemble: Ensemble) -> dict[str, np.ndarray]:
+    """The scaled channels, read and turned by MONAI."""
+    from monai.transforms import LoadImage, Orientation  # noqa: PLC0415 - heavy
+
+    intensity = ensemble.plan.intensity
+    load, turn = LoadImage(image_only=True, ensure_channel_first=True), Orientation("RAS", labels=None)
+    channels = {}
+    for name in ("t1n", "t1c", "t2w", "t2f"):
+        volume = np.asarray(turn(load(folder / f"{folder.name}-{name}.nii.gz"))[0], dtype=np.float32)
+        lower, upper = np.percentile(volume, [intensity.lower_percentile, intensity.upper_percentile])
+        channels[name] = np.clip((volume - lower) / (upper - lower), 0, 1).astype(np.float32)
+    channels["sub"] = (channels["t1c"] - channels["t1n"]) ** 2
+    return channels
+
+
+def as_peer(network: Any, device: Device) -> Callable[[Any], Any]:
+    """The network as a plain user runs it: autocast when the precision is not float32."""
+    import torch  # noqa: PLC0415 - heavy
+
+    def run(batch: Any) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=device.precision == "bfloat16"):
+            return network(batch).float()
+
+    return run
+
+
+def best_batch(network: Callable[[Any], Any], image: np.ndarray, window: tuple[int, int, int]) -> int:
+    """The quickest of a few batch sizes, per window; the search is not part of what is timed in the network."""
+    import torch  # noqa: PLC0415 - heavy
+
+    place = tuple(slice(0, side) for side in window)
+    seconds = {}
+    for size in (1, 2):
+        batch = torch.from_numpy(image[(slice(None), *place)].copy()).expand(size, -1, -1, -1, -1).contiguous()
+        start = time.perf_counter()
+        network(batch)
+        seconds[size] = (time.perf_counter() - start) / size
+    return min(seconds, key=lambda size: seconds[size])
+
+
+# ---- agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How one region of two label maps of a case overlaps.
+
+    Attributes:
+        both: voxels in both maps.
+        one: voxels in the first.
+        other: voxels in the second.
+        lesions: 26-connected components in the map that has more of them.
+    """
+
+    both: int
+    one: int
+    other: int
+    lesions: int
+
+    @property
+    def dice(self) -> float:
+        """1 where both are empty."""
+        return 2 * self.both / (self.one + self.other) if self.one + self.other else 1.0
+
+    @property
+    def differing_a_lesion(self) -> float:
+        """Voxels that only one map has, for each lesion."""
+        return (self.one + self.other - 2 * self.both) / max(self.lesions, 1)
+
+
+def overlaps(one: LabelMap, other: LabelMap) -> dict[str, Overlap]:
+    """Overlap of WT, TC and ET."""
+    pairs = zip(REGIONS, region_masks(one), region_masks(other), strict=True)
+    return {
+        region: Overlap(int((a & b).sum()), int(a.sum()), int(b.sum()), max(_components(a), _components(b)))
+        for region, a, b in pairs
+    }
+
+
+def pooled_dice(cases: list[dict[str, Overlap]]) -> dict[str, float]:
+    """Dice of each region over all voxels of all cases."""
+    found = {}
+    for region in REGIONS:
+        parts = [case[region] for case in cases]
+        both, one, other = (sum(getattr(part, name) for part in parts) for name in ("both", "one", "other"))
+        found[region] = Overlap(both, one, other, 0).dice
+    return found
+
+
+def _components(mask: np.ndarray) -> int:
+    return int(find_components(mask).sizes.size)
