@@ -50,6 +50,20 @@ def test_mish_is_exact_in_its_tails_and_across_chunks():
     torch.testing.assert_close(ChunkedMish()(values), nn.functional.mish(values), rtol=1e-5, atol=1e-6)
 
 
+def test_mish_is_the_same_to_the_bit_for_any_number_of_threads():
+    torch.manual_seed(0)
+    batch = (torch.randn(1, 8, 31, 41, 29) * 6).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(ChunkedMish()(batch))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_norm_of_other_inputs_is_torchs_own():
     norm = nn.GroupNorm(2, 4)
     batch = torch.rand(2, 4, 3, 3, 3)
