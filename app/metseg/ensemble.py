@@ -19,7 +19,7 @@ from metseg.network_plans import DeepMedicPlan
 from metseg.plan import MemberPlan, Plan
 from metseg.preprocess import PreparedCase, voxel_seed
 from metseg.tiles import tiled_logits
-from metseg.tta import count_passes, flip, images_of_rounds
+from metseg.tta import count_passes, flip, images_of_rounds, uses_noise
 from metseg.windows import Layout, gaussian_weights, lay_windows
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
         One prediction a usable member; none when the case lacks what every member reads.
     """
     region = {name: layout.cut(volume) for name, volume in case.channels.items()}
-    seed = voxel_seed(case.channels, case.brain)
+    seed = voxel_seed(case.channels, case.brain) if uses_noise(ensemble.plan.tta) else 0  # hashing takes a moment
     predictions = []
     for member in usable_members(ensemble, case):
         if isinstance(member.plan.network, DeepMedicPlan):

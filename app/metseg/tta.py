@@ -49,6 +49,11 @@ def count_passes(plan: TtaPlan) -> int:
     return sum(len(round_.flips) for round_ in plan_rounds(plan))
 
 
+def uses_noise(plan: TtaPlan) -> bool:
+    """Whether some pass of a variant sees noise; otherwise its seed is not used."""
+    return any(round_.noise is not None for round_ in plan_rounds(plan))
+
+
 def images_of_rounds(
     image: NDArray[np.float32], plan: TtaPlan, seed: int
 ) -> Iterator[tuple[NDArray[np.float32], tuple[Flip, ...]]]:
@@ -60,7 +65,7 @@ def images_of_rounds(
     Args:
         image: shape (channels, x, y, z), in [0, 1].
         plan: the variant and its noise.
-        seed: `preprocess.voxel_seed` of the case.
+        seed: `preprocess.voxel_seed` of the case; any number where the variant uses no noise.
     """
     for round_ in plan_rounds(plan):
         if round_.noise is None:

@@ -3,12 +3,13 @@ import pytest
 import torch
 
 from metseg.plan import TtaPlan
-from metseg.tta import count_passes, flip, images_of_rounds, plan_rounds
+from metseg.tta import count_passes, flip, images_of_rounds, plan_rounds, uses_noise
 
 
 @pytest.mark.parametrize(("variant", "passes"), [("aurora", 13), ("flips", 4), ("none", 1)])
 def test_number_of_passes(variant, passes):
     assert count_passes(TtaPlan(variant=variant)) == passes
+    assert uses_noise(TtaPlan(variant=variant)) == (variant == "aurora")
 
 
 def test_aurora_is_plain_then_noise_with_flips_of_x_and_y():
