@@ -1,6 +1,8 @@
 """Seconds of one full-size case through the radiosurgery system's small networks, stage by stage.
 
-    PYTHONPATH=. python benchmarks/radiosurgery.py [--threads 2] [--bundle weights/srs-demo]
+    PYTHONPATH=. python -P benchmarks/radiosurgery.py [--threads 2] [--bundle weights/srs-demo]
+
+(-P, because benchmarks/training.py would otherwise be taken for the package `training`.)
 
 Without a bundle the networks are untrained, which takes as long: nothing in them depends on their weights but the
 size of what is found.

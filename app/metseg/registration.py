@@ -38,6 +38,16 @@ CHECK_BINS: Final = 12
 SURROUNDINGS: Final = 3
 """Sides of what a voxel's detail is compared with, in shifts of the check: about 24 mm, a ventricle's width."""
 
+SETTLED: Final = 1e-4
+"""A further descent that gains less mutual information than this changes nothing that can be measured."""
+
+LARGEST_FIRST_STEP: Final = 1 / 2
+SMALLEST_FIRST_STEP: Final = 1 / 8
+"""Of a descent, in voxels of its level."""
+
+MOST_DESCENTS: Final = 12
+"""On one level; three to six are usual."""
+
 RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 """nibabel's world is RAS, SimpleITK's LPS."""
 
@@ -183,18 +193,42 @@ def _nearest_rotation(axes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _search(levels: Sequence[_Level], plan: RegistrationPlan) -> Affine:
-    """Descends from every start on the coarsest level, then refines the best on the others."""
-    coarse, *finer = levels
+    """Descends from every start on the coarsest level, then from the best on every level until it is settled."""
+    coarse = levels[0]
     attempts = [_descend(coarse, start, plan, share=1.0) for start in _starts(coarse, plan)]
     finished = [attempt for attempt in attempts if math.isfinite(attempt[0])]
     if not finished:
         raise InputError("ct could not be registered: no start had enough of both heads in common", hint=HINT)
-    value, transform = min(finished, key=lambda attempt: attempt[0])
-    for level in finer:
-        value, transform = _descend(level, transform, plan, share=plan.sample_share)
+    _, transform = min(finished, key=lambda attempt: attempt[0])
+    for level in levels:
+        value, transform = _settle(level, transform, plan, share=1.0 if level is coarse else plan.sample_share)
         if not math.isfinite(value):
             raise InputError("ct could not be registered: the search left both heads", hint=HINT)
     return _as_matrix(transform)
+
+
+def _settle(level: _Level, start: Any, plan: RegistrationPlan, *, share: float) -> tuple[float, Any]:
+    """Descends anew from the best place so far, with smaller first steps where large ones gain nothing.
+
+    A descent halves its steps whenever the gradient turns. In a narrow valley, which a rotation and a shift make
+    together, its first steps can leave the floor and its last ones be too small to come back: that it ended does not
+    say that it converged.
+
+    Returns:
+        The best place's metric and transform; the metric is infinite where the images lost each other.
+    """
+    best = (_metric_at(level, start, plan, share=share), start)
+    first_step = LARGEST_FIRST_STEP
+    for _ in range(MOST_DESCENTS):
+        following = _descend(level, best[1], plan, share=share, first_step=first_step)
+        gain = best[0] - following[0]
+        if gain > 0:
+            best = following
+        if not gain > SETTLED:
+            first_step /= 2
+        if first_step < SMALLEST_FIRST_STEP:
+            break
+    return best
 
 
 def _starts(level: _Level, plan: RegistrationPlan) -> list[Any]:
@@ -233,24 +267,20 @@ def _middle_of_head(image: "sitk.Image") -> tuple[float, ...]:
     return middle
 
 
-def _descend(level: _Level, start: Any, plan: RegistrationPlan, *, share: float) -> tuple[float, Any]:
-    """One gradient descent.
+def _descend(
+    level: _Level, start: Any, plan: RegistrationPlan, *, share: float, first_step: float = LARGEST_FIRST_STEP
+) -> tuple[float, Any]:
+    """One gradient descent, whose first step is that many voxels long.
 
     Returns:
         The metric (the lower, the better; infinite where the images lost each other) and the transform.
     """
     import SimpleITK as sitk  # noqa: N813, PLC0415 - heavy
 
-    method = sitk.ImageRegistrationMethod()
-    method.SetGlobalDefaultNumberOfThreads(1)  # sums in another order would be another transform
-    method.SetMetricAsMattesMutualInformation(plan.bins)
-    if share < 1:
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(share, plan.sampling_seed)
-    method.SetInterpolator(sitk.sitkLinear)
+    method = _method(plan, share)
     side_mm = min(level.mr.GetSpacing())
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=side_mm / 2,
+        learningRate=side_mm * first_step,
         minStep=side_mm / 200,
         numberOfIterations=plan.max_iterations,
         gradientMagnitudeTolerance=1e-6,
@@ -262,7 +292,31 @@ def _descend(level: _Level, start: Any, plan: RegistrationPlan, *, share: float)
         method.Execute(level.mr, level.ct)
     except RuntimeError:  # too few samples fall into the CT
         return math.inf, transform
-    return float(method.GetMetricValue()), transform
+    return _metric_at(level, transform, plan, share=share), transform  # the optimiser's own is that of the step before
+
+
+def _metric_at(level: _Level, transform: Any, plan: RegistrationPlan, *, share: float) -> float:
+    """The metric of a transform; infinite where too few samples fall into the CT."""
+    method = _method(plan, share)
+    method.SetInitialTransform(transform)
+    try:
+        return float(method.MetricEvaluate(level.mr, level.ct))
+    except RuntimeError:
+        return math.inf
+
+
+def _method(plan: RegistrationPlan, share: float) -> Any:
+    """Mattes' mutual information over a share of the voxels, the same ones each time."""
+    import SimpleITK as sitk  # noqa: N813, PLC0415 - heavy
+
+    method = sitk.ImageRegistrationMethod()
+    method.SetGlobalDefaultNumberOfThreads(1)  # sums in another order would be another transform
+    method.SetMetricAsMattesMutualInformation(plan.bins)
+    if share < 1:
+        method.SetMetricSamplingStrategy(method.RANDOM)
+        method.SetMetricSamplingPercentage(share, plan.sampling_seed)
+    method.SetInterpolator(sitk.sitkLinear)
+    return method
 
 
 def _as_matrix(transform: Any) -> Affine:
