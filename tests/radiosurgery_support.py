@@ -1,16 +1,32 @@
 """What the radiosurgery system's tests need: tiny heads with a planning CT, and recipes that take seconds."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import yaml
+from safetensors.torch import save
 
+from metseg.bundle import metadata_of
 from metseg.domain import Scan
+from metseg.network import build_network
+from metseg.plan import MemberPlan, Plan
 from metseg.radiosurgery_plan import RegistrationPlan
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
 from training.cohort.settings import CohortSettings, load_settings
 from training.cohort.writing import write_radiosurgery_case
 from training.recipe import Recipe
+
+SRS_PLAN: dict[str, Any] = {
+    "window": {"size": [96, 96, 8], "overlap": 0.5, "extent": "trimmed"},
+    "tta": {"variant": "none"},
+    "fusion": {"method": "mean"},
+    "postprocess": {"min_wt_mm3": 3, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0},
+}
+"""What a bundle's plan adds to its recipes."""
 
 TINY_REGISTRATION: dict[str, Any] = {
     "grids_mm": (4.0, 2.0),
@@ -51,6 +67,28 @@ def scan_of(case: RadiosurgeryCase) -> Scan:
 def tiny_registration(**changes: Any) -> RegistrationPlan:
     """Registration of tiny heads."""
     return RegistrationPlan(**{**TINY_REGISTRATION, **changes})
+
+
+def write_untrained_bundle(folder: Path, members: Mapping[str, Sequence[str]], **sections: Any) -> Path:
+    """A bundle of tiny U-Nets that have learned nothing; `members` are their names and channels."""
+    folder.mkdir(parents=True)
+    data = tiny_recipe("unet3d").data
+    plans = []
+    for number, (name, channels) in enumerate(members.items()):
+        torch.manual_seed(number)
+        recipe = tiny_recipe(
+            "unet3d", data={"channels": channels} | ({} if "ct" in channels else {"registration": None})
+        )
+        network = build_network(recipe.network, in_channels=len(channels), out_channels=1)
+        facts = {"channels": channels, "regions": recipe.regions, "network": recipe.network}
+        member = MemberPlan(name=name, weights=f"{name}.safetensors", sha256="0" * 64, **facts)
+        content = save({key: value.float() for key, value in network.state_dict().items()}, metadata_of(member))
+        (folder / member.weights).write_bytes(content)
+        plans.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
+    own = {key: getattr(data, key) for key in ("spacing_mm", "frame", "intensity", "registration")} | sections
+    plan = Plan.model_validate({"name": "untrained", **SRS_PLAN, **own, "members": plans})
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan.model_dump(mode="json")))
+    return folder
 
 
 def tiny_recipe(architecture: str, **changes: Any) -> Recipe:

@@ -11,10 +11,14 @@ from typing import Final
 
 from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
+from metseg.labels import SystemName
 from metseg.problems import Problem, printable
 
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 """The challenge's four sequences."""
+
+SYSTEM_MODALITIES: Final[dict[SystemName, tuple[Modality, ...]]] = {"brats": MODALITIES, "radiosurgery": ("ct", "t1c")}
+"""What a complete case of each system has."""
 
 SUFFIXES: Final = (".nii.gz", ".nii")
 
@@ -93,6 +97,12 @@ def survey_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITIES
 def modalities_of(plan_modalities: Iterable[Modality]) -> tuple[Modality, ...]:
     """What to look for: the challenge's sequences, which make a folder a case even unread, and a plan's others."""
     return tuple(dict.fromkeys((*MODALITIES, *sorted(plan_modalities))))
+
+
+def system_of(cases: Sequence[CaseFiles]) -> SystemName:
+    """Which system a folder's cases are of, by their images: some have a CT and none has a sequence beside t1c."""
+    images = {modality for files in cases for modality in (*files.images, *files.rivals)}
+    return "radiosurgery" if "ct" in images and images <= set(SYSTEM_MODALITIES["radiosurgery"]) else "brats"
 
 
 def missing_modalities(files: CaseFiles, required: Sequence[Modality]) -> tuple[Modality, ...]:

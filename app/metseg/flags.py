@@ -97,11 +97,19 @@ def edge_flags(at_edge: int, lesions: int) -> tuple[Flag, ...]:
 
 
 def grid_flags(
-    grid: Grid, network_mm: tuple[float, float, float] = (1.0, 1.0, 1.0), *, resampled: bool
+    grid: Grid, network_mm: tuple[float, float, float] | None = None, *, resampled: bool
 ) -> tuple[Flag, ...]:
-    """Whether the label map went from the network's grid to another one."""
+    """Whether the label map went from the network's grid to another one.
+
+    Args:
+        grid: of the label map.
+        network_mm: sides of the network's voxels; None where nobody knows what made the label map.
+        resampled: whether it did.
+    """
     if not resampled:
         return ()
-    sides, network = ("x".join(f"{side:.4g}" for side in three) for three in (grid.spacing_mm, network_mm))
-    at = f"{network_mm[0]:.4g}" if len(set(network_mm)) == 1 else network
+    sides = "x".join(f"{side:.4g}" for side in grid.spacing_mm)
+    if network_mm is None:
+        return (flag("resampled", f"voxels of {sides} mm, not of 1 mm"),)
+    at = "x".join(f"{side:.4g}" for side in (network_mm[:1] if len(set(network_mm)) == 1 else network_mm))
     return (flag("resampled", f"voxels of {sides} mm, segmented at {at} mm"),)

@@ -29,6 +29,15 @@ REGION_LABELS: Final[dict[RegionName, tuple[int, ...]]] = {
 METASTASIS_REGIONS: Final = ("metastasis",)
 """The one region of the radiosurgery system's networks."""
 
+SystemName = Literal["brats", "radiosurgery"]
+"""Which of the two systems a label map is of: its numbers alone don't say what label 1 means."""
+
+LABEL_NAMES: Final[dict[SystemName, dict[int, str]]] = {
+    "brats": {NETC: "NETC", SNFH: "SNFH", ET: "ET", RC: "RC"},
+    "radiosurgery": {METASTASIS: "metastasis"},
+}
+"""What the numbers of a system's label maps mean."""
+
 LabelMap = NDArray[np.uint8]
 """Shape (x, y, z), labels 0..4."""
 

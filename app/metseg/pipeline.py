@@ -17,7 +17,7 @@ from typing import Literal
 
 from metseg.agreement import LesionAgreement, lesion_agreement
 from metseg.blank import blank_label_map
-from metseg.domain import Case, CaseFiles, Modality
+from metseg.domain import Case, CaseFiles, Grid, Modality
 from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, usable_members
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
 from metseg.flags import Flag, agreement_flags, blank_flag, count_flags, grid_flags, missing_flag
@@ -66,8 +66,9 @@ class Segmentation:
     """The result of one case.
 
     Attributes:
-        labels: on the source grid.
-        network_labels: the same on the network's 1 mm RAS grid.
+        labels: as written, on `grid`.
+        grid: the source grid, or the planning CT's where label maps are wanted there.
+        network_labels: the same on the network's RAS grid.
         lesions: 26-connected components of `network_labels`.
         members: names of the models that voted.
         agreement: the members' agreement on each lesion.
@@ -76,6 +77,7 @@ class Segmentation:
     """
 
     labels: LabelMap
+    grid: Grid
     network_labels: LabelMap
     lesions: int
     members: tuple[str, ...]
@@ -105,6 +107,7 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
         labels = labels_to_source(network_labels, case.trip)
     return Segmentation(
         labels=labels,
+        grid=case.trip.source,
         network_labels=network_labels,
         lesions=len(agreement),
         members=tuple(prediction.name for prediction in predictions),
@@ -164,9 +167,7 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
         prepared = prepare_case(
             case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
         )
-    resampled = not prepared.trip.only_turns
-    flags = (*_absence(prepared, plan, ensemble), *grid_flags(case.grid, plan.sides_mm, resampled=resampled))
-    return _Loaded(case, prepared, flags, watch)
+    return _Loaded(case, prepared, _absence(prepared, plan, ensemble), watch)
 
 
 def _require(files: CaseFiles, plan: Plan) -> None:
@@ -300,8 +301,8 @@ def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, j
     on_error = job.on_error
     try:
         loaded = loading.result()
-        segmentation = segment_case(loaded.prepared, ensemble, loaded.watch)
-        labels, header = _on_grid(job.grid, loaded, segmentation)
+        _require_scan(job.grid, loaded)
+        segmentation, header = _on_grid(job.grid, loaded, segment_case(loaded.prepared, ensemble, loaded.watch))
     except Exception as error:
         # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows a bug as it is.
         failure = as_memory_error(files.case_id, error)
@@ -319,22 +320,41 @@ def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, j
         members=segmentation.members,
         warnings=loaded.case.warnings,
         agreement=segmentation.agreement,
-        flags=(*loaded.flags, *count_flags(segmentation.lesions), *agreement_flags(segmentation.agreement)),
+        flags=(
+            *loaded.flags,
+            *_resampling(loaded, segmentation, ensemble.plan),
+            *count_flags(segmentation.lesions),
+            *agreement_flags(segmentation.agreement),
+        ),
         registration=loaded.prepared.registration,
     )
-    return _Result(files, record, loaded.watch, labels, header, segmentation, loaded.case)
+    return _Result(files, record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
 
 
-def _on_grid(grid: LabelGrid, loaded: _Loaded, segmentation: Segmentation) -> tuple[LabelMap, bytes]:
-    """The label map that is written, and the header it takes."""
+def _require_scan(grid: LabelGrid, loaded: _Loaded) -> None:
+    if grid != REFERENCE and loaded.prepared.registration is None:
+        raise InputError(
+            f"case {loaded.case.case_id}: has no {grid} whose grid its label map could take",
+            hint=f"Add {loaded.case.case_id}-{grid}.nii.gz, or leave --grid out.",
+        )
+
+
+def _resampling(loaded: _Loaded, segmentation: Segmentation, plan: Plan) -> tuple[Flag, ...]:
+    trip = loaded.prepared.trip
+    resampled = not trip.only_turns or segmentation.grid is not trip.source
+    return grid_flags(segmentation.grid, plan.sides_mm, resampled=resampled)
+
+
+def _on_grid(grid: LabelGrid, loaded: _Loaded, segmentation: Segmentation) -> tuple[Segmentation, bytes]:
+    """The segmentation with the label map that is written, and the header it takes."""
     registration = loaded.prepared.registration
     if grid == REFERENCE or registration is None:
-        return segmentation.labels, loaded.case.reference_header
+        return segmentation, loaded.case.reference_header
     scan = loaded.case.scans["ct"]
     with loaded.watch.stage("restore"):
         network = loaded.prepared.trip.network
         labels = metastases_to(segmentation.network_labels, network, scan.grid, registration.mr_to_ct)
-    return labels, scan.header
+    return replace(segmentation, labels=labels, grid=scan.grid), scan.header
 
 
 def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:

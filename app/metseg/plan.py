@@ -16,7 +16,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.domain import Modality
 from metseg.errors import UsageError
-from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
+from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName, SystemName
 from metseg.network_plans import NetworkPlan, SegResNetPlan
 from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.section import Section
@@ -237,6 +237,11 @@ class Plan(Section):
     def regions(self) -> tuple[str, ...]:
         """What the members' output channels are."""
         return self.members[0].regions
+
+    @property
+    def system(self) -> SystemName:
+        """What the label maps' numbers mean."""
+        return "radiosurgery" if self.regions == METASTASIS_REGIONS else "brats"
 
     @property
     def voxel_volume_mm3(self) -> float:

@@ -43,7 +43,7 @@ class CaseRecord:
     Attributes:
         case_id: see CaseFiles.
         outcome: see Outcome.
-        lesions: 26-connected components of WT in the label map on the 1 mm grid, after postprocessing.
+        lesions: 26-connected components of WT in the label map on the network's grid, after postprocessing.
         members: names of the models that voted.
         warnings: what a reader must know of the input or the way it was segmented; a sentence each.
         error: why there is no segmentation, with the hint; empty when there is one.

@@ -99,6 +99,25 @@ def test_a_segmentation_reads_back_on_the_series_own_pixels(tmp_path, direction,
         np.testing.assert_array_equal(pixels[0], labels[:, :, number].T)
 
 
+def test_a_radiosurgery_label_map_has_one_segment_called_metastasis(tmp_path, capsys):
+    labels = np.minimum(volume(), 1).astype(np.uint8)
+    affine = write_series(tmp_path / "series")
+    write_labels(tmp_path / "c.nii.gz", *converted(labels, affine))
+    options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
+    output = f"--output={tmp_path / 'seg.dcm'}"
+    assert run(["export-dicom", *options, output, "--system=radiosurgery"]) == ExitCode.DONE
+    log = capsys.readouterr().err
+    assert "metastasis: " in log
+    assert "NETC" not in log
+    (segment,) = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    assert (segment.SegmentNumber, segment.SegmentLabel) == (1, "metastasis")
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "14799000"
+    assert run(["export-dicom", *options, output]) == ExitCode.DONE
+    assert "--system radiosurgery" in capsys.readouterr().err
+    write_labels(tmp_path / "c.nii.gz", *converted(volume(), affine))
+    assert run(["export-dicom", *options, output, "--system=radiosurgery"]) == ExitCode.INPUT
+
+
 def test_the_segmentation_lies_where_the_label_map_lies(tmp_path):
     labels = np.zeros((COLUMNS, ROWS, SLICES), dtype=np.uint8)
     labels[3, 7, 4] = 3

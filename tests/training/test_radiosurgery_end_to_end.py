@@ -1,6 +1,9 @@
 """From tiny heads to scored label maps: train both networks, freeze them, segment with `metseg infer`, score."""
 
+import csv
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,18 +15,12 @@ import pytest
 from metseg.__main__ import run
 from metseg.bundle import open_bundle
 from metseg.errors import ExitCode
-from radiosurgery_support import tiny_recipe, write_tiny_cohort
+from radiosurgery_support import SRS_PLAN, tiny_recipe, write_tiny_cohort, write_untrained_bundle
 from support import names_in
 from training.freeze import FreezeOptions, freeze_bundle
 from training.run import RunRequest, train_run
 
 ROOT = Path(__file__).parents[2]
-PLAN = {
-    "window": {"size": [96, 96, 8], "overlap": 0.5, "extent": "trimmed"},
-    "tta": {"variant": "none"},
-    "fusion": {"method": "mean"},
-    "postprocess": {"min_wt_mm3": 3, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0},
-}
 CASES = ["SYN-SRS-00004-000", "SYN-SRS-00005-000"]
 
 
@@ -39,7 +36,7 @@ def trained(tmp_path_factory):
         )
         progress = train_run(tiny_recipe(architecture), request)
         assert progress.step == 3
-    freeze_bundle([root / "unet3d", root / "deepmedic"], root / "bundle", FreezeOptions(name="srs", plan=PLAN))
+    freeze_bundle([root / "unet3d", root / "deepmedic"], root / "bundle", FreezeOptions(name="srs", plan=SRS_PLAN))
     return root
 
 
@@ -82,21 +79,80 @@ def test_from_heads_to_scores(trained):
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(scores.read_text())) == set(CASES)
-    for facts in json.loads((report / "run.json").read_text())["cases"]:
+    run_file = json.loads((report / "run.json").read_text())
+    assert (run_file["schema_version"], run_file["labels"]) == ("1.1", {"1": "metastasis"})
+    for facts in run_file["cases"]:
         known = np.loadtxt(trained / "test" / facts["case_id"] / f"{facts['case_id']}-mr-to-ct.txt")
         found = np.array(facts["registration"]["mr_to_ct"])
         assert np.abs(found - known)[:3, :3].max() < 0.05
         assert not facts["registration"]["is_identity"]
+    assert_speaks_of_metastases(report)
+
+
+FIRST_SYSTEM = re.compile(r"\bwt\b|_wt|\btc\b|_tc|_et\b|et_volume|whole tumour|netc|oedema|enhanc|core", re.IGNORECASE)
+
+
+def assert_speaks_of_metastases(report, grid="t1c"):
+    """Page, tables and flags of a report have this system's words, and say at what spacing the networks worked."""
+    cases, lesions = (rows_of(report / name) for name in ("cases.csv", "lesions.csv"))
+    page = re.sub(
+        r"<(style|script).*?</\1>|data:image[^\"]*", "", (report / "report.html").read_text(), flags=re.DOTALL
+    )
+    for text in (page, (report / "cases.csv").read_text(), (report / "lesions.csv").read_text()):
+        assert FIRST_SYSTEM.findall(text) == []
+    assert {row["label_grid"] for row in cases} == {grid}
+    assert "metastases" in page.lower()
+    for row in cases:
+        assert "brain's edge" not in row["flags"]
+        count, volume = int(row["lesions_26connected_metastasis"]), float(row["metastasis_volume_mm3"])
+        own = [lesion for lesion in lesions if lesion["case_id"] == row["case_id"]]
+        assert len(own) == count
+        assert sum(float(lesion["metastasis_volume_mm3"]) for lesion in own) == pytest.approx(volume, abs=1e-2)
+    for facts in json.loads((report / "run.json").read_text())["cases"]:
+        details = [flag["detail"] for flag in facts["flags"] if flag["code"] == "resampled"]
+        assert len(details) == 1
+        assert details[0].endswith("segmented at 1.2x1.2x2 mm")
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_label_maps_on_the_planning_cts_grid(trained):
-    output = trained / "on-ct"
-    assert infer(trained, output, "--grid=ct") == ExitCode.DONE
+    output, report = trained / "on-ct", trained / "report-on-ct"
+    options = ["--grid=ct", f"--report-dir={report}"]
+    assert infer(trained, output, *options, "--save=probabilities,agreement") == ExitCode.DONE
+    assert_speaks_of_metastases(report, grid="ct")
+    saved = names_in(report / "cases" / CASES[0])
+    assert {"agreement-metastasis.nii.gz", "probability-metastasis.nii.gz"} <= set(saved)
+    lesions = rows_of(report / "lesions.csv")
     for case in CASES:
         labels = nib.load(output / f"{case}.nii.gz")
         image = nib.load(trained / "test" / case / f"{case}-ct.nii.gz")
         assert labels.shape == image.shape
         np.testing.assert_array_equal(labels.affine, image.affine)
+        measured = sum(int(row["voxels"]) for row in lesions if row["case_id"] == case)
+        assert measured == np.count_nonzero(labels.dataobj)  # what is measured is what was written
+    shutil.rmtree(report)  # a second run finds the label maps there and measures them anew
+    assert infer(trained, output, *options, "--resume") == ExitCode.DONE
+    assert_speaks_of_metastases(report, grid="ct")
+    again = rows_of(report / "lesions.csv")
+    assert [row["voxels"] for row in again] == [row["voxels"] for row in lesions]
+
+
+def test_the_planning_cts_grid_needs_a_planning_ct(tmp_path, capsys):
+    """A member that does without the CT segments a case that has none, but never on the CT's grid."""
+    bundle = write_untrained_bundle(tmp_path / "bundle", {"both": ("ct", "t1c"), "mr": ("t1c",)})
+    data = write_tiny_cohort(tmp_path / "data", 1)
+    (case,) = names_in(data)
+    (data / case / f"{case}-ct.nii.gz").unlink()
+    arguments = ["infer", f"--data-path={data}", f"--weights={bundle}", "--device=cpu"]
+    assert run([*arguments, f"--output-path={tmp_path / 'mr'}"]) == ExitCode.DONE
+    assert "missing ct" in capsys.readouterr().err
+    assert run([*arguments, f"--output-path={tmp_path / 'ct'}", "--grid=ct"]) == ExitCode.INPUT
+    assert names_in(tmp_path / "ct") == []
+    assert "has no ct whose grid" in capsys.readouterr().err
 
 
 def test_an_empty_ct_is_an_error_for_its_case_alone(trained, tmp_path):

@@ -1,12 +1,20 @@
 """`metseg export-dicom`: a label map as a DICOM Segmentation object."""
 
 import logging
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 logger = logging.getLogger(__name__)
+
+
+class SystemOption(StrEnum):
+    """Which system's bundle made the label map."""
+
+    BRATS = "brats"
+    RADIOSURGERY = "radiosurgery"
 
 
 def export_dicom(
@@ -16,14 +24,19 @@ def export_dicom(
     dicom_series: Annotated[
         Path,
         typer.Option(
-            "--dicom-series", "--dicom_series", help="Folder of the DICOM series that t1c was converted from."
+            "--dicom-series",
+            "--dicom_series",
+            help="Folder of the DICOM series that t1c (of a label map made with --grid ct: the CT) was converted from.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "--output_path", help="The DICOM file to write.")],
+    system: Annotated[
+        SystemOption, typer.Option("--system", help="What the labels mean; radiosurgery: label 1 is a metastasis.")
+    ] = SystemOption.BRATS,
 ) -> int:
     """Writes a label map as DICOM Segmentation on its reference's series, checked by reading it back."""
     from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
 
-    voxels = export_segmentation(label_map, dicom_series, output)
+    voxels = export_segmentation(label_map, dicom_series, output, system.value)
     logger.info("%s: %s", output, "; ".join(f"{name}: {count} voxels" for name, count in voxels.items()))
     return 0

@@ -42,7 +42,12 @@ class DeviceOption(StrEnum):
 def infer(  # noqa: PLR0917 - typer passes options by name
     context: typer.Context,
     data_path: Annotated[
-        Path, typer.Option("--data-path", "--data_path", help="Folder of cases, <ID>/<ID>-{t1n,t1c,t2w,t2f}.nii.gz.")
+        Path,
+        typer.Option(
+            "--data-path",
+            "--data_path",
+            help="Folder of cases, <ID>/<ID>-{t1n,t1c,t2w,t2f}.nii.gz; for a radiosurgery bundle -{ct,t1c}.",
+        ),
     ] = Path(CONTAINER_INPUT),
     output_path: Annotated[
         Path, typer.Option("--output-path", "--output_path", help="Folder for the label maps, <ID>.nii.gz.")

@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 from metseg.domain import Case, CaseFiles, FloatVolume
 from metseg.errors import MetsegError
 from metseg.flags import edge_flags
+from metseg.labels import SystemName
 from metseg.nifti import read_label_map, write_volume
 from metseg.pipeline import Segmentation
 from metseg.plan import Plan
@@ -22,6 +23,7 @@ from metseg.records import CaseRecord
 from metseg.report.assemble import RUN_FILE, Entry, write_report
 from metseg.report.case_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
 from metseg.report.case_report import CaseReport, Evidence, describe_case
+from metseg.report.evidence import collect_evidence
 from metseg.report.machine import gpu_peak_memory_mib, peak_memory_mib
 from metseg.report.pieces import case_folder, file_sha256, make_folder, read_piece, write_piece
 from metseg.report.run_file import RunFacts
@@ -127,7 +129,8 @@ class BatchReport:
             logger.warning(
                 "case %s: not in the report: %s", record.case_id, error, exc_info=not isinstance(error, MetsegError)
             )
-            report = describe_case(replace(record, warnings=(*record.warnings, f"not measured: {error}")), None)
+            known = replace(record, warnings=(*record.warnings, f"not measured: {error}"))
+            report = describe_case(known, None, self._settings.plan.system)
         return report
 
     def _describe(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
@@ -135,11 +138,11 @@ class BatchReport:
         saved: tuple[str, ...] = ()
         pictures: Mapping[str, bytes] = {}
         if segmentation is None or case is None:
-            report = _without_segmentation(record, find_label_map(settings.output_path, record.case_id))
+            report = _without_segmentation(
+                record, find_label_map(settings.output_path, record.case_id), settings.plan.system
+            )
         else:
-            votes = collect_votes(segmentation, case.grid, settings.plan)
-            evidence = Evidence(case.grid, segmentation.labels, case.images, votes)
-            report, pictures = describe_and_draw(record, evidence)
+            report, pictures = describe_and_draw(record, collect_evidence(record, segmentation, case, settings.plan))
             saved = self._save(segmentation, case)
         label_map = find_label_map(settings.output_path, record.case_id)
         report = replace(
@@ -167,7 +170,9 @@ class BatchReport:
             found = probability_volumes(segmentation, case.grid, settings.plan)
             volumes |= {f"probability-{region.lower()}.nii.gz": volume for region, volume in found.items()}
         if "agreement" in settings.save:
-            volumes["agreement-wt.nii.gz"] = agreement_volume(collect_votes(segmentation, case.grid, settings.plan))
+            volumes[f"agreement-{settings.plan.regions[0].lower()}.nii.gz"] = agreement_volume(
+                collect_votes(segmentation, case.grid, settings.plan)
+            )
         for name, volume in volumes.items():
             rounded = volume.astype(HALF_PRECISION).astype("float32")
             write_volume(folder / name, rounded, case.reference_header)
@@ -186,7 +191,7 @@ class BatchReport:
         if piece is not None:
             return replace(piece, record=replace(piece.record, outcome=record.outcome))
         paths = CasePaths(files, find_label_map(self._settings.output_path, files.case_id))
-        return report_from_files(paths, self._settings.report_dir, record)
+        return report_from_files(paths, self._settings.report_dir, record, plan=self._settings.plan)
 
     def _others(self, own: set[str]) -> list[Entry]:
         """What other shards have finished."""
@@ -200,9 +205,9 @@ class BatchReport:
         return piece if same else None
 
 
-def _without_segmentation(record: CaseRecord, label_map: Path | None) -> CaseReport:
+def _without_segmentation(record: CaseRecord, label_map: Path | None, system: SystemName) -> CaseReport:
     """A case that failed, with the grid of its blank map where it has one."""
     if record.outcome != "blank" or label_map is None:
-        return describe_case(record, None)
+        return describe_case(record, None, system)
     labels, grid = read_label_map(label_map)
-    return describe_case(record, Evidence(grid, labels))
+    return describe_case(record, Evidence(grid, labels, system=system))

@@ -6,14 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from metseg.discovery import MODALITIES, missing_modalities
+import numpy as np
+
+from metseg.discovery import SYSTEM_MODALITIES, missing_modalities
 from metseg.domain import CaseFiles, FloatVolume, Grid, Modality
 from metseg.errors import InputError, MetsegError
 from metseg.examine import grid_difference
-from metseg.flags import flag, missing_flag
-from metseg.labels import LabelMap
+from metseg.flags import Flag, flag, grid_flags, missing_flag
+from metseg.geometry import plan_trip
+from metseg.image import ImageError, read_image
+from metseg.labels import LabelMap, SystemName
 from metseg.nifti import read_case, read_label_map
+from metseg.plan import Plan
 from metseg.problems import printable
+from metseg.radiosurgery import window_hounsfield
+from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan
 from metseg.records import CaseRecord
 from metseg.report.case_report import LESIONS_FILE, PLANES_FILE, CaseReport, Evidence, describe_case
 from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_thumbnails
@@ -46,32 +53,44 @@ def find_label_map(folder: Path, case_id: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def report_from_files(paths: CasePaths, report_dir: Path, record: CaseRecord | None = None) -> CaseReport:
+def report_from_files(
+    paths: CasePaths,
+    report_dir: Path,
+    record: CaseRecord | None = None,
+    *,
+    plan: Plan | None = None,
+    system: SystemName = "brats",
+) -> CaseReport:
     """Measures and draws a case from its files and writes its piece; what can't be used becomes a line in the report.
 
     Args:
         paths: the files.
         report_dir: the report's folder.
         record: what is known of the case; None makes one that says that the label map was there.
+        plan: that made the label map, where it is known.
+        system: of the label map, where the plan isn't known.
 
     Raises:
         OutputError: the piece can't be written.
     """
     files = paths.files
     record = record or CaseRecord(files.case_id, "present")
-    absent = missing_modalities(files, MODALITIES)
+    system = plan.system if plan else system
+    absent = missing_modalities(files, SYSTEM_MODALITIES[system])
     flags = (missing_flag(absent),) if absent else ()
     loaded = _read_labels(paths)
     if isinstance(loaded, str):
         failed = replace(record, outcome="failed", error=loaded, flags=(*flags, flag("no-label-map")))
-        report = describe_case(failed, None)
+        report = describe_case(failed, None, system)
         pictures: Mapping[str, bytes] = {}
     else:
         labels, grid = loaded
-        images, image_warnings = _read_images(files, grid)
+        images, image_warnings = _read_images(files, grid, system)
+        flags = (*flags, *_resampling(grid, plan, system))
         reference, reference_warnings = _read_reference(paths.reference, grid)
         known = replace(record, flags=flags, warnings=(*record.warnings, *image_warnings, *reference_warnings))
-        evidence = Evidence(grid, labels, images, reference=reference)
+        label_grid: Modality = "ct" if "ct" in images else "t1c"
+        evidence = Evidence(grid, labels, images, reference=reference, system=system, label_grid=label_grid)
         report, pictures = describe_and_draw(known, evidence)
     report = replace(
         report,
@@ -98,7 +117,7 @@ def draw_pictures(evidence: Evidence, report: CaseReport) -> Mapping[str, bytes]
     """File name to content of a case's pictures; none without images."""
     if not evidence.images:
         return {}
-    scene = Scene(evidence.grid, evidence.images, evidence.labels, report.lesions, evidence.reference)
+    scene = Scene(evidence.grid, evidence.images, evidence.labels, report.lesions, evidence.reference, evidence.system)
     pictures = {PLANES_FILE: draw_planes(scene)}
     thumbnails = draw_thumbnails(scene)
     return pictures if thumbnails is None else pictures | {LESIONS_FILE: thumbnails}
@@ -118,7 +137,19 @@ def _read_labels(paths: CasePaths) -> tuple[LabelMap, Grid] | str:
         return f"{error} {error.hint}".strip()
 
 
-def _read_images(files: CaseFiles, grid: Grid) -> tuple[Mapping[Modality, FloatVolume], tuple[str, ...]]:
+def _resampling(grid: Grid, plan: Plan | None, system: SystemName) -> tuple[Flag, ...]:
+    """Whether the label map's grid is another than the network's; of a stranger's, than the challenge's."""
+    if plan is not None:
+        resampled = not plan_trip(grid, plan.spacing_mm, plan.frame).only_turns
+        return grid_flags(grid, plan.sides_mm, resampled=resampled)
+    return grid_flags(grid, resampled=not plan_trip(grid).only_turns) if system == "brats" else ()
+
+
+def _read_images(
+    files: CaseFiles, grid: Grid, system: SystemName
+) -> tuple[Mapping[Modality, FloatVolume], tuple[str, ...]]:
+    if system == "radiosurgery":
+        return _read_image_of_grid(files, grid)
     wanted = [name for name in SHOWN_MODALITIES if name in files.images] or list(files.images)[:1]
     try:
         case = read_case(replace(files, rivals={}), modalities=wanted, reference=wanted[0])
@@ -128,6 +159,26 @@ def _read_images(files: CaseFiles, grid: Grid) -> tuple[Mapping[Modality, FloatV
     if difference:
         return {}, (f"no pictures: the label map's grid is not {wanted[0]}'s: {difference}", *case.warnings)
     return case.images, case.warnings
+
+
+def _read_image_of_grid(files: CaseFiles, grid: Grid) -> tuple[Mapping[Modality, FloatVolume], tuple[str, ...]]:
+    """The MR where the label map is on its grid, else the CT in a brain window; both only when they were registered."""
+    differences = []
+    for modality in ("t1c", "ct"):
+        if modality not in files.images:
+            continue
+        try:
+            image = read_image(files.images[modality])
+        except ImageError as error:
+            differences.append(f"{modality}: {error}")
+            continue
+        difference = grid_difference(grid, image.grid)
+        if not difference:
+            window = RadiosurgeryIntensityPlan(kind="radiosurgery")
+            voxels = np.nan_to_num(image.voxels)
+            return {modality: window_hounsfield(voxels, window) if modality == "ct" else voxels}, ()
+        differences.append(f"the label map's grid is not {modality}'s: {difference}")
+    return {}, (f"no pictures: {'; '.join(differences) or 'no image'}",)
 
 
 def _read_reference(path: Path | None, grid: Grid) -> tuple[LabelMap | None, tuple[str, ...]]:

@@ -6,9 +6,8 @@ from typing import Final
 
 from metseg.components import find_components
 from metseg.domain import FloatVolume, Grid, Modality
-from metseg.flags import Flag, agreement_flags, count_flags, edge_flags, grid_flags
-from metseg.geometry import plan_trip
-from metseg.labels import BACKGROUND, RC, LabelMap
+from metseg.flags import Flag, agreement_flags, count_flags, edge_flags
+from metseg.labels import BACKGROUND, RC, LabelMap, SystemName
 from metseg.problems import printable
 from metseg.records import CaseRecord
 from metseg.report.lesions import Lesion, Votes, measure_lesions, region_volumes_mm3
@@ -51,6 +50,8 @@ class CaseReport:
         gpu_peak_memory_mib: the same for the GPU's memory.
         pictures: names of pictures in the case's folder of the report.
         saved: names of other files there (--save).
+        system: what the label map's numbers mean. Without parts the whole tumour is the core, and nothing enhances.
+        label_grid: whose grid the label map has, and the world coordinates of its lesions.
     """
 
     record: CaseRecord
@@ -68,6 +69,8 @@ class CaseReport:
     gpu_peak_memory_mib: float | None = None
     pictures: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
+    system: SystemName = "brats"
+    label_grid: Modality = "t1c"
 
     @property
     def case_id(self) -> str:
@@ -90,6 +93,8 @@ class Evidence:
         images: what could be read; may be empty.
         votes: the members', where they are known.
         reference: label map to compare with, where there is one.
+        system: what the labels mean; the images of `radiosurgery` show whole heads.
+        label_grid: whose grid it is.
     """
 
     grid: Grid
@@ -97,22 +102,26 @@ class Evidence:
     images: Mapping[Modality, FloatVolume] = field(default_factory=dict)
     votes: Votes | None = None
     reference: LabelMap | None = None
+    system: SystemName = "brats"
+    label_grid: Modality = "t1c"
 
 
-def describe_case(record: CaseRecord, evidence: Evidence | None) -> CaseReport:
+def describe_case(record: CaseRecord, evidence: Evidence | None, system: SystemName = "brats") -> CaseReport:
     """Measures a case and completes its flags.
 
     Args:
         record: what became of the case.
         evidence: None where there is no label map; of a blank one nothing is measured.
+        system: of a case without evidence, which has its own.
     """
     record = _printable(record)
     if evidence is None:
-        return CaseReport(record)
+        return CaseReport(record, system=system)
     wt, tc, et, rc = region_volumes_mm3(evidence.labels, evidence.grid)
-    lesions = measure_lesions(evidence.labels, evidence.grid, images=evidence.images.values(), votes=evidence.votes)
+    stripped = evidence.images.values() if evidence.system == "brats" else ()  # whole heads don't tell the brain's edge
+    lesions = measure_lesions(evidence.labels, evidence.grid, images=stripped, votes=evidence.votes)
     return CaseReport(
-        record=replace(record, flags=_complete(record, evidence, lesions)),
+        record=replace(record, flags=_complete(record, lesions)),
         shape=evidence.grid.shape,
         spacing_mm=evidence.grid.spacing_mm,
         wt_volume_mm3=wt,
@@ -121,6 +130,8 @@ def describe_case(record: CaseRecord, evidence: Evidence | None) -> CaseReport:
         rc_volume_mm3=rc,
         lesions=lesions,
         reference=_reference(evidence),
+        system=evidence.system,
+        label_grid=evidence.label_grid,
     )
 
 
@@ -134,20 +145,17 @@ def _printable(record: CaseRecord) -> CaseRecord:
     )
 
 
-def _complete(record: CaseRecord, evidence: Evidence, lesions: tuple[Lesion, ...]) -> tuple[Flag, ...]:
+def _complete(record: CaseRecord, lesions: tuple[Lesion, ...]) -> tuple[Flag, ...]:
     """The record's flags and those that measuring the label map adds; of one kind the measured one counts."""
-    measured: tuple[Flag, ...] = ()
-    if record.outcome != "blank":
-        measured = (
-            *grid_flags(evidence.grid, resampled=not plan_trip(evidence.grid).only_turns),
-            *count_flags(len(lesions)),
-            *agreement_flags(lesions),
-            *edge_flags(sum(bool(lesion.at_brain_edge) for lesion in lesions), len(lesions)),
-        )
-    codes = {flag.code for flag in measured}
-    counted = {"no-lesion", "many-lesions", "low-agreement"}  # on this grid, not on the network's
-    kept = [flag for flag in record.flags if flag.code not in codes and not (measured and flag.code in counted)]
-    return (*kept, *measured)
+    if record.outcome == "blank":
+        return record.flags
+    counted = {"no-lesion", "many-lesions", "low-agreement", "brain-edge"}  # on this grid, not on the network's
+    return (
+        *(flag for flag in record.flags if flag.code not in counted),
+        *count_flags(len(lesions)),
+        *agreement_flags(lesions),
+        *edge_flags(sum(bool(lesion.at_brain_edge) for lesion in lesions), len(lesions)),
+    )
 
 
 def _reference(evidence: Evidence) -> Reference | None:

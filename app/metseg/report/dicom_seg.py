@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from metseg.atomic import write_atomically
 from metseg.domain import Grid
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.examine import grid_difference
-from metseg.labels import ET, NETC, RC, SNFH, LabelMap
+from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, LabelMap, SystemName
 from metseg.nifti import read_label_map
 from metseg.report.dicom_series import Series, read_series
 
@@ -41,42 +41,74 @@ class SegmentType:
     code: tuple[str, str, str]
 
 
-SEGMENT_TYPES: Final[dict[int, SegmentType]] = {
+METASTASIS_TYPE: Final = SegmentType("metastasis", ("14799000", "SCT", "Neoplasm, Secondary"))
+
+BRATS_TYPES: Final[dict[int, SegmentType]] = {
     NETC: SegmentType("NETC, non-enhancing tumour core", ("C81175", "NCIt", "Non-Enhancing Lesion")),
     SNFH: SegmentType("SNFH, surrounding FLAIR hyperintensity", ("79654002", "SCT", "Edema")),
     ET: SegmentType("ET, enhancing tumour", ("C113842", "NCIt", "Enhancing Lesion")),
     RC: SegmentType("RC, resection cavity", ("52988006", "SCT", "Lesion")),
 }
+SEGMENT_TYPES: Final[dict[SystemName, dict[int, SegmentType]]] = {
+    "brats": BRATS_TYPES,
+    "radiosurgery": {METASTASIS: METASTASIS_TYPE},
+}
 """Segment numbers are the labels'."""
 
 
-def export_segmentation(label_map: Path, series_folder: Path, output: Path) -> dict[str, int]:
+def export_segmentation(
+    label_map: Path, series_folder: Path, output: Path, system: SystemName = "brats"
+) -> dict[str, int]:
     """Writes a label map as a DICOM Segmentation on its reference's series.
 
     Args:
         label_map: on the grid of the series; axes may be permuted and flipped, as converters do.
         series_folder: the DICOM series that the reference image was converted from.
         output: the file to write.
+        system: what the labels mean.
 
     Returns:
         Segment name to its voxels.
 
     Raises:
         UsageError: highdicom is not installed.
-        InputError: the label map or the series can't be used, or they don't lie on one grid.
+        InputError: the label map or the series can't be used, they don't lie on one grid, or a label is none of the
+            system's.
         OutputError: the file can't be written, or does not read back as it was.
     """
     if find_spec("highdicom") is None:
         raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
     labels, grid = read_label_map(label_map)
+    _check_labels(label_map, labels, system)
     series = read_series(series_folder)
     frames = to_frames(labels, grid, series)
-    content = encode_segmentation(frames, series)
+    content = encode_segmentation(frames, series, system)
     if not np.array_equal(decode_segmentation(content, series), frames):
         raise OutputError(f"{output}: the segmentation does not read back as it was written; nothing was written")
     write_atomically(output, content)
-    numbers = sorted({*SEGMENT_TYPES} - {RC} | {int(label) for label in np.unique(frames)} - {0})
-    return {SEGMENT_TYPES[number].name: int((frames == number).sum()) for number in numbers}
+    types = SEGMENT_TYPES[system]
+    return {types[number].name: int((frames == number).sum()) for number in _segments(frames, system)}
+
+
+def _check_labels(label_map: Path, labels: LabelMap, system: SystemName) -> None:
+    found = {int(label) for label in np.unique(labels)} - {0}
+    strange = sorted(found - {*SEGMENT_TYPES[system]})
+    if strange:
+        raise InputError(
+            f"label map {label_map}: holds {strange}, but {system} label maps know {sorted(SEGMENT_TYPES[system])}",
+            hint="Leave --system out for label maps of a BraTS bundle.",
+        )
+    if found == {METASTASIS} and system == "brats":
+        logger.warning(
+            "%s holds label 1 alone, which is exported as %s; of a radiosurgery bundle's add --system radiosurgery",
+            label_map,
+            BRATS_TYPES[NETC].name,
+        )
+
+
+def _segments(frames: Frames, system: SystemName) -> list[int]:
+    """A system's labels; RC only where it occurs."""
+    return [number for number in SEGMENT_TYPES[system] if number != RC or (frames == RC).any()]
 
 
 def to_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
@@ -105,20 +137,19 @@ def to_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
     return np.ascontiguousarray(turned.transpose(2, 1, 0))
 
 
-def encode_segmentation(frames: Frames, series: Series) -> bytes:
-    """A binary DICOM Segmentation with one segment a label; labels 1 to 3 always, 4 where it occurs."""
+def encode_segmentation(frames: Frames, series: Series, system: SystemName = "brats") -> bytes:
+    """A binary DICOM Segmentation with one segment a label of the system; labels 1 to 3 always, 4 where it occurs."""
     import highdicom as hd  # noqa: PLC0415 - an optional extra
     from pydicom.uid import ExplicitVRLittleEndian  # noqa: PLC0415
 
     algorithm = hd.AlgorithmIdentificationSequence(
         name="metseg", version=metseg.__version__, family=_code(("123109", "DCM", "Artificial Intelligence"))
     )
-    numbers = [number for number in SEGMENT_TYPES if number != RC or (frames == RC).any()]
     segmentation = hd.seg.Segmentation(
         source_images=list(series.images),
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_descriptions(numbers, algorithm),
+        segment_descriptions=_descriptions(_segments(frames, system), algorithm, SEGMENT_TYPES[system]),
         series_instance_uid=hd.UID(),
         series_number=int(series.images[0].get("SeriesNumber") or 0) + 1000,
         sop_instance_uid=hd.UID(),
@@ -151,15 +182,15 @@ def decode_segmentation(content: bytes, series: Series) -> Frames:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _descriptions(numbers: Sequence[int], algorithm: Any) -> list[Any]:
+def _descriptions(numbers: Sequence[int], algorithm: Any, types: Mapping[int, SegmentType]) -> list[Any]:
     import highdicom as hd  # noqa: PLC0415 - an optional extra
 
     return [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=SEGMENT_TYPES[number].name,
+            segment_label=types[number].name,
             segmented_property_category=_code(CATEGORY),
-            segmented_property_type=_code(SEGMENT_TYPES[number].code),
+            segmented_property_type=_code(types[number].code),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )

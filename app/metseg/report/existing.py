@@ -4,9 +4,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from metseg.discovery import discover_cases
+from metseg.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of, survey_cases, system_of
 from metseg.domain import CaseFiles
 from metseg.errors import InputError
+from metseg.labels import SystemName
 from metseg.problems import printable
 from metseg.records import CaseRecord
 from metseg.report.assemble import Entry, write_report
@@ -48,21 +49,25 @@ def report_label_maps(
     options = {"data_path": str(data_path.resolve()), "prediction_path": str(prediction_path.resolve())}
     options |= {"reference_path": str(reference_path.resolve())} if reference_path else {}
     run = describe_run("report", options)
-    cases = discover_cases(data_path)
+    system = system_of(survey_cases(data_path, modalities=modalities_of(["ct"])).cases)
+    cases = discover_cases(data_path, modalities=SYSTEM_MODALITIES[system])
     make_folder(report_dir)
     entries = []
     for files in cases:
-        report = _report(files, prediction_path, reference_path, report_dir)
+        report = _report(files, prediction_path, reference_path, report_dir, system)
         entries.append(Entry(files.case_id, report))
         listener(report)
     write_report(report_dir, entries, run)
     return tuple(entry.report for entry in entries)
 
 
-def _report(files: CaseFiles, predictions: Path, references: Path | None, report_dir: Path) -> CaseReport:
+def _report(
+    files: CaseFiles, predictions: Path, references: Path | None, report_dir: Path, system: SystemName
+) -> CaseReport:
     reference = find_label_map(references, files.case_id) if references else None
     paths = CasePaths(files, find_label_map(predictions, files.case_id), reference)
     warnings: tuple[str, ...] = ()
     if references and reference is None:
         warnings = (f"no reference of {printable(files.case_id)} found",)
-    return report_from_files(paths, report_dir, CaseRecord(files.case_id, "present", warnings=warnings))
+    record = CaseRecord(files.case_id, "present", warnings=warnings)
+    return report_from_files(paths, report_dir, record, system=system)

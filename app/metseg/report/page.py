@@ -18,6 +18,7 @@ from metseg.report.pictures import volume_text
 from metseg.report.pieces import CASES_FOLDER, case_folder
 from metseg.report.run_file import RunFile
 from metseg.report.tables import lesion_flags
+from metseg.report.words import WORDS, common_system
 
 VOLUME_BINS_MM3: Final = (0, 10, 100, 1000, 10_000, float("inf"))
 """Of the histogram: each ten times the one before."""
@@ -101,6 +102,7 @@ def render_page(cases: Sequence[PageCase], run: RunFile, *, report_dir: Path, em
             cases=shown,
             glance=glance([case.report for case in cases]),
             run=run,
+            words=WORDS[common_system([case.report for case in cases])],
             style=style,
             script=script,
             policy=_policy(style, script),
@@ -193,9 +195,10 @@ def _text(name: str, case: CaseReport) -> str:
         if case.lesions
         else "through the middle of the brain, no lesion"
     )
+    parts = "whole tumour, tumour core and enhancing tumour" if WORDS[case.system].has_parts else "metastases"
     return (
-        f"Axial, coronal and sagittal slices of {case.case_id} {through}, with contours of whole tumour, tumour core "
-        "and enhancing tumour; radiological orientation, the patient's right is on the left"
+        f"Axial, coronal and sagittal slices of {case.case_id} {through}, with contours of {parts}; "
+        "radiological orientation, the patient's right is on the left"
     )
 
 

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from metseg.components import bounding_box
 from metseg.domain import FloatVolume, Grid, Modality
-from metseg.labels import BACKGROUND, ET, NETC, RC, LabelMap
+from metseg.labels import BACKGROUND, ET, METASTASIS, NETC, RC, LabelMap, SystemName
 from metseg.report.canvas import Canvas, Frame, Outline, Pixels
 from metseg.report.lesions import Lesion
 from metseg.report.planes import LETTERS, RADIOLOGICAL, PlaneName, View, cut, plan_view, plane_spacing_mm
 
-SHOWN_MODALITIES: Final[tuple[Modality, ...]] = ("t1c", "t2f")
-"""Enhancing lesions show on the first, oedema on the second."""
+SHOWN_MODALITIES: Final[tuple[Modality, ...]] = ("t1c", "t2f", "ct")
+"""Enhancing lesions show on the first, oedema on the second; on the CT one sees whether it was registered well."""
 
 PLANES: Final[tuple[PlaneName, ...]] = ("axial", "coronal", "sagittal")
 
@@ -42,9 +42,9 @@ MAX_THUMBNAILS: Final = 400
 WINDOW_PERCENTILES: Final = (0.5, 99.7)
 """Of the voxels that are not 0: grey-scale ends."""
 
-COLOURS: Final = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00", "RC": "#cc79a7"}
+COLOURS: Final = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00", "RC": "#cc79a7", "metastasis": "#d55e00"}
 """Okabe and Ito's palette, told apart by colour-blind readers too."""
-LINE_PX: Final = {"WT": 1.2, "TC": 2.6, "ET": 1.2, "RC": 1.2}
+LINE_PX: Final = {"WT": 1.2, "TC": 2.6, "ET": 1.2, "RC": 1.2, "metastasis": 1.2}
 """TC and ET often end in the same place: the wider line shows on both sides of the narrower one."""
 REFERENCE_COLOUR: Final = "#ffffff"
 
@@ -59,6 +59,7 @@ class Scene:
         labels: the segmentation.
         lesions: measured on `labels`, the largest first.
         reference: the label map to compare with, where there is one.
+        system: what the labels mean.
     """
 
     grid: Grid
@@ -66,6 +67,7 @@ class Scene:
     labels: LabelMap
     lesions: tuple[Lesion, ...]
     reference: LabelMap | None = None
+    system: SystemName = "brats"
 
 
 def draw_planes(scene: Scene) -> bytes:
@@ -97,11 +99,11 @@ def draw_planes(scene: Scene) -> bytes:
             frame = Frame(left, number * height, *sizes[plane])
             part = _crop(box, plane)
             image = cut(images[modality], plane, at[plane])[part]
-            outlines = region_outlines(cut(shown_labels, plane, at[plane])[part])
+            outlines = region_outlines(cut(shown_labels, plane, at[plane])[part], scene.system)
             canvas.add_panel(_grey(image, window), frame, outlines)
             _annotate(canvas, frame, plane, f"{title}, {plane}", px_per_mm)
             left += sizes[plane][0] + GAP_PX
-    _add_footer(canvas, width, height * len(rows) + FOOTER_PX // 2, with_rc=bool((scene.labels == RC).any()))
+    _add_footer(canvas, width, height * len(rows) + FOOTER_PX // 2, _shown_regions(scene))
     return canvas.to_webp()
 
 
@@ -121,6 +123,7 @@ def draw_thumbnails(scene: Scene) -> bytes | None:
         labels=view.turn(scene.labels),
         reference=None if scene.reference is None else view.turn(scene.reference),
         window=_window(scene.images[modality]),
+        system=scene.system,
     )
     shown = scene.lesions[:MAX_THUMBNAILS]
     columns = min(THUMBNAIL_COLUMNS, max(4, len(shown)))
@@ -140,8 +143,11 @@ def draw_thumbnails(scene: Scene) -> bytes | None:
     return canvas.to_webp()
 
 
-def region_outlines(labels: NDArray[np.uint8]) -> tuple[Outline, ...]:
-    """Contours of WT, TC, ET and RC of one slice of a label map."""
+def region_outlines(labels: NDArray[np.uint8], system: SystemName = "brats") -> tuple[Outline, ...]:
+    """Contours of WT, TC, ET and RC of one slice of a label map, or of its metastases."""
+    if system == "radiosurgery":
+        name = "metastasis"
+        return (Outline(labels == METASTASIS, COLOURS[name], LINE_PX[name]),)
     wt = (labels != BACKGROUND) & (labels != RC)
     masks = {"WT": wt, "TC": (labels == ET) | (labels == NETC), "ET": labels == ET, "RC": labels == RC}
     return tuple(Outline(mask, COLOURS[name], LINE_PX[name]) for name, mask in masks.items())
@@ -162,6 +168,7 @@ class _Turned:
     labels: LabelMap
     reference: LabelMap | None
     window: tuple[float, float]
+    system: SystemName
 
 
 def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, volumes: _Turned) -> None:
@@ -181,7 +188,7 @@ def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, volumes: _Turn
         return _cut_padded(cut(volume, "axial", index), area)
 
     shown_labels = layer(volumes.labels).astype(np.uint8)
-    outlines = region_outlines(shown_labels)
+    outlines = region_outlines(shown_labels, volumes.system)
     if volumes.reference is not None:
         outlines += _reference_outlines(layer(volumes.reference).astype(np.uint8))
     canvas.add_panel(_grey(layer(volumes.image).astype(np.float32), volumes.window), frame, outlines)
@@ -307,11 +314,16 @@ def _annotate(canvas: Canvas, frame: Frame, plane: PlaneName, title: str, px_per
     canvas.add_scale_bar(frame, px_per_mm, SCALE_BAR_MM)
 
 
-def _add_footer(canvas: Canvas, width: int, y: int, *, with_rc: bool) -> None:
+def _shown_regions(scene: Scene) -> Sequence[str]:
+    if scene.system == "radiosurgery":
+        return ("metastasis",)
+    return ("WT", "TC", "ET", "RC") if (scene.labels == RC).any() else ("WT", "TC", "ET")
+
+
+def _add_footer(canvas: Canvas, width: int, y: int, names: Sequence[str]) -> None:
     canvas.add_text(4, y, RADIOLOGICAL, size_px=11)
     x = width - 4.0
-    names: Sequence[str] = ("WT", "TC", "ET", "RC") if with_rc else ("WT", "TC", "ET")
     for name in reversed(names):
         canvas.add_text(x, y, name, colour=COLOURS[name], anchor="right", size_px=12)
-        x -= 26
+        x -= 26 if len(name) <= 2 else 7 * len(name)  # noqa: PLR2004 - letters of a region's short name
     canvas.add_text(x, y, "contours:", anchor="right", size_px=11)

@@ -11,14 +11,19 @@ import metseg
 from metseg.bundle import Bundle
 from metseg.device import Device
 from metseg.flags import FlagCode
+from metseg.labels import LABEL_NAMES
 from metseg.records import Outcome
 from metseg.registration import Registration
 from metseg.report.case_report import CaseReport
 from metseg.report.machine import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.words import common_system
 from metseg.versions import package_versions, platform_name, python_version
 
-SCHEMA_VERSION: Final = "1.0"
-"""The first number changes when a reader of the old schema would break."""
+SCHEMA_VERSION: Final = "1.1"
+"""The first number changes when a reader of the old schema would break, the second when keys join it.
+
+1.1: `labels`, and `registration` of a case.
+"""
 
 Command = Literal["infer", "report"]
 
@@ -108,7 +113,7 @@ class CaseFacts(Part):
 class RunFile(Part):
     """The whole file."""
 
-    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
     program: Program
     command: Command
     options: Mapping[str, str]
@@ -120,6 +125,7 @@ class RunFile(Part):
     device: DeviceFacts | None
     peak_memory_mib: float | None
     gpu_peak_memory_mib: float | None
+    labels: Mapping[str, str] = Field(default_factory=dict)
     cases: tuple[CaseFacts, ...]
 
 
@@ -169,6 +175,7 @@ def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
         device=run.device,
         peak_memory_mib=peak_memory_mib(),
         gpu_peak_memory_mib=gpu_peak_memory_mib(),
+        labels={str(number): name for number, name in LABEL_NAMES[common_system(cases)].items()},
         cases=tuple(_case_facts(case) for case in cases),
     )
 

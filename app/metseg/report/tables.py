@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from metseg.flags import WORDS
+from metseg.labels import SystemName
 from metseg.report.case_report import CaseReport
 from metseg.report.lesions import Lesion
+from metseg.report.words import common_system
 
 Cell = str | int | float | None
 
@@ -32,17 +34,44 @@ CASE_COLUMNS: Final = (
     "reference_lesions_26connected_wt", "reference_wt_volume_mm3", "flags", "warnings", "error",
 )  # fmt: skip
 
+RENAMED: Final = {
+    LESION: "lesion_26connected_metastasis",
+    "wt_volume_mm3": "metastasis_volume_mm3",
+    "mean_probability_wt": "mean_probability_metastasis",
+    "lesions_26connected_wt": "lesions_26connected_metastasis",
+    "largest_lesion_wt_mm3": "largest_metastasis_mm3",
+    "reference_lesions_26connected_wt": "reference_lesions_26connected_metastasis",
+    "reference_wt_volume_mm3": "reference_metastasis_volume_mm3",
+}
+"""How the radiosurgery system's tables call these columns: its label 1 is a metastasis, without parts."""
+
+LEFT_OUT: Final = frozenset(
+    {"tc_volume_mm3", "et_volume_mm3", "rc_volume_mm3", "cores_26connected_tc", "touches_brain_edge"}
+)
+"""What that system doesn't know: parts of a tumour, and where the brain ends in a whole head."""
+
+REGISTRATION_COLUMNS: Final = ("label_grid", "ct_shift_mm", "ct_rotation_degrees", "ct_overlap_share", "ct_gain")
+"""What that system's table of cases has at the end: see `metseg.registration.Registration`."""
+
 JOINT: Final = "; "
 
 
 def lesions_csv(cases: Iterable[CaseReport]) -> str:
     """One row for each lesion of each case; what is not known is empty."""
-    return _to_csv(LESION_COLUMNS, (lesion_row(case, lesion) for case in cases for lesion in case.lesions))
+    cases = tuple(cases)
+    rows = (lesion_row(case, lesion) for case in cases for lesion in case.lesions)
+    return _to_csv(*_in_words_of(common_system(cases), LESION_COLUMNS, rows))
 
 
 def cases_csv(cases: Iterable[CaseReport]) -> str:
     """One row for each case; numbers that need a label map are empty where there is none or a blank one."""
-    return _to_csv(CASE_COLUMNS, (case_row(case) for case in cases))
+    cases = tuple(cases)
+    system = common_system(cases)
+    columns, rows = _in_words_of(system, CASE_COLUMNS, map(case_row, cases))
+    if system == "brats":
+        return _to_csv(columns, rows)
+    more = map(_registration_row, cases)
+    return _to_csv((*columns, *REGISTRATION_COLUMNS), ((*row, *end) for row, end in zip(rows, more, strict=True)))
 
 
 def lesion_flags(lesion: Lesion) -> tuple[str, ...]:
@@ -102,6 +131,25 @@ def case_row(case: CaseReport) -> tuple[Cell, ...]:
         JOINT.join(record.warnings),
         record.error,
     )
+
+
+def _registration_row(case: CaseReport) -> tuple[Cell, ...]:
+    """A case in the order of REGISTRATION_COLUMNS."""
+    found = case.record.registration
+    if found is None:
+        return (case.label_grid, None, None, None, None)
+    return (case.label_grid, found.shift_mm, found.rotation_degrees, found.overlap, found.gain)
+
+
+def _in_words_of(
+    system: SystemName, columns: Sequence[str], rows: Iterable[Sequence[Cell]]
+) -> tuple[tuple[str, ...], Iterable[tuple[Cell, ...]]]:
+    """A table as one system calls it."""
+    if system == "brats":
+        return tuple(columns), map(tuple, rows)
+    kept = [place for place, name in enumerate(columns) if name not in LEFT_OUT]
+    names = tuple(RENAMED.get(columns[place], columns[place]) for place in kept)
+    return names, (tuple(row[place] for place in kept) for row in rows)
 
 
 def _to_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

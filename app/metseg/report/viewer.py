@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from metseg.discovery import discover_cases
-from metseg.domain import CaseFiles
+from metseg.discovery import discover_cases, modalities_of
+from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
-from metseg.labels import ET, NETC, RC, SNFH
+from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, SystemName
 from metseg.problems import printable
 from metseg.report.assemble import CASES_TABLE, RUN_FILE
 from metseg.report.case_files import find_label_map
@@ -19,15 +19,27 @@ from metseg.report.case_report import CaseReport
 from metseg.report.page import environment
 from metseg.report.pictures import COLOURS
 from metseg.report.pieces import read_piece
+from metseg.report.words import WORDS
 
 logger = logging.getLogger(__name__)
 
 SEGMENTATION: Final = "segmentation"
 REFERENCE: Final = "reference"
-IMAGE_ORDER: Final = ("t1c", "t2f", "t1n", "t2w")
+IMAGE_ORDER: Final = ("t1c", "t2f", "t1n", "t2w", "ct")
 
-LABEL_NAMES: Final = {NETC: "non-enhancing core", SNFH: "oedema (SNFH)", ET: "enhancing", RC: "resection cavity"}
-LABEL_COLOURS: Final = {NETC: COLOURS["TC"], SNFH: COLOURS["WT"], ET: COLOURS["ET"], RC: COLOURS["RC"]}
+CT_WINDOW_HU: Final = (0, 80)
+"""The brain window of most readers, and of the radiosurgery system's plans."""
+
+LEGENDS: Final[dict[SystemName, tuple[tuple[int, str, str], ...]]] = {
+    "brats": (
+        (NETC, "non-enhancing core", COLOURS["TC"]),
+        (SNFH, "oedema (SNFH)", COLOURS["WT"]),
+        (ET, "enhancing", COLOURS["ET"]),
+        (RC, "resection cavity", COLOURS["RC"]),
+    ),
+    "radiosurgery": ((METASTASIS, "metastasis", COLOURS["metastasis"]),),
+}
+"""Label, words, colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +100,15 @@ def collect_cases(report_dir: Path, paths: ViewerPaths) -> Mapping[str, ViewerCa
     Raises:
         InputError: there is no report, or none of its cases is in the data folder.
     """
-    files_of = {printable(files.case_id): files for files in discover_cases(paths.data)}
+    files_of = {
+        printable(files.case_id): files for files in discover_cases(paths.data, modalities=modalities_of(["ct"]))
+    }
     cases = {}
     for case_id in _reported(report_dir):
         files = files_of.get(case_id)
         report = read_piece(report_dir, files.case_id) if files else None
         if files and report:
-            cases[case_id] = ViewerCase(report, files.case_id, _volumes(files, paths))
+            cases[case_id] = ViewerCase(report, files.case_id, _volumes(files, paths, report))
     if not cases:
         raise InputError(f"report {report_dir}: none of its cases is in {paths.data}", hint="Name --data-path.")
     return cases
@@ -110,25 +124,42 @@ def render_viewer(case: ViewerCase) -> str:
         "images": images,
         "overlays": overlays,
         "labels": [
-            {"value": value, "name": LABEL_NAMES[value], "colour": LABEL_COLOURS[value]}
-            for value in sorted(LABEL_NAMES)
+            {"value": value, "name": name, "colour": colour} for value, name, colour in LEGENDS[case.report.system]
         ],
+        "windows": {"ct": CT_WINDOW_HU},
         "lesions": [{"number": item.number, "mm": item.inside_ras_mm} for item in case.report.lesions],
     }
     text: str = (
         environment()
         .get_template("viewer.html")
-        .render(case=case.report, images=images, overlays=overlays, state=state, labels=state["labels"][:3])
+        .render(
+            case=case.report,
+            images=images,
+            overlays=overlays,
+            state=state,
+            labels=state["labels"][:3],
+            words=WORDS[case.report.system],
+        )
     )
     return text
 
 
-def _volumes(files: CaseFiles, paths: ViewerPaths) -> Mapping[str, Path]:
-    volumes: dict[str, Path] = {str(modality): path for modality, path in files.images.items()}
+def _volumes(files: CaseFiles, paths: ViewerPaths, report: CaseReport) -> Mapping[str, Path]:
+    volumes: dict[str, Path] = {
+        str(modality): path for modality, path in files.images.items() if _is_in_place(modality, report)
+    }
     found = {SEGMENTATION: find_label_map(paths.predictions, files.case_id)}
     if paths.references:
         found[REFERENCE] = find_label_map(paths.references, files.case_id)
     return volumes | {name: path for name, path in found.items() if path is not None}
+
+
+def _is_in_place(modality: Modality, report: CaseReport) -> bool:
+    """Whether the label map lies right over this image's file: a CT was brought there by a transform, if at all."""
+    if report.system == "brats":
+        return modality != "ct"
+    found = report.record.registration
+    return modality == report.label_grid or (found is not None and found.is_identity)
 
 
 def _reported(report_dir: Path) -> tuple[str, ...]:

@@ -58,8 +58,12 @@ function applyOverlay(viewer) {
   viewer.updateGLVolume();
 }
 
-// Grey ends: percentiles of what is not background, as in the report's pictures.
-function setWindow(volume) {
+// Grey ends: percentiles of what is not background, as in the report's pictures; a CT has a brain window.
+function setWindow(volume, fixed) {
+  if (fixed) {
+    [volume.cal_min, volume.cal_max] = fixed;
+    return;
+  }
   const stride = Math.max(1, Math.floor(volume.img.length / 200000));
   const values = [];
   for (let place = 0; place < volume.img.length; place += stride) {
@@ -77,7 +81,7 @@ async function load(viewer) {
   const before = place.dataset.mm ? JSON.parse(place.dataset.mm) : null;
   const chosen = [field("image").value, field("overlay").value].filter(Boolean);
   await viewer.loadVolumes(chosen.map((name) => ({ url: state.volumes[name], name: state.volumes[name].split("/").pop() })));
-  setWindow(viewer.volumes[0]);
+  setWindow(viewer.volumes[0], state.windows[field("image").value]);
   viewer.updateGLVolume();
   applyOverlay(viewer);
   if (before) moveTo(viewer, before);

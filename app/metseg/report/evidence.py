@@ -1,0 +1,65 @@
+"""From a fresh segmentation to what its report is made of: labels, images and votes on the label map's grid."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from metseg.domain import Affine, Case, FloatVolume, Modality
+from metseg.pipeline import Segmentation
+from metseg.plan import Plan
+from metseg.radiosurgery import window_hounsfield
+from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan
+from metseg.records import CaseRecord
+from metseg.registration import AIR_HU, Registration
+from metseg.report.case_report import Evidence
+from metseg.report.votes import collect_votes, votes_on_ct
+from metseg.rigid import resample_rigid
+
+
+def collect_evidence(record: CaseRecord, segmentation: Segmentation, case: Case, plan: Plan) -> Evidence:
+    """What a fresh segmentation is measured and drawn on.
+
+    Args:
+        record: gives the registration.
+        segmentation: with the members' predictions.
+        case: as read.
+        plan: that it ran by.
+
+    Returns:
+        Everything on the label map's grid; where a CT was registered, both images, so that the eye can check it.
+    """
+    found = record.registration
+    if found is None:
+        votes = collect_votes(segmentation, case.grid, plan)
+        return Evidence(case.grid, segmentation.labels, case.images, votes, system=plan.system)
+    on_ct = segmentation.grid is case.scans["ct"].grid
+    votes = (
+        votes_on_ct(segmentation, case.grid, plan, found.mr_to_ct)
+        if on_ct
+        else collect_votes(segmentation, case.grid, plan)
+    )
+    return Evidence(
+        segmentation.grid,
+        segmentation.labels,
+        _images_on(segmentation, case, found, plan, on_ct=on_ct),
+        votes,
+        system=plan.system,
+        label_grid="ct" if on_ct else "t1c",
+    )
+
+
+def _images_on(
+    segmentation: Segmentation, case: Case, found: Registration, plan: Plan, *, on_ct: bool
+) -> Mapping[Modality, FloatVolume]:
+    """The MR and the CT in its brain window, each brought through the transform where it isn't on the grid already."""
+    ct, mr = case.scans["ct"], case.images["t1c"]
+    hounsfield = ct.voxels
+    if on_ct:
+        to_mr: Affine = np.linalg.inv(found.mr_to_ct).astype(np.float64)
+        mr = resample_rigid(mr, case.grid, ct.grid, to_mr, outside=0.0)
+    else:
+        hounsfield = resample_rigid(ct.voxels, ct.grid, segmentation.grid, found.mr_to_ct, outside=AIR_HU)
+    window = plan.intensity
+    if not isinstance(window, RadiosurgeryIntensityPlan):  # a plan with a CT has no other
+        return {"t1c": mr}
+    return {"t1c": mr, "ct": window_hounsfield(hounsfield, window)}
