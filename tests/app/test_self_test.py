@@ -9,11 +9,21 @@ import pytest
 from metseg.__main__ import run
 from metseg.bundle import bundles_root, open_bundle
 from metseg.device import choose_device
+from metseg.domain import Case, Grid
+from metseg.ensemble import MemberPrediction
 from metseg.errors import ExitCode, WeightsError
+from metseg.geometry import plan_trip
+from metseg.pipeline import Segmentation
+from metseg.plan import FusionPlan
+from metseg.radiosurgery_plan import RegistrationPlan
+from metseg.registration import HEAD_HU
+from metseg.selftest import head_phantom
 from metseg.selftest import run as self_test_run
 from metseg.selftest.expected import EXPECTED_FILE, make_expected, read_expected, write_expected
-from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom, phantom_sha256
+from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom
+from metseg.selftest.phantoms import phantom_of
 from metseg.selftest.run import Result, Verdict, run_self_test, segment_phantom, self_test_plan
+from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -34,14 +44,14 @@ def expected_of(result, bundle):
         result.labels,
         result.undecided,
         lesions=result.lesions,
-        phantom_sha256=phantom_sha256(make_phantom()),
+        phantom_sha256=phantom_of(bundle.plan.system).sha256,
         plan_sha256=self_test_plan(bundle.plan).sha256,
     )
 
 
 def test_the_phantom_is_the_same_everywhere():
     images = make_phantom()
-    assert phantom_sha256(images) == "d259a2feed1c146d817b77de6acbbb25a9345fa831f957860d0e26cd54ab459c"
+    assert phantom_of("brats").sha256 == "d259a2feed1c146d817b77de6acbbb25a9345fa831f957860d0e26cd54ab459c"
     assert {image.shape for image in images.values()} == {SHAPE}
     for lesion in METASTASES:
         x, y, z = (round(value) for value in lesion.centre)
@@ -153,3 +163,47 @@ def test_the_bundled_weights_give_what_is_stored_beside_them():
         assert expected.lesions >= 1
         (verdict,) = run_self_test(bundle, expected, [choose_device("cpu", precision="float32")])
         assert verdict.passed, verdict
+
+
+@pytest.fixture(scope="module")
+def radiosurgery(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "srs"
+    return write_untrained_bundle(folder, {"unet": ("ct", "t1c")}, fusion={"method": "mean"})
+
+
+def test_the_head_phantom_is_the_same_everywhere_and_shows_what_it_should():
+    phantom = phantom_of("radiosurgery")
+    assert phantom.sha256 == "55017fb9d6ac1de3493aeee9d1bae3cbb7dccc5de82852d37120a51bb6f6368b"
+    head = phantom.images["ct"] > HEAD_HU
+    assert head.sum() * np.prod(head_phantom.SPACING_MM) / 1000 > RegistrationPlan().smallest_head_ml
+    for metastasis in head_phantom.METASTASES:
+        x, y, z = (round(c / side) for c, side in zip(metastasis.centre, head_phantom.SPACING_MM, strict=True))
+        rim = phantom.images["t1c"][x + round(metastasis.radius) - 2, y, z]
+        assert rim > 2 * np.median(phantom.images["t1c"][head])
+
+
+def test_a_radiosurgery_bundle_goes_through_registration_and_passes(radiosurgery, capsys, monkeypatch):
+    bundle, fixed = open_bundle(radiosurgery), choose_device("cpu", precision="float32")
+    result = segment_phantom(bundle, fixed)
+    assert result.labels.shape == head_phantom.SHAPE
+    assert 0 < (result.labels > 0).mean() < 1
+    write_expected(radiosurgery, expected_of(result, bundle))
+    monkeypatch.setattr("metseg.device.choose_device", lambda _choice: fixed)
+    assert run(["self-test", f"--weights={radiosurgery}", "--device=cpu"]) == ExitCode.DONE
+    assert "every decided voxel as stored" in capsys.readouterr().out
+
+
+def test_the_mean_of_probabilities_near_the_threshold_is_undecided(radiosurgery):
+    """Two members may be sure and opposed."""
+    plan = open_bundle(radiosurgery).plan
+    sure = [np.full((1, *head_phantom.SHAPE), value, dtype=np.float32) for value in (0.2, 0.8)]
+    grid = Grid(head_phantom.SHAPE, np.array(head_phantom.AFFINE))
+    plan = plan.model_copy(update={"spacing_mm": head_phantom.SPACING_MM, "frame": None})
+    members = tuple(MemberPrediction(str(number), item) for number, item in enumerate(sure))
+    trip = plan_trip(grid, plan.spacing_mm)
+    empty = np.zeros(head_phantom.SHAPE, dtype=np.uint8)
+    segmentation = Segmentation(empty, grid, empty, 0, ("0", "1"), (), members, (0, 0, 0))
+    case = Case("c", grid, {}, b"")
+    assert trip.network.shape == head_phantom.SHAPE
+    assert self_test_run._undecided(segmentation, case, plan).all()
+    assert not self_test_run._undecided(segmentation, case, plan.model_copy(update={"fusion": FusionPlan()})).any()

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import zlib
 from pathlib import Path
 from typing import Final, Literal
@@ -30,6 +31,7 @@ class Expected(BaseModel):
         phantom_sha256: of the phantom's voxels.
         plan_sha256: of the plan that the self-test ran (`metseg.selftest.run.self_test_plan`).
         lesions: 26-connected components of WT.
+        shape: of the phantom; the first files did not state theirs.
         labels_zlib_base64: the label map, uint8 in C order.
         undecided_zlib_base64: voxels where some member's probability came within MARGIN of the threshold, one bit each:
             which side they fall to depends on how a processor rounds.
@@ -42,19 +44,20 @@ class Expected(BaseModel):
     phantom_sha256: str
     plan_sha256: str
     lesions: int
+    shape: tuple[int, int, int] = SHAPE
     labels_zlib_base64: str
     undecided_zlib_base64: str
     decided_sha256: str
 
     @property
     def labels(self) -> LabelMap:
-        """Shape SHAPE of the phantom.
+        """Shape `shape`.
 
         Raises:
             WeightsError: the stored map is damaged.
         """
         try:
-            labels = np.frombuffer(_unpack(self.labels_zlib_base64), dtype=np.uint8).reshape(SHAPE)
+            labels = np.frombuffer(_unpack(self.labels_zlib_base64), dtype=np.uint8).reshape(self.shape)
         except (ValueError, zlib.error) as error:
             raise WeightsError(f"{EXPECTED_FILE}: the stored label map is damaged: {error}", hint=HINT) from error
         if self.hash_decided(labels) != self.decided_sha256:
@@ -63,14 +66,14 @@ class Expected(BaseModel):
 
     @property
     def undecided(self) -> NDArray[np.bool_]:
-        """Shape SHAPE: see `undecided_zlib_base64`.
+        """Shape `shape`: see `undecided_zlib_base64`.
 
         Raises:
             WeightsError: what is stored is damaged.
         """
         try:
             bits = np.frombuffer(_unpack(self.undecided_zlib_base64), dtype=np.uint8)
-            return np.unpackbits(bits).astype(np.bool_).reshape(SHAPE)
+            return np.unpackbits(bits, count=math.prod(self.shape)).astype(np.bool_).reshape(self.shape)
         except (ValueError, zlib.error) as error:
             raise WeightsError(f"{EXPECTED_FILE}: the undecided voxels are damaged: {error}", hint=HINT) from error
 
@@ -82,11 +85,13 @@ class Expected(BaseModel):
 def make_expected(
     labels: LabelMap, undecided: NDArray[np.bool_], *, lesions: int, phantom_sha256: str, plan_sha256: str
 ) -> Expected:
-    """What is stored of a result; both arrays of shape SHAPE."""
+    """What is stored of a result; both arrays have the phantom's shape."""
+    x, y, z = labels.shape
     return Expected(
         phantom_sha256=phantom_sha256,
         plan_sha256=plan_sha256,
         lesions=lesions,
+        shape=(x, y, z),
         labels_zlib_base64=_pack(np.ascontiguousarray(labels).tobytes()),
         undecided_zlib_base64=_pack(np.packbits(np.ascontiguousarray(undecided)).tobytes()),
         decided_sha256=_hash(labels, undecided),

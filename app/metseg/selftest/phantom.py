@@ -4,18 +4,16 @@ Only additions, multiplications, divisions and square roots of float64, which IE
 and a generator whose stream numpy has frozen (RandomState): the phantom needs no file, and its hash can be compared.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metseg.domain import Modality
+from metseg.selftest.painting import Triple, Volume, ball, paint
 
-CASE_ID: Final = "self-test"
 SHAPE: Final = (112, 128, 80)
 SEED: Final = 2023
 SCALE: Final = 1000.0
@@ -23,8 +21,6 @@ SCALE: Final = 1000.0
 NOISE: Final = 0.015
 AFFINE: Final = ((-1.0, 0, 0, 0), (0, -1.0, 0, 127), (0, 0, 1.0, 0), (0, 0, 0, 1.0))
 """LPS on disk, 1 mm, as cases on the SRI24 atlas."""
-
-Volume = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ def make_phantom() -> Mapping[Modality, NDArray[np.int16]]:
     """The phantom's images, shape SHAPE, skull-stripped."""
     generator = np.random.RandomState(SEED)  # the newer generators' streams may change
     images: dict[Modality, NDArray[np.int16]] = {}
-    inside = _ball((55.5, 63.5, 38.0), (47, 57, 36))
+    inside = _ellipsoid((55.5, 63.5, 38.0), (47, 57, 36))
     for modality, levels in LEVELS.items():
         image = _paint(levels)
         noise = generator.randint(-1000, 1001, SHAPE) + generator.randint(-1000, 1001, SHAPE)
@@ -78,36 +74,15 @@ def make_phantom() -> Mapping[Modality, NDArray[np.int16]]:
     return images
 
 
-def phantom_sha256(images: Mapping[Modality, NDArray[np.int16]]) -> str:
-    """Hash of the phantom's voxels."""
-    digest = hashlib.sha256()
-    for modality in sorted(images):
-        digest.update(modality.encode() + np.ascontiguousarray(images[modality], dtype="<i2").tobytes())
-    return digest.hexdigest()
-
-
-def write_phantom(folder: Path, images: Mapping[Modality, NDArray[np.int16]]) -> Path:
-    """Writes the phantom as a case and returns the case's folder."""
-    import nibabel as nib  # noqa: PLC0415 - slow to import
-
-    case = folder / CASE_ID
-    case.mkdir(parents=True)
-    for modality, voxels in images.items():
-        header = nib.Nifti1Header()
-        header.set_xyzt_units("mm")
-        nib.save(nib.Nifti1Image(voxels, np.array(AFFINE), header), case / f"{CASE_ID}-{modality}.nii.gz")
-    return case
-
-
 def _paint(levels: TissueLevels) -> Volume:
     centre = (55.5, 63.5, 38.0)
     image = np.full(SHAPE, levels.grey)
     for part, level in (
-        (_ball(centre, (41, 51, 30)), levels.white),
-        (_ball((46, 66, 42), (4, 14, 7)), levels.fluid),
-        (_ball((65, 66, 42), (4, 14, 7)), levels.fluid),
+        (_ellipsoid(centre, (41, 51, 30)), levels.white),
+        (_ellipsoid((46, 66, 42), (4, 14, 7)), levels.fluid),
+        (_ellipsoid((65, 66, 42), (4, 14, 7)), levels.fluid),
     ):
-        image += part * (level - image)
+        paint(image, part, level)
     for lesion in METASTASES:
         for radius, level in (
             (lesion.oedema, levels.oedema),
@@ -115,17 +90,9 @@ def _paint(levels: TissueLevels) -> Volume:
             (lesion.core, levels.core),
         ):
             if radius:
-                image += _ball(lesion.centre, (radius, radius, radius)) * (level - image)
+                paint(image, _ellipsoid(lesion.centre, (radius, radius, radius)), level)
     return image
 
 
-def _ball(centre: tuple[float, float, float], half_axes: tuple[float, float, float]) -> Volume:
-    """1 inside an ellipsoid, 0 outside, falling over about a voxel between them."""
-    squares = np.zeros(SHAPE)
-    for axis, (middle, half) in enumerate(zip(centre, half_axes, strict=True)):
-        offset = (np.arange(SHAPE[axis]) - middle) / half
-        shape = [1, 1, 1]
-        shape[axis] = -1
-        squares = squares + (offset * offset).reshape(shape)
-    distance = (1 - np.sqrt(squares)) * min(half_axes)
-    return np.asarray(np.clip(distance + 0.5, 0, 1))
+def _ellipsoid(centre: Triple, half_axes: Triple) -> Volume:
+    return ball(SHAPE, (1.0, 1.0, 1.0), centre, half_axes)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metseg.bundle import Bundle
 from metseg.device import Device
-from metseg.discovery import discover_cases
+from metseg.discovery import discover_cases, modalities_of
 from metseg.domain import Case
 from metseg.ensemble import load_ensemble
 from metseg.errors import WeightsError
@@ -24,7 +24,7 @@ from metseg.plan import Plan, TtaPlan
 from metseg.records import CaseRecord
 from metseg.report.votes import paste_region
 from metseg.selftest.expected import HINT, MARGIN, Expected
-from metseg.selftest.phantom import CASE_ID, make_phantom, phantom_sha256, write_phantom
+from metseg.selftest.phantoms import CASE_ID, phantom_of
 
 MIN_DICE: Final = 0.99
 """Of the whole tumour to the stored map, in any arithmetic on any device."""
@@ -36,7 +36,8 @@ class Result:
 
     Attributes:
         labels: the label map.
-        undecided: voxels where some member's probability lies within MARGIN of the plan's threshold.
+        undecided: voxels where some member's probability, or their mean where that decides, lies within MARGIN of the
+            plan's threshold.
         lesions: 26-connected components of WT.
         elapsed_s: for the case, loading the weights included.
     """
@@ -93,8 +94,9 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
     start = time.perf_counter()
     ensemble = load_ensemble(replace(bundle, plan=self_test_plan(bundle.plan)), device)
     with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
-        write_phantom(Path(scratch) / "input", make_phantom())
-        job = Job(discover_cases(Path(scratch) / "input"), Path(scratch) / "output")
+        phantom_of(bundle.plan.system).write(Path(scratch) / "input")
+        cases = discover_cases(Path(scratch) / "input", modalities=modalities_of(bundle.plan.modalities))
+        job = Job(cases, Path(scratch) / "output")
         undecided: list[NDArray[np.bool_]] = []
 
         def listen(_record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
@@ -107,10 +109,13 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
 
 
 def _undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np.bool_]:
-    trip = plan_trip(case.grid, plan.spacing_mm)
-    near = np.zeros(segmentation.predictions[0].probabilities.shape[1:], dtype=np.uint8)
-    for member in segmentation.predictions:
-        near |= (np.abs(member.probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
+    trip = plan_trip(case.grid, plan.spacing_mm, plan.frame)
+    deciding = [member.probabilities for member in segmentation.predictions]
+    if plan.fusion.method == "mean":
+        deciding.append(np.asarray(np.mean(deciding, axis=0, dtype=np.float32)))
+    near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
+    for probabilities in deciding:
+        near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
     return labels_to_source(paste_region(near, segmentation, trip), trip) > 0
 
 
@@ -121,7 +126,7 @@ def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device])
         WeightsError: the stored result belongs to another phantom or plan, so that comparing would mean nothing.
     """
     for what, found, stored in (
-        ("phantom", phantom_sha256(make_phantom()), expected.phantom_sha256),
+        ("phantom", phantom_of(bundle.plan.system).sha256, expected.phantom_sha256),
         ("plan", self_test_plan(bundle.plan).sha256, expected.plan_sha256),
     ):
         if found != stored:
