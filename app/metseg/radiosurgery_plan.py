@@ -60,7 +60,7 @@ class RegistrationPlan(Section):
     max_iterations: int = Field(60, ge=1)
     smallest_head_ml: float = Field(500.0, ge=0)
     smallest_overlap: float = Field(0.5, gt=0, le=1)
-    smallest_gain: float = Field(2.0, ge=0)
+    smallest_gain: float = Field(3.0, ge=0)
     check_shift_mm: float = Field(8.0, gt=0)
     check_grid_mm: float = Field(3.0, gt=0)
     identity_mm: float = Field(1.0, ge=0)
