@@ -35,6 +35,7 @@ TINY_REGISTRATION: dict[str, Any] = {
     "smallest_head_ml": 50,
     "check_shift_mm": 4,
     "check_grid_mm": 1.5,
+    "smallest_gain": 2.0,
 }
 """For heads at 0.4 of their length."""
 

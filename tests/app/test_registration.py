@@ -43,6 +43,20 @@ def test_files_on_one_grid_that_lie_well_keep_their_coordinates():
     assert (found.shift_mm, found.rotation_degrees) == (0, 0)
 
 
+def leg(grid):
+    """Another part of the body: muscle about one bone with its marrow, from the first slice to the last."""
+    x, y, _ = np.indices(grid.shape)
+    away_mm = [
+        (place - (side - 1) / 2) * mm for place, side, mm in zip((x, y), grid.shape, grid.spacing_mm, strict=False)
+    ]
+    radius_mm = np.sqrt(away_mm[0] ** 2 + away_mm[1] ** 2)
+    rings = [(45, 50.0), (9, 1000.0), (6, -50.0)]
+    voxels = np.full(grid.shape, -1000, dtype=np.float32)
+    for outer_mm, hounsfield in rings:
+        voxels[radius_mm <= outer_mm] = hounsfield
+    return voxels + np.random.default_rng(0).normal(0, 5, grid.shape).astype(np.float32)
+
+
 def test_what_is_no_head_or_not_this_head_is_refused(case):
     mr = case.t1c.astype(np.float32)
     scan = scan_of(case)
@@ -52,6 +66,8 @@ def test_what_is_no_head_or_not_this_head_is_refused(case):
     ball = np.where(np.indices(scan.voxels.shape).sum(0) % 7 < 5, 30, -1000).astype(np.float32)
     with pytest.raises(InputError, match="could not be registered"):
         register(replace(scan, voxels=ball), mr, case.grid, tiny_registration(smallest_head_ml=0))
+    with pytest.raises(InputError, match="could not be registered"):
+        register(replace(scan, voxels=leg(scan.grid)), mr, case.grid, tiny_registration())
     upside_down = replace(scan, voxels=np.ascontiguousarray(scan.voxels[:, :, ::-1]))
     with pytest.raises(InputError, match="could not be registered"):
         register(upside_down, mr, case.grid, tiny_registration())
