@@ -45,6 +45,8 @@ def test_the_cases_that_would_decide():
     # Half-width 0.04 around 0.02 with 50 cases: four times as many halve it.
     assert cases_needed(paired(-0.02, 0.06, cases=50)) == 200
     assert cases_needed(paired(-0.02, 0.02)) is None
+    assert cases_needed(paired(-0.02, 0.02 + 1e-15)) is None
+    assert cases_needed(paired(-0.02, 0.0201, cases=50)) is None
 
 
 def test_the_published_figures_are_complete_and_consistent():

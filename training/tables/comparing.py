@@ -18,7 +18,10 @@ EXTREME_CASES = 3
 """An opposite direction is also looked at without the cases that pull it most."""
 
 ROUNDING = 1e-9
-"""A number of cases this little above a whole one is that whole one."""
+"""A number of cases this little above a whole one is that whole one; a mean this small is zero."""
+
+MOST_CASES = 10_000
+"""More cases than this would not be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Difference:
         paired: ours, case by case.
         verdict: `reproduced` or `opposite` only when the interval excludes zero.
         cases_to_decide: for `undecided`: about how many cases would exclude zero, were mean and spread to stay; None
-            when the mean is zero.
+            when no number would (see `cases_needed`).
         looked_into: for `opposite`: what the difference is made of.
     """
 
@@ -93,12 +96,16 @@ def judge(published: float | None, paired: PairedComparison) -> Verdict:
 
 
 def cases_needed(paired: PairedComparison) -> int | None:
-    """Cases whose interval would just exclude zero: its half-width shrinks with the root of the number of cases."""
+    """Cases whose interval would just exclude zero: its half-width shrinks with the root of the number of cases.
+
+    None where no number would do, because there is no difference, or more than `MOST_CASES`.
+    """
     half_width = (paired.interval.high - paired.interval.low) / 2
-    if paired.mean_difference == 0 or not math.isfinite(half_width):
+    if abs(paired.mean_difference) <= ROUNDING or not math.isfinite(half_width):
         return None
     exact = paired.cases * (half_width / abs(paired.mean_difference)) ** 2
-    return max(paired.cases + 1, math.ceil(exact - ROUNDING))
+    needed = max(paired.cases + 1, math.ceil(exact - ROUNDING))
+    return needed if needed <= MOST_CASES else None
 
 
 def _look_into(pair: Pair, metric: Metric, cases: Sequence[CaseScores]) -> str:
