@@ -86,7 +86,7 @@ def _render_difference(item: Difference, table: Table) -> str:
     verdict = item.verdict if item.published is None or item.published else "no direction published"
     if item.verdict == "undecided":
         needed = item.cases_to_decide
-        verdict += f": {needed} cases would decide" if needed is not None else ": no number of cases that one would ask for"
+        verdict += f": {needed} cases would decide" if needed is not None else ": not within 10,000 cases"
     return f"| {_pair_title(item, table)} | {metric} | {published} | {ours} | {verdict} |"
 
 
