@@ -5,7 +5,9 @@ import pytest
 
 from evaluation.summary import Interval, PairedComparison
 from metseg.errors import UsageError
+from training.checkpoint import Progress
 from training.freeze import FreezeOptions, freeze_bundle
+from training.tables import stages
 from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
 from training.tables.composition import score_bundle
@@ -162,6 +164,23 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
     assert again.cases == result.cases
 
 
+def test_only_the_first_model_goes_by_the_clock(tmp_path, monkeypatch):
+    limits = []
+
+    def train(_recipe, request):
+        limits.append((request.max_hours, request.max_steps))
+        return Progress(step=40 + len(limits), elapsed_s=60.0)
+
+    monkeypatch.setattr(stages, "train_run", train)
+    recipes = dict.fromkeys("abc")
+    trained = stages.train_models(recipes, TablesRequest(tmp_path, hours=4), equal_steps=True)
+    assert limits == [(1.0, None), (None, 41), (None, 41)]
+    assert trained.steps == {"a": 41, "b": 42, "c": 43}
+    limits.clear()
+    stages.train_models(recipes, TablesRequest(tmp_path, hours=4, max_steps=7))
+    assert limits == [(1.0, 7)] * 3
+
+
 def _check_ladder_of_a_bundle(folder, request, experiment):
     runs = [request.run_folder(model) for model in ("baseline", "blob", "sub")]
     plan = {"window": experiment.window.model_dump(mode="json"), "tta": {"variant": "flips"}}
@@ -179,8 +198,6 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
 
 
 def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):
-    from training.tables import stages  # noqa: PLC0415
-
     made = []
 
     def record(_settings, *, cases, first, **_):
