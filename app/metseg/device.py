@@ -1,5 +1,6 @@
 """The device and the arithmetic that a run uses: chosen once at the start, from facts, never by timing."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -23,6 +24,9 @@ of a millisecond, longer than the gap between two operations. libgomp's own 300,
 beside this one can't use the core: side by side, each waits for threads that the other keeps from running
 (docs/performance.md).
 """
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""glibc's names of its settings (malloc.h): how much freed memory it keeps, how many blocks come from the kernel."""
 
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Processor flags under which oneDNN multiplies bfloat16 natively."""
@@ -69,6 +73,7 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
         DeviceError: `cuda` was asked for and can't be used.
     """
     shorten_waiting()
+    reuse_memory()
     import torch  # noqa: PLC0415 - heavy
 
     threads = usable_cpus()
@@ -129,6 +134,23 @@ def shorten_waiting() -> None:
     """
     if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(SPINS_BEFORE_SLEEP)
+
+
+def reuse_memory() -> None:
+    """Lets freed memory serve the next tensor instead of going back to the kernel, and tensors lie in huge pages.
+
+    glibc returns every large block at once, and the kernel clears each page of the next one: layer by layer, that takes
+    as long as the network itself (docs/performance.md). Nothing happens where somebody has chosen, or without glibc;
+    torch reads its part of the environment when it first allocates.
+    """
+    chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+    if not sys.platform.startswith("linux") or chosen & os.environ.keys():
+        return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries of C have none
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def cpu_flags() -> frozenset[str]:
