@@ -38,7 +38,7 @@ from metseg.nifti import write_label_map
 from metseg.pipeline import load_case, segment_case
 from metseg.preprocess import PreparedCase
 from metseg.records import Stopwatch
-from metseg.tta import count_passes
+from metseg.tta import CaseNoise, count_passes
 from metseg.windows import Layout
 
 FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
@@ -50,7 +50,7 @@ FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.preprocess, "brain_box"): "prepare: the brain's box",
     (Layout, "cut"): "cut the brain out",
     (metseg.ensemble, "voxel_seed"): "TTA: seed of the noise",
-    (metseg.ensemble, "images_of_rounds"): "TTA: noise",
+    (CaseNoise, "draw"): "TTA: noise",
     (metseg.ensemble, "flip"): "TTA: flips",
     (metseg.ensemble, "_channels_last"): "windows: layout",
     (metseg.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",

@@ -21,7 +21,7 @@ from metseg.fusion import fuse_labels, member_labels
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.postprocess import postprocess
 from metseg.preprocess import voxel_seed
-from metseg.tta import flip, images_of_rounds
+from metseg.tta import CaseNoise, flip, images_of_rounds
 
 # ---- the path
 
@@ -39,7 +39,7 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
 
     plan = ensemble.plan
     channels = read_channels(folder, ensemble)
-    seed = voxel_seed(channels, tuple(slice(None) for _ in range(3)))  # type: ignore[arg-type]
+    noise = CaseNoise(plan.tta, voxel_seed(channels, tuple(slice(None) for _ in range(3))))  # type: ignore[arg-type]
     votes = []
     with torch.inference_mode():
         for member in ensemble.members:
@@ -51,7 +51,7 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
             )
             passes = [
                 flip(infer(flip(torch.from_numpy(copy)[None], axes), network), axes)[0]
-                for copy, flips in images_of_rounds(image, plan.tta, seed)
+                for copy, flips in images_of_rounds(image, noise)
                 for axes in flips
             ]
             votes.append(member_labels(torch.stack(passes).mean(0).sigmoid().numpy(), plan.threshold))

@@ -16,6 +16,7 @@ from metseg.fusion import member_labels
 from metseg.labels import REGIONS, LabelMap, decode_regions, region_masks
 from metseg.network_plans import DeepMedicPlan
 from metseg.tiles import tiled_logits
+from metseg.tta import CaseNoise
 from metseg.windows import lay_windows
 from training.data.augment import stack_channels
 from training.data.cache import open_entry
@@ -99,7 +100,7 @@ def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device)
             logits = tiled_logits(network, list(channels), layout, ensemble.device)
         else:
             padded = np.stack([layout.cut(channel) for channel in channels])
-            logits = sliding_logits(network, padded, layout, ensemble, seed=0)
+            logits = sliding_logits(network, padded, layout, ensemble, CaseNoise(ensemble.plan.tta, seed=0))
     region = member_labels(logits.sigmoid().cpu().numpy(), recipe.validation.threshold)
     labels = layout.paste(region, case.volume_shape)
     if recipe.is_radiosurgery:

@@ -19,7 +19,7 @@ from metseg.network_plans import DeepMedicPlan
 from metseg.plan import MemberPlan, Plan
 from metseg.preprocess import PreparedCase, voxel_seed
 from metseg.tiles import tiled_logits
-from metseg.tta import count_passes, flip, images_of_rounds, uses_noise
+from metseg.tta import CaseNoise, count_passes, flip, images_of_rounds, uses_noise
 from metseg.windows import Layout, gaussian_weights, lay_windows
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
         One prediction a usable member; none when the case lacks what every member reads.
     """
     region = {name: layout.cut(volume) for name, volume in case.channels.items()}
-    seed = voxel_seed(case.channels, case.brain) if uses_noise(ensemble.plan.tta) else 0  # hashing takes a moment
+    tta = ensemble.plan.tta
+    noise = CaseNoise(tta, voxel_seed(case.channels, case.brain) if uses_noise(tta) else 0)  # hashing takes a moment
     predictions = []
     for member in usable_members(ensemble, case):
         if isinstance(member.plan.network, DeepMedicPlan):
@@ -125,13 +126,13 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
             logits = tiled_logits(member.network, whole, layout, ensemble.device)
         else:
             image = np.stack([region[channel] for channel in member.plan.channels])
-            logits = sliding_logits(member.network, image, layout, ensemble, seed)
+            logits = sliding_logits(member.network, image, layout, ensemble, noise)
         predictions.append(MemberPrediction(member.plan.name, logits.sigmoid_().cpu().numpy()))
     return tuple(predictions)
 
 
 def sliding_logits(
-    network: "nn.Module", image: NDArray[np.float32], layout: Layout, ensemble: Ensemble, seed: int
+    network: "nn.Module", image: NDArray[np.float32], layout: Layout, ensemble: Ensemble, noise: CaseNoise
 ) -> "Tensor":
     """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
 
@@ -139,8 +140,8 @@ def sliding_logits(
         network: (batch, channels, x, y, z) to logits (batch, regions, x, y, z).
         image: shape (channels, *layout.shape), in [0, 1].
         layout: the windows.
-        ensemble: gives the passes and the device.
-        seed: of the noise.
+        ensemble: gives the device and how much of the image it takes at once.
+        noise: gives the passes.
 
     Returns:
         Shape (regions, *layout.shape), float32, on the device.
@@ -152,11 +153,11 @@ def sliding_logits(
     weights = torch.from_numpy(gaussian_weights(layout.window)).to(store)
     total = torch.zeros((len(ensemble.plan.regions), *layout.shape), device=store)
     coverage = torch.zeros(layout.shape, device=store)
-    passes = count_passes(ensemble.plan.tta)
+    passes = count_passes(noise.plan)
     for origin in layout.origins:
         coverage[layout.window_at(origin)] += weights
     with torch.inference_mode():
-        for copy, flips in images_of_rounds(image, ensemble.plan.tta, seed):
+        for copy, flips in images_of_rounds(image, noise):
             source = torch.from_numpy(copy).to(device=store, dtype=ensemble.device.dtype)
             jobs = tuple(product(layout.origins, flips))
             for first in range(0, len(jobs), ensemble.windows_at_once):

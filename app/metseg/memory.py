@@ -21,6 +21,7 @@ from metseg.network_plans import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.nifti_header import image_grid, parse_header
 from metseg.plan import Plan
 from metseg.problems import Problem
+from metseg.tta import NOISY_COPIES, uses_noise
 
 FLOAT_BYTES: Final = 4
 
@@ -60,12 +61,13 @@ class MemoryNeed:
         return PROGRAM_BYTES + self.held + self.window
 
 
-def estimate_need(grid: Grid, plan: Plan) -> MemoryNeed:
+def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNeed:
     """Estimates the peak of one case in a batch of such cases.
 
     Args:
         grid: of the case's t1c.
         plan: window, members, spacing.
+        scan: the planning CT's own grid, of a case that has one.
     """
     network_shape = plan_trip(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
@@ -76,9 +78,11 @@ def estimate_need(grid: Grid, plan: Plan) -> MemoryNeed:
     channels = {channel for member in plan.members for channel in member.channels}
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
-    case = len(plan.modalities) * source + len(channels) * network
+    images = len(plan.modalities) * source if scan is None else source + math.prod(scan.shape)
+    case = images + len(channels) * network
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
-    on_region = len(channels) + 2 * widest + regions * (len(plan.members) + 2) + 2
+    noises = NOISY_COPIES * widest if uses_noise(plan.tta) else 0
+    on_region = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
         held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),
         window=max(_window_bytes(member.network, math.prod(window)) for member in plan.members),
@@ -113,19 +117,24 @@ def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) 
 
 
 def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Problem]:
-    path = files.images.get("t1c")
-    if path is None:
+    grids = {modality: _read_grid(path) for modality, path in files.images.items() if modality in {"t1c", "ct"}}
+    grid, scan = grids.get("t1c"), grids.get("ct")
+    if grid is None:
         return
-    try:
-        _, header = read_shape(path)
-        grid, _ = image_grid(parse_header(header))
-    except ImageError:
-        return
-    need = estimate_need(grid, plan).total
+    need = estimate_need(grid, plan, scan if plan.registration else None).total
     if need > free:
         what = f"needs about {need / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are free"
         hint = "Run it where there is more, or with a plan of smaller windows."
         yield Problem(files.case_id, "warning", "memory", what, hint)
+
+
+def _read_grid(path: Path) -> Grid | None:
+    """The grid that a file's header states; None where it can't be read."""
+    try:
+        grid, _ = image_grid(parse_header(read_shape(path)[1]))
+    except ImageError:
+        return None
+    return grid
 
 
 def _window_shape(plan: Plan, brain: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 """Test-time augmentation: the passes that a network sees a window in (method.md section 3; Erdur et al. 2023, 2.6)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,29 +54,45 @@ def uses_noise(plan: TtaPlan) -> bool:
     return any(round_.noise is not None for round_ in plan_rounds(plan))
 
 
+@dataclass(frozen=True, slots=True)
+class CaseNoise:
+    """The noises of one case, drawn once for all members that read as many channels.
+
+    They come from generators on the CPU, seeded by the plan, the voxels and the copy's number, so a result depends
+    neither on the device nor on what ran before.
+
+    Attributes:
+        plan: the variant and the size of its noise.
+        seed: `preprocess.voxel_seed` of the case; any number where the variant uses no noise.
+        drawn: what was drawn so far, by number and shape.
+    """
+
+    plan: TtaPlan
+    seed: int
+    drawn: dict[tuple[int, tuple[int, ...]], NDArray[np.float32]] = field(default_factory=dict)
+
+    def draw(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The noise of one copy, float32; not to be changed."""
+        if (number, shape) not in self.drawn:
+            generator = np.random.Generator(np.random.SFC64([self.plan.seed, self.seed, number]))
+            std = generator.uniform(0, self.plan.noise_std_max)
+            noise = generator.standard_normal(shape, dtype=np.float32)
+            noise *= np.float32(std)
+            self.drawn[number, shape] = noise
+        return self.drawn[number, shape]
+
+
 def images_of_rounds(
-    image: NDArray[np.float32], plan: TtaPlan, seed: int
+    image: NDArray[np.float32], noise: CaseNoise
 ) -> Iterator[tuple[NDArray[np.float32], tuple[Flip, ...]]]:
     """Yields each round's copy of the image, with its flips.
 
-    Noise is drawn on the CPU from a generator of its own, seeded by the plan, the voxels and the copy's number, so a
-    result depends neither on the device nor on what ran before.
-
     Args:
         image: shape (channels, x, y, z), in [0, 1].
-        plan: the variant and its noise.
-        seed: `preprocess.voxel_seed` of the case; any number where the variant uses no noise.
+        noise: the variant and its noises.
     """
-    for round_ in plan_rounds(plan):
-        if round_.noise is None:
-            yield image, round_.flips
-            continue
-        generator = np.random.Generator(np.random.SFC64([plan.seed, seed, round_.noise]))
-        std = generator.uniform(0, plan.noise_std_max)
-        noise = generator.standard_normal(image.shape, dtype=np.float32)
-        noise *= np.float32(std)
-        noise += image
-        yield noise, round_.flips
+    for round_ in plan_rounds(noise.plan):
+        yield image if round_.noise is None else image + noise.draw(round_.noise, image.shape), round_.flips
 
 
 def flip(batch: "Tensor", axes: Flip) -> "Tensor":

@@ -13,7 +13,7 @@ from metseg.domain import Case, Grid
 from metseg.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
 from metseg.plan import IntensityPlan, TtaPlan, WindowPlan
 from metseg.preprocess import prepare_case, voxel_seed
-from metseg.tta import flip, images_of_rounds
+from metseg.tta import CaseNoise, flip, images_of_rounds
 from support import phantom, write_bundle
 
 SHAPE = (24, 32, 20)
@@ -37,7 +37,7 @@ def with_plan(ensemble, **sections):
 def naive_probabilities(network, image, plan, seed):
     """MONAI over the whole volume, one pass after the other; flips mirror the whole volume."""
     passes = []
-    for copy, flips in images_of_rounds(image, plan.tta, seed):
+    for copy, flips in images_of_rounds(image, CaseNoise(plan.tta, seed)):
         for axes in flips:
             batch = flip(torch.from_numpy(copy)[None], axes)
             logits = sliding_window_inference(

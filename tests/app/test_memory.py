@@ -38,6 +38,19 @@ def test_fine_voxels_count_where_they_are(tmp_path):
     assert coarse.held > fine.held, "the network's grid is 1 mm"
 
 
+def test_the_planning_ct_counts_with_its_own_grid(tmp_path):
+    plan = plan_of(tmp_path)
+    head = grid((128, 128, 64))
+    small, large = (estimate_need(head, plan, grid(shape)) for shape in ((64, 64, 64), (512, 512, 200)))
+    assert large.held - small.held == 4 * 2 * (512 * 512 * 200 - 64**3), "float32, two cases at once"
+
+
+def test_noise_is_kept_for_all_members(tmp_path):
+    quiet = plan_of(tmp_path, tta={"variant": "none"})
+    noisy = quiet.model_copy(update={"tta": quiet.tta.model_copy(update={"variant": "aurora"})})
+    assert estimate_need(grid((96, 96, 96)), noisy).held > estimate_need(grid((96, 96, 96)), quiet).held
+
+
 def test_check_warns_of_cases_that_will_not_fit(tmp_path):
     plan = plan_of(tmp_path)
     write_case(tmp_path / "data", "c0")
