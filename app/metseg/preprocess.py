@@ -22,7 +22,6 @@ from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.registration import Registration
 
 __all__ = [
-    "MRI_MODALITIES",
     "PreparedCase",
     "brain_box",
     "percentiles",

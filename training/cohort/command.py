@@ -7,8 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from metseg.discovery import SYSTEM_MODALITIES
 from metseg.errors import UsageError
-from training.cohort.settings import SizeName, SystemName, load_settings
+from training.cohort.settings import SizeName, load_settings
 
 
 def cohort(
@@ -28,10 +29,7 @@ def cohort(
     from training.cohort.writing import write_cohort  # noqa: PLC0415  reads the template: not for --help
 
     console = Console()
-    systems: dict[frozenset[str], SystemName] = {
-        frozenset(("t1n", "t1c", "t2w", "t2f")): "brats",
-        frozenset(("ct", "t1c")): "radiosurgery",
-    }
+    systems = {frozenset(names): system for system, names in SYSTEM_MODALITIES.items()}
     system = systems.get(frozenset(modalities.split(",")))
     if system is None:
         raise UsageError(f"--modalities {modalities}: expected t1n,t1c,t2w,t2f or ct,t1c")

@@ -13,16 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metseg.errors import UsageError
+from metseg.labels import SystemName
 from training.cohort.ct_settings import RADIOSURGERY_ARTEFACTS, RADIOSURGERY_LESIONS, CtSettings
 from training.cohort.ranges import Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 SizeName = Literal["full", "tiny"]
-SystemName = Literal["brats", "radiosurgery"]
-"""Which system's cases: four skull-stripped MRI, or a planning CT and a contrast T1 of the whole head."""
-
-
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

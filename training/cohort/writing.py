@@ -12,10 +12,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.labels import SystemName
 from training.cohort.case import SyntheticCase, case_id, generate_case
 from training.cohort.lesions import Lesion
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case, radiosurgery_case_id
-from training.cohort.settings import CohortSettings, SystemName
+from training.cohort.settings import CohortSettings
 
 _COMPRESSION = 1
 

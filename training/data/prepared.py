@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.components import find_components
+from metseg.discovery import SYSTEM_MODALITIES
 from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
 from metseg.geometry import Trip, labels_to_network
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.nifti import read_case, read_label_map
-from metseg.preprocess import MRI_MODALITIES, prepare_case
+from metseg.preprocess import prepare_case
 from training.recipe import DataRecipe
-
-RADIOSURGERY_MODALITIES: tuple[Modality, ...] = ("ct", "t1c")
 
 SEED_VOXELS = 64
 """Voxels remembered for each lesion, to centre crops on."""
@@ -62,7 +61,7 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
         InputError: the case can't be read, has no `-seg`, or its reference lies on another grid.
     """
     is_radiosurgery = recipe.intensity.kind == "radiosurgery"
-    readable: tuple[Modality, ...] = RADIOSURGERY_MODALITIES if is_radiosurgery else MRI_MODALITIES
+    readable = SYSTEM_MODALITIES["radiosurgery" if is_radiosurgery else "brats"]
     wanted = [name for name in readable if name in files.images and (name != "ct" or recipe.registration is not None)]
     prepared = prepare_case(
         read_case(files, modalities=wanted),

@@ -134,6 +134,5 @@ def write_section(path: Path, name: str, report: str, *, title: str) -> None:
     section = f"{begin}\n{report}{end}\n"
     text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     marked = re.compile(re.escape(begin) + r".*?" + re.escape(end) + r"\n", re.DOTALL)
-    appended = f"{text.rstrip()}\n\n## {title}\n\n{section}"
-    replaced = marked.sub(lambda _: section, text) if marked.search(text) else appended
-    write_atomically(path, replaced.encode())
+    replaced, found = marked.subn(lambda _: section, text)
+    write_atomically(path, (replaced if found else f"{text.rstrip()}\n\n## {title}\n\n{section}").encode())

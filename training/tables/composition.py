@@ -14,9 +14,6 @@ from training.tables.stages import TablesRequest
 ROLES = ("baseline", "blob", "sub")
 """Of a bundle's members, in the paper's order (Erdur et al. 2023, Table 3)."""
 
-SMALL_VOXELS = 1000
-"""See Experiment; no table of a bundle uses it."""
-
 
 def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tuple[CaseScores, ...]:
     """Scores members, TTA, mean, SIMPLE and the bundle as its plan runs it, on cases with references.
@@ -35,5 +32,5 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
     cases = [files for folder in request.data for files in discover_cases(folder)]
     if len(cases) < 2:  # noqa: PLR2004 - one case has no spread
         raise InputError(f"--bundle needs cases to score, --data holds {len(cases)}", hint="Give a folder with -seg.")
-    ladder = Ladder(ensemble, dict(zip(ROLES, names, strict=True)), ensemble.plan.tta, SMALL_VOXELS, as_frozen=True)
+    ladder = Ladder(ensemble, dict(zip(ROLES, names, strict=True)), ensemble.plan.tta, as_frozen=True)
     return tuple(remembered_scores(files, ladder, request.scores) for files in cases)

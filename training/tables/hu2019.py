@@ -16,15 +16,16 @@ from evaluation import score_case
 from metseg.atomic import write_atomically
 from metseg.bundle import open_bundle
 from metseg.device import choose_device
-from metseg.discovery import MODALITIES, discover_cases
+from metseg.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of
 from metseg.domain import CaseFiles
 from metseg.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
 from metseg.fusion import member_labels
 from metseg.geometry import labels_to_source
+from metseg.labels import SystemName
 from metseg.nifti import read_case, read_label_map
 from metseg.plan import Section, WindowPlan
 from metseg.preprocess import prepare_case
-from training.cohort.settings import CohortSettings, SystemName, load_settings
+from training.cohort.settings import CohortSettings, load_settings
 from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
 from training.data.split import Split, write_split
@@ -166,7 +167,7 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
     write_split(request.split, split)
     trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request)
     ensemble = _freeze(experiment, request)
-    known = (*MODALITIES, "ct")
+    known = modalities_of(SYSTEM_MODALITIES[SYSTEM])
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
     cases = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)

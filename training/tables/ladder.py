@@ -66,12 +66,10 @@ def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str
     request.output.mkdir(parents=True, exist_ok=True)
     if request.data:
         cases = {files.case_id: files for folder in request.data for files in discover_cases(folder)}
-        has_split = request.split.exists()
-        split = (
-            read_split(request.split, cases)
-            if has_split
-            else split_patients(cases, experiment.recipe_of("baseline").split)
-        )
+        if request.split.exists():
+            split = read_split(request.split, cases)
+        else:
+            split = split_patients(cases, experiment.recipe_of("baseline").split)
     else:
         plan = experiment.cohort
         complete_cohort(
@@ -109,8 +107,8 @@ def _key_of(ladder: Ladder) -> str:
     """Hash of what scores depend on. The members' files hold a git revision too: their tensors are hashed instead."""
     ensemble = ladder.ensemble
     settings = ensemble.plan.model_dump(mode="json", exclude={"members"})
-    facts = [SCORES_FORMAT, settings, ladder.tta.model_dump(), ladder.small_voxels, ladder.as_frozen]
-    facts.append(ensemble.device.precision)
+    tta, precision = ladder.tta.model_dump(), ensemble.device.precision
+    facts = [SCORES_FORMAT, settings, tta, ladder.small_voxels, ladder.as_frozen, precision]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for member in ensemble.members:
         for name, tensor in member.network.state_dict().items():

@@ -36,14 +36,14 @@ class Ladder:
         ensemble: all models; its plan gives window, threshold and postprocessing.
         models: model -> its member's name in the ensemble.
         tta: of the method `+ TTA`.
-        small_voxels: see Experiment.
+        small_voxels: see Experiment; 0 where no table asks for small lesions.
         as_frozen: whether the ensemble with its own plan is a method too: every member with `tta`, then its fusion.
     """
 
     ensemble: Ensemble
     models: Mapping[str, str]
     tta: TtaPlan
-    small_voxels: int
+    small_voxels: int = 0
     as_frozen: bool = False
 
 

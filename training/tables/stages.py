@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metseg.device import DeviceChoice
-from training.cohort.settings import CohortSettings, SystemName
+from metseg.labels import SystemName
+from training.cohort.settings import CohortSettings
 from training.cohort.writing import case_id_of, write_cohort
 from training.data.split import Split
 from training.recipe import Recipe

@@ -29,19 +29,18 @@ def collect_evidence(record: CaseRecord, segmentation: Segmentation, case: Case,
         Everything on the label map's grid; where a CT was registered, both images, so that the eye can check it.
     """
     found = record.registration
-    if found is None:
+    images, on_ct = case.images, False
+    if found is not None:
+        on_ct = segmentation.grid is case.scans["ct"].grid
+        images = _images_on(segmentation, case, found, plan, on_ct=on_ct)
+    if found is not None and on_ct:
+        votes = votes_on_ct(segmentation, case.grid, plan, found.mr_to_ct)
+    else:
         votes = collect_votes(segmentation, case.grid, plan)
-        return Evidence(case.grid, segmentation.labels, case.images, votes, system=plan.system)
-    on_ct = segmentation.grid is case.scans["ct"].grid
-    votes = (
-        votes_on_ct(segmentation, case.grid, plan, found.mr_to_ct)
-        if on_ct
-        else collect_votes(segmentation, case.grid, plan)
-    )
     return Evidence(
         segmentation.grid,
         segmentation.labels,
-        _images_on(segmentation, case, found, plan, on_ct=on_ct),
+        images,
         votes,
         system=plan.system,
         label_grid="ct" if on_ct else "t1c",
