@@ -74,7 +74,8 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     spacing = np.broadcast_to(np.asarray(plan.spacing_mm, dtype=float), 3)
     brain = [min(side, math.ceil(mm / step)) for side, mm, step in zip(network_shape, BRAIN_MM, spacing, strict=True)]
     window = _window_shape(plan, (brain[0], brain[1], brain[2]))
-    region = math.prod(max(one, other) for one, other in zip(brain, window, strict=True))
+    covered = network_shape if plan.window.extent == "volume" else brain
+    region = math.prod(max(one, other) for one, other in zip(covered, window, strict=True))
     channels = {channel for member in plan.members for channel in member.channels}
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)

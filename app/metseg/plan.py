@@ -63,13 +63,14 @@ class WindowPlan(Section):
     Attributes:
         size: voxels along x, y, z of the 1 mm RAS grid; each divisible by 8.
         overlap: share of a window that the next one covers again.
-        extent: `fixed` = windows of `size`; `trimmed` = each side is cut to the brain's box, rounded up to a multiple
-            of 8; `whole` = one window as large as the brain's box, `size` and `overlap` unused.
+        extent: `fixed` = windows of `size` over the brain's box; `volume` = windows of `size` where a scan of the whole
+            volume puts them, without those that see no brain; `trimmed` = each side is cut to the brain's box, rounded
+            up to a multiple of 8; `whole` = one window as large as the brain's box, `size` and `overlap` unused.
     """
 
     size: tuple[int, int, int] = (192, 192, 32)
     overlap: float = Field(0.75, ge=0, lt=1)
-    extent: Literal["fixed", "trimmed", "whole"] = "fixed"
+    extent: Literal["fixed", "volume", "trimmed", "whole"] = "fixed"
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

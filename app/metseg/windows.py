@@ -1,8 +1,9 @@
 """Where the sliding window goes: MONAI's semantics, restricted to the brain's bounding box.
 
 MONAI's `SlidingWindowInferer` scans the whole volume; most of a skull-stripped one is background. Here windows cover
-the brain's box alone. Where a window is larger than the box it reaches into the surrounding voxels, and beyond the
-volume's border the border voxel is repeated (replicate padding, as AURORA does).
+the brain's box alone, or, with `extent: volume`, are those of the scan that see some of it. Where a window is larger
+than the box it reaches into the surrounding voxels, and beyond the volume's border the border voxel is repeated
+(replicate padding, as AURORA does).
 """
 
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ class _Axis:
 
 
 def _lay_axis(limit: int, box: slice, side: int, multiple: int, plan: WindowPlan) -> _Axis:
+    if plan.extent == "volume":
+        return _lay_scan(limit, box, side, plan)
     box_start, box_side = box.start, max(box.stop - box.start, 1)
     rounded = ceil(box_side / multiple) * multiple
     if plan.extent == "whole":
@@ -108,10 +111,31 @@ def _lay_axis(limit: int, box: slice, side: int, multiple: int, plan: WindowPlan
         centred = box_start - (side - box_side) // 2
         start = min(max(centred, 0), limit - side) if limit >= side else -((side - limit) // 2)
         return _Axis(start, side, side, (0,))
-    step = max(int(side * (1 - plan.overlap)), 1)
-    count = ceil((box_side - side) / step) + 1
-    origins = tuple(min(number * step, box_side - side) for number in range(count))
-    return _Axis(box_start, box_side, side, origins)
+    return _Axis(box_start, box_side, side, _scan(box_side, side, plan.overlap))
+
+
+def _scan(length: int, side: int, overlap: float) -> tuple[int, ...]:
+    """First voxels of the windows over a length of voxels, the last one moved back to end with it (MONAI's places)."""
+    step = max(int(side * (1 - overlap)), 1)
+    count = ceil((length - side) / step) + 1
+    return tuple(min(number * step, length - side) for number in range(count))
+
+
+def _lay_scan(limit: int, box: slice, side: int, plan: WindowPlan) -> _Axis:
+    """The windows of a scan over the whole volume that see some of the brain.
+
+    Where several hold all of it along this axis, the most central one stands for them: away from a window's border a
+    network answers alike wherever the brain lies in it, and group norm sees as much background.
+    """
+    if side >= limit:
+        return _Axis(-((side - limit) // 2), side, side, (0,))
+    first, last = box.start, max(box.stop, box.start + 1)
+    seeing = [origin for origin in _scan(limit, side, plan.overlap) if origin < last and first < origin + side]
+    holding = [origin for origin in seeing if origin <= first and last <= origin + side]
+    if holding:
+        seeing = [min(holding, key=lambda origin: abs(2 * origin + side - first - last))]
+    start = seeing[0]
+    return _Axis(start, seeing[-1] + side - start, side, tuple(origin - start for origin in seeing))
 
 
 def gaussian_weights(window: Triple) -> NDArray[np.float32]:

@@ -79,7 +79,7 @@ class Pointwise(nn.Module):
         return torch.cat([batch[:, :1] * 4 - 1, batch[:, 1:2] * 3 - 2, batch[:, 2:3] - 0.5], dim=1)
 
 
-@pytest.mark.parametrize("extent", ["fixed", "trimmed", "whole"])
+@pytest.mark.parametrize("extent", ["fixed", "volume", "trimmed", "whole"])
 def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(folder, extent):
     case = prepared()
     loaded = load_ensemble(open_bundle(folder), FP32)

@@ -31,10 +31,21 @@ def test_over_the_whole_volume_the_windows_are_monais():
     assert sorted(layout.origins) == sorted(tuple(axis.start for axis in place) for place in expected)
 
 
+def test_windows_of_the_whole_volume_that_see_brain_stand_where_monai_puts_them():
+    shape, brain = (240, 240, 155), (slice(52, 190), slice(30, 205), slice(40, 120))
+    layout = lay_windows(shape, brain, WindowPlan(overlap=0.75, extent="volume"))
+    places = {tuple(a + b for a, b in zip(layout.start, origin, strict=True)) for origin in layout.origins}
+    scan = {tuple(axis.start for axis in place) for place in dense_patch_slices(shape, (192, 192, 32), (48, 48, 8))}
+    assert places <= scan
+    assert {place[0] for place in places} == {48}, "both hold the brain along x: the more central one"
+    assert {place[1] for place in places} == {0, 48}, "neither holds it along y"
+    assert {place[2] for place in places} == {*range(16, 120, 8)}, "those that see slices 40 to 119"
+
+
 @given(
     st.tuples(*[st.integers(4, 90)] * 3),
     st.data(),
-    st.sampled_from(["fixed", "trimmed", "whole"]),
+    st.sampled_from(["fixed", "volume", "trimmed", "whole"]),
     st.sampled_from([0.0, 0.5, 0.75]),
 )
 def test_windows_cover_the_brain_and_stay_in_the_region(shape, data, extent, overlap):

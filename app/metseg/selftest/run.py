@@ -79,8 +79,7 @@ class Verdict:
 
 def self_test_plan(plan: Plan) -> Plan:
     """The bundle's plan, made quick: one pass a member, no larger windows than the phantom's head."""
-    extent = "trimmed" if plan.window.extent == "fixed" else plan.window.extent
-    window = plan.window.model_copy(update={"extent": extent})
+    window = plan.window.model_copy(update={"extent": "whole" if plan.window.extent == "whole" else "trimmed"})
     changes = {"name": CASE_ID, "description": "", "window": window, "tta": TtaPlan(variant="none")}
     return plan.model_copy(update=changes)
 
