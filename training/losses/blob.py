@@ -1,7 +1,10 @@
 """Blob loss: every lesion counts the same, whatever its size (Kofler et al., arXiv 2205.08209)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class BlobLoss(nn.Module):
@@ -35,13 +38,13 @@ class BlobLoss(nn.Module):
         batch, regions = logits.shape[:2]
         rows = batch * regions
         probability = logits.float().sigmoid().reshape(rows, -1)
-        numbers = components.reshape(rows, -1)
-        background_sum = (probability * (numbers == 0)).sum(1)
-        row_of, voxel = torch.nonzero(numbers, as_tuple=True)
-        keys = row_of * (int(numbers.max()) + 1) + numbers[row_of, voxel].long()
+        numbers = components.flatten()
+        voxels = torch.nonzero(numbers).squeeze(1)
+        background_sum, on_blob = _SumAndPick.apply(probability, voxels)
+        row_of = voxels // (len(numbers) // rows)
+        keys = row_of * (int(numbers.max()) + 1) + numbers[voxels].long()
         blobs, blob_of = torch.unique(keys, return_inverse=True)
         row_of_blob = torch.zeros_like(blobs).scatter_(0, blob_of, row_of)
-        on_blob = probability[row_of, voxel]
         blob_sum = on_blob.new_zeros(blobs.shape).index_add(0, blob_of, on_blob)
         blob_voxels = torch.bincount(blob_of, minlength=len(blobs)).to(on_blob.dtype)
         loss = 1 - (2 * blob_sum + self.smoothing) / (
@@ -56,6 +59,32 @@ class BlobLoss(nn.Module):
         present = blobs_present(components)
         sums = self.per_sample(logits, components).sum(0)
         return (sums / present.sum(0).clamp(min=1)).mean()
+
+
+class _SumAndPick(torch.autograd.Function):
+    """Each row's sum without the picked voxels, and the picked voxels; the gradient is one pass, autograd's own four.
+
+    Args:
+        values: shape (rows, voxels).
+        picked: shape (n,), int64: places in the flattened values, each at most once.
+    """
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, values: Tensor, picked: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(picked)
+        ctx.shape = values.shape
+        flat = values.flatten()
+        return flat.index_fill(0, picked, 0).reshape(values.shape).sum(1), flat[picked]
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        of_sums, of_picked = gradients
+        (picked,) = ctx.saved_tensors
+        gradient = of_sums[:, None].expand(ctx.shape).contiguous()
+        gradient.view(-1)[picked] = of_picked
+        return gradient, None
 
 
 def blobs_present(components: Tensor) -> Tensor:
