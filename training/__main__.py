@@ -14,7 +14,6 @@ COMMANDS: Final[dict[str, str]] = {
     "implant": "training.cohort.command:implant",
     "measure": "training.cohort.command:measure",
     "train": "training.command:train",
-    "average": "training.average:average",
     "freeze": "training.freeze_command:freeze",
     "tune": "training.tune_command:tune",
     "tables": "training.tables.command:tables",

@@ -1,7 +1,6 @@
 """A run's state on disk: one safetensors file, written as a whole or not at all."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,26 +99,6 @@ def trained_weights(path: Path) -> dict[str, Tensor]:
     tensors, _ = read_checkpoint(path)
     weights = _part(tensors, "average.") or _part(tensors, "model.")
     return {name.removeprefix("net."): tensor for name, tensor in weights.items()}
-
-
-def average_checkpoints(paths: Sequence[Path]) -> bytes:
-    """A checkpoint with the mean of others' trained weights, no optimiser, and the last one's progress.
-
-    Raises:
-        WeightsError: one can't be read, or they are not of the same network.
-    """
-    sums: dict[str, Tensor] = {}
-    for path in paths:
-        tensors, progress = read_checkpoint(path)
-        weights = _part(tensors, "average.") or _part(tensors, "model.")
-        if sums and {name: tensor.shape for name, tensor in sums.items()} != {
-            name: tensor.shape for name, tensor in weights.items()
-        }:
-            raise WeightsError(f"checkpoint {path}: has other tensors than {paths[0]}")
-        for name, tensor in weights.items():
-            sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
-    mean = {f"model.{name}": (total / len(paths)).to(weights[name].dtype) for name, total in sums.items()}
-    return save(mean, metadata={"format": FORMAT, "progress": json.dumps(asdict(progress))})
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -68,9 +68,9 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     keys = dict(options.plan)
     expected = keys.pop("members", None)
     small = options.small_lesions
-    recipes = [recipe_of(run) for run in runs]
+    recipes = [_recipe_of(run) for run in runs]
     _require_expected(recipes, expected)
-    keys |= _shared_keys([*recipes, *([recipe_of(small)] if small else [])], keys)
+    keys |= _shared_keys([*recipes, *([_recipe_of(small)] if small else [])], keys)
     output.mkdir(parents=True, exist_ok=True)
     members = [_freeze_member(run, output, options) for run in runs]
     default = _make_plan({"name": options.name, **keys}, members)
@@ -89,12 +89,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     return default
 
 
-def recipe_of(run: Path) -> Recipe:
-    """The recipe of a finished run.
-
-    Raises:
-        UsageError: the folder is no run.
-    """
+def _recipe_of(run: Path) -> Recipe:
     for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
         if not (run / file).is_file():
             raise UsageError(
@@ -179,7 +174,7 @@ def _freeze_member(run: Path, output: Path, options: FreezeOptions) -> MemberPla
     from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
     from training.proof import prove_equal  # noqa: PLC0415
 
-    recipe = recipe_of(run)
+    recipe = _recipe_of(run)
     path = run / f"{options.checkpoint}.safetensors"
     path = path if path.is_file() else run / "last.safetensors"
     _, progress = read_checkpoint(path)
@@ -250,5 +245,4 @@ def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, prove
         "training_cases": json.dumps(content.get("cases", {}), sort_keys=True),
         "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
         "provenance": provenance,
-        **({"mean_of": json.dumps(content["mean_of"])} if "mean_of" in content else {}),
     }

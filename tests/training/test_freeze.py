@@ -13,8 +13,6 @@ from metseg.errors import UsageError, WeightsError
 from metseg.fusion import member_labels
 from metseg.pipeline import fuse_members
 from metseg.plan import Plan
-from training.average import average_runs
-from training.checkpoint import trained_weights
 from training.freeze import FreezeOptions, freeze_bundle
 from training.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
@@ -211,33 +209,3 @@ def test_weights_that_are_not_finite_are_refused(runs, tmp_path):
         save_file({**tensors, key: torch.full_like(tensors[key], float("nan"))}, path, metadata)
     with pytest.raises(WeightsError, match="not finite"):
         freeze_bundle([copy], tmp_path / "b", FreezeOptions(name="b"))
-
-
-def test_the_mean_of_runs_is_a_run_that_can_be_frozen(runs, tmp_path):
-    request = RunRequest(
-        (runs / "data",), tmp_path / "on", runs / "cache", init=runs / "sub", max_steps=3, device="cpu", threads=1,
-        workers=0,
-    )  # fmt: skip
-    recipe = small_recipe(
-        name="sub", data={"channels": SUB}, optimizer={"ema_decay": 0.9}, split={"train": 0.75, "validation": 0.25}
-    )
-    train_run(recipe, request)
-    average_runs([runs / "sub", tmp_path / "on"], tmp_path / "mean")
-    one, other, mean = (
-        trained_weights(run / "last.safetensors") for run in (runs / "sub", tmp_path / "on", tmp_path / "mean")
-    )
-    assert mean.keys() == one.keys()
-    for name, tensor in mean.items():
-        torch.testing.assert_close(tensor, (one[name] + other[name]) / 2)
-    freeze_bundle([tmp_path / "mean"], tmp_path / "b", FreezeOptions(name="b"))
-    path = tmp_path / "b/sub.safetensors"
-    assert json.loads(read_metadata(path.read_bytes(), path)["mean_of"]) == ["sub", "on"]
-    with pytest.raises(UsageError, match="holds a run already"):
-        average_runs([runs / "sub", tmp_path / "on"], tmp_path / "mean")
-
-
-def test_runs_of_different_members_have_no_mean(runs, tmp_path):
-    with pytest.raises(UsageError, match="another network, other channels"):
-        average_runs([runs / "vae", runs / "sub"], tmp_path / "mean")
-    with pytest.raises(UsageError, match="takes two runs"):
-        average_runs([runs / "sub"], tmp_path / "mean")
