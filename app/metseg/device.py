@@ -137,16 +137,15 @@ def shorten_waiting() -> None:
 
 
 def reuse_memory() -> None:
-    """Lets freed memory serve the next tensor instead of going back to the kernel, and tensors lie in huge pages.
+    """Lets freed memory serve the next tensor instead of going back to the kernel.
 
     glibc returns every large block at once, and the kernel clears each page of the next one: layer by layer, that takes
-    as long as the network itself (docs/performance.md). Nothing happens where somebody has chosen, or without glibc;
-    torch reads its part of the environment when it first allocates.
+    nearly as long as the network itself (docs/performance.md). Nothing happens where somebody has chosen, or without
+    glibc.
     """
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
     if not sys.platform.startswith("linux") or chosen & os.environ.keys():
         return
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries of C have none
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
