@@ -9,6 +9,7 @@ than the box it reaches into the surrounding voxels, and beyond the volume's bor
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ MIN_WEIGHT = 1e-3
 """No voxel of a window weighs less (MONAI's default)."""
 
 Triple = tuple[int, int, int]
+Element = TypeVar("Element", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,19 @@ class Layout:
 
     def paste(self, region: NDArray[np.uint8], volume_shape: Triple) -> NDArray[np.uint8]:
         """Puts a region of labels back into an empty volume; what overhangs is dropped."""
-        volume = np.zeros(volume_shape, dtype=np.uint8)
-        inside, source = [], []
-        for start, side, limit in zip(self.start, self.shape, volume_shape, strict=True):
-            first, last = max(start, 0), min(start + side, limit)
-            inside.append(slice(first, last))
-            source.append(slice(first - start, last - start))
-        volume[tuple(inside)] = region[tuple(source)]
-        return volume
+        return paste_region(region, self.start, volume_shape)
+
+
+def paste_region(region: NDArray[Element], start: Triple, volume_shape: Triple) -> NDArray[Element]:
+    """Puts a region whose first voxel is `start` into an empty volume; what overhangs is dropped."""
+    volume = np.zeros(volume_shape, dtype=region.dtype)
+    inside, source = [], []
+    for first, side, limit in zip(start, region.shape, volume_shape, strict=True):
+        low, high = max(first, 0), min(first + side, limit)
+        inside.append(slice(low, high))
+        source.append(slice(low - first, high - first))
+    volume[tuple(inside)] = region[tuple(source)]
+    return volume
 
 
 def lay_windows(volume_shape: Triple, brain: Box, plan: WindowPlan, multiples: Triple = (8, 8, 8)) -> Layout:

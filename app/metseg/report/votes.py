@@ -1,7 +1,7 @@
 """The members' votes of a fresh segmentation, brought to the source grid, where lesions are measured."""
 
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from metseg.pipeline import Segmentation
 from metseg.plan import Plan
 from metseg.report.lesions import Votes
 from metseg.rigid import metastases_to, resample_rigid
+from metseg.windows import Element, paste_region
 
-Element = TypeVar("Element", bound=np.generic)
 WT: Final = REGIONS.index("WT")
 
 
@@ -29,7 +29,7 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
     """
     trip = plan_trip(grid, plan.spacing_mm, plan.frame)
     maps = (
-        labels_to_source(paste_region(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
+        labels_to_source(_pasted(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
         for item in segmentation.predictions
     )
     return Votes(tuple(maps), mean_probability(segmentation, trip, WT))
@@ -37,7 +37,7 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
 
 def mean_probability(segmentation: Segmentation, trip: Trip, channel: int) -> FloatVolume:
     """Mean over the members of one region's probability, on the source grid, 0 outside the windows."""
-    return volume_to_source(paste_region(_mean_over_members(segmentation, channel), segmentation, trip), trip)
+    return volume_to_source(_pasted(_mean_over_members(segmentation, channel), segmentation, trip), trip)
 
 
 def _mean_over_members(segmentation: Segmentation, channel: int) -> FloatVolume:
@@ -63,11 +63,11 @@ def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Af
     """
     network = plan_trip(grid, plan.spacing_mm, plan.frame)
     pasted = (
-        paste_region(member_labels(item.probabilities, plan.threshold), segmentation, network)
+        _pasted(member_labels(item.probabilities, plan.threshold), segmentation, network)
         for item in segmentation.predictions
     )
     maps = tuple(metastases_to(labels, network.network, segmentation.grid, mr_to_ct) for labels in pasted)
-    mean = paste_region(_mean_over_members(segmentation, WT), segmentation, network)
+    mean = _pasted(_mean_over_members(segmentation, WT), segmentation, network)
     to_mr: Affine = np.linalg.inv(mr_to_ct).astype(np.float64)
     return Votes(maps, resample_rigid(mean, network.network, segmentation.grid, to_mr, outside=0.0))
 
@@ -81,13 +81,5 @@ def agreement_volume(votes: Votes) -> FloatVolume:
     return total
 
 
-def paste_region(region: NDArray[Element], segmentation: Segmentation, trip: Trip) -> NDArray[Element]:
-    """Puts a region of the network's grid, which may overhang, into an empty volume of that grid."""
-    volume = np.zeros(trip.network.shape, dtype=region.dtype)
-    inside, source = [], []
-    for start, side, limit in zip(segmentation.region_start, region.shape, volume.shape, strict=True):
-        first, last = max(start, 0), min(start + side, limit)
-        inside.append(slice(first, last))
-        source.append(slice(first - start, last - start))
-    volume[tuple(inside)] = region[tuple(source)]
-    return volume
+def _pasted(region: NDArray[Element], segmentation: Segmentation, trip: Trip) -> NDArray[Element]:
+    return paste_region(region, segmentation.region_start, trip.network.shape)

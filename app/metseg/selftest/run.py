@@ -22,9 +22,9 @@ from metseg.nifti import read_label_map
 from metseg.pipeline import Job, Segmentation, run_batch
 from metseg.plan import Plan, TtaPlan
 from metseg.records import CaseRecord
-from metseg.report.votes import paste_region
 from metseg.selftest.expected import HINT, MARGIN, Expected
 from metseg.selftest.phantoms import CASE_ID, phantom_of
+from metseg.windows import paste_region
 
 MIN_DICE: Final = 0.99
 """Of the whole tumour to the stored map, in any arithmetic on any device."""
@@ -115,7 +115,7 @@ def _undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np
     near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
     for probabilities in deciding:
         near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
-    return labels_to_source(paste_region(near, segmentation, trip), trip) > 0
+    return labels_to_source(paste_region(near, segmentation.region_start, trip.network.shape), trip) > 0
 
 
 def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:
