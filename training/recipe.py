@@ -92,9 +92,9 @@ class CropRecipe(Section):
 
     Attributes:
         size: voxels along x, y, z; with the VAE branch each side divides by 16.
-        other_sizes: each step draws one size for all its crops, from `size` and these with equal chances. Group norm
-            sees the whole window: a network trained on one size alone gives other maps in windows of another. None in
-            the paper; none with the VAE branch, whose layers know the size.
+        other_sizes: each step draws one size for all its crops, from `size` and these with equal chances; what is named
+            twice comes up twice as often. Group norm sees the whole window: a network trained on one size alone gives
+            other maps in windows of another. None in the paper; none with the VAE branch, whose layers know the size.
         per_case: crops drawn from a case each time it is visited.
         domain: crops are drawn uniformly inside the whole `volume` (the paper's MONAI transform) or inside the
             `brain`'s box, which wastes fewer of them on background.

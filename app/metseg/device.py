@@ -28,6 +28,9 @@ beside this one can't use the core: side by side, each waits for threads that th
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """glibc's names of its settings (malloc.h): how much freed memory it keeps, how many blocks come from the kernel."""
 
+MEMORY_VARIABLES = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
+"""By which somebody chooses how glibc keeps memory."""
+
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Processor flags under which oneDNN multiplies bfloat16 natively."""
 
@@ -143,8 +146,7 @@ def reuse_memory() -> None:
     nearly as long as the network itself (docs/performance.md). Nothing happens where somebody has chosen, or without
     glibc.
     """
-    chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
-    if not sys.platform.startswith("linux") or chosen & os.environ.keys():
+    if not sys.platform.startswith("linux") or MEMORY_VARIABLES & os.environ.keys():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries of C have none
     if mallopt is not None:

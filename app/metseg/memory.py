@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from metseg.discovery import survey_cases
+from metseg.discovery import modalities_of, survey_cases
 from metseg.domain import CaseFiles, Grid
 from metseg.errors import InputError
 from metseg.geometry import plan_trip
@@ -111,7 +111,7 @@ def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) 
     if free is None:
         return ()
     try:
-        cases = survey_cases(data_path).cases
+        cases = survey_cases(data_path, modalities=modalities_of(plan.modalities)).cases
     except InputError:
         return ()
     return tuple(problem for case in cases for problem in _case_problem(case, plan, free))
@@ -122,7 +122,7 @@ def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Problem]:
     grid, scan = grids.get("t1c"), grids.get("ct")
     if grid is None:
         return
-    need = estimate_need(grid, plan, scan if plan.registration else None).total
+    need = estimate_need(grid, plan, scan).total
     if need > free:
         what = f"needs about {need / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are free"
         hint = "Run it where there is more, or with a plan of smaller windows."

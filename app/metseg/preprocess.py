@@ -6,12 +6,12 @@ Training prepares its volumes with these same functions, so that the two can't d
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metseg.components import Box, bounding_box
+from metseg.discovery import MODALITIES
 from metseg.domain import Case, FloatVolume
 from metseg.errors import InputError
 from metseg.geometry import Trip, plan_trip, to_network
@@ -30,9 +30,6 @@ __all__ = [
     "subtract",
     "voxel_seed",
 ]
-
-MRI_MODALITIES: Final[tuple[Literal["t1n", "t1c", "t2w", "t2f"], ...]] = ("t1n", "t1c", "t2w", "t2f")
-"""The modalities that are scaled by percentiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ def prepare_case(
             raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
         return PreparedCase(case_id=case.case_id, trip=trip, channels=scaled, brain=brain, registration=found)
     channels: dict[ChannelName, FloatVolume] = {}
-    for modality in MRI_MODALITIES:
+    for modality in MODALITIES:
         if modality not in case.images:
             continue
         image = case.images[modality]

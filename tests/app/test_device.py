@@ -110,8 +110,7 @@ for _ in range(100):
     layer = torch.relu(layer)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    names = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
-    mine = {name: text for name, text in os.environ.items() if name not in names}
+    mine = {name: text for name, text in os.environ.items() if name not in device.MEMORY_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", code], env=mine | environment, capture_output=True, text=True, check=True
     )

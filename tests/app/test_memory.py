@@ -1,5 +1,6 @@
 """How much memory a case takes, and the warning where there is less."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -7,6 +8,7 @@ import metseg.memory
 from metseg.bundle import open_bundle
 from metseg.domain import Grid
 from metseg.memory import estimate_need, free_memory, memory_problems
+from radiosurgery_support import write_untrained_bundle
 from support import ALL, SUB, write_bundle, write_case
 
 
@@ -43,6 +45,18 @@ def test_the_planning_ct_counts_with_its_own_grid(tmp_path):
     head = grid((128, 128, 64))
     small, large = (estimate_need(head, plan, grid(shape)) for shape in ((64, 64, 64), (512, 512, 200)))
     assert large.held - small.held == 4 * 2 * (512 * 512 * 200 - 64**3), "float32, two cases at once"
+
+
+def test_check_reads_the_planning_cts_own_grid(tmp_path):
+    plan = open_bundle(write_untrained_bundle(tmp_path / "b", {"unet3d": ("ct", "t1c")})).plan
+    (tmp_path / "data/c0").mkdir(parents=True)
+    for modality, shape in (("t1c", (32, 32, 32)), ("ct", (300, 300, 100))):
+        image = nib.Nifti1Image(np.ones(shape, dtype=np.int16), np.eye(4))
+        nib.save(image, tmp_path / f"data/c0/c0-{modality}.nii.gz")
+    head, scan = grid((32, 32, 32)), grid((300, 300, 100))
+    between = (estimate_need(head, plan).total + estimate_need(head, plan, scan).total) // 2
+    (problem,) = memory_problems(tmp_path / "data", plan, free_bytes=between)
+    assert problem.case_id == "c0"
 
 
 def test_noise_is_kept_for_all_members(tmp_path):
