@@ -39,7 +39,7 @@ def test_every_network_of_the_experiment_has_a_recipe():
     assert isinstance(losses["unet_batch"], VolumeAwareDiceLoss)
     assert losses["unet_batch"].constant_voxels is None
     assert losses["unet_2500"].constant_voxels == 2500
-    assert len({recipe.seed for recipe in recipes.values()}) == len(MODELS)
+    assert {recipe.seed for recipe in recipes.values()} == {1}  # the same crops for every loss
 
 
 def test_figures_stand_beside_the_published_ones():

@@ -12,6 +12,7 @@ from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
 from training.tables.composition import score_bundle
 from training.tables.experiment import MODELS, Experiment, load_experiment
+from training.tables.hu2019 import PACED_BY
 from training.tables.ladder import run_ladder
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
@@ -164,7 +165,7 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
     assert again.cases == result.cases
 
 
-def test_only_the_first_model_goes_by_the_clock(tmp_path, monkeypatch):
+def test_a_paced_model_makes_the_steps_of_its_pacemaker(tmp_path, monkeypatch):
     limits = []
 
     def train(_recipe, request):
@@ -172,13 +173,20 @@ def test_only_the_first_model_goes_by_the_clock(tmp_path, monkeypatch):
         return Progress(step=40 + len(limits), elapsed_s=60.0)
 
     monkeypatch.setattr(stages, "train_run", train)
-    recipes = dict.fromkeys("abc")
-    trained = stages.train_models(recipes, TablesRequest(tmp_path, hours=4), equal_steps=True)
-    assert limits == [(1.0, None), (None, 41), (None, 41)]
-    assert trained.steps == {"a": 41, "b": 42, "c": 43}
+    recipes, pace = dict.fromkeys("abcd"), {"b": "a", "d": "c"}
+    trained = stages.train_models(recipes, TablesRequest(tmp_path, hours=16), paced_by=pace)
+    assert limits == [(3.0, None), (None, 41), (3.0, None), (None, 43)]
+    assert trained.steps == {"a": 41, "b": 42, "c": 43, "d": 44}
     limits.clear()
-    stages.train_models(recipes, TablesRequest(tmp_path, hours=4, max_steps=7))
-    assert limits == [(1.0, 7)] * 3
+    stages.train_models(recipes, TablesRequest(tmp_path, max_steps=7), paced_by=pace)
+    assert limits == [(None, 7)] * 4
+
+
+def test_networks_of_the_radiosurgery_tables_are_paced_by_their_own_kind():
+    assert {
+        **{f"unet_{loss}": "unet_dice" for loss in ("batch", "500", "1000", "2500", "5000", "batch_mr")},
+        "deepmedic_mr": "deepmedic",
+    } == PACED_BY
 
 
 def _check_ladder_of_a_bundle(folder, request, experiment):

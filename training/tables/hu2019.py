@@ -45,6 +45,12 @@ SECOND_SEED_OFFSET: Final = 1000
 MODELS: Final = (*(f"unet_{loss}" for loss in LOSSES), "deepmedic", "unet_batch_mr", "deepmedic_mr")
 """In the order in which they are trained."""
 
+PACED_BY: Final = {
+    **{model: MODELS[0] for model in MODELS[1:] if model.startswith("unet")},
+    "deepmedic_mr": "deepmedic",
+}
+"""Model -> the one of the same network that sets the number of steps, so that a table's rows had the same training."""
+
 MEMBERS_OF: Final[dict[System, tuple[str, ...]]] = {
     "unet": ("unet_dice",),
     "deepmedic": ("deepmedic",),
@@ -96,7 +102,7 @@ class Hu2019Experiment(Section):
             "data": data,
             "augmentation": {"affine_probability": 0, "noise_probability": 0},
             "validation": {"every_epochs": 1000000, "window": self.window.model_dump()},
-            "seed": 1 + MODELS.index(model),
+            "seed": 1,  # the same crops for every loss
             **own,
         }
         if "loss" not in own:
@@ -165,7 +171,7 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
         )
     split = split_in_order([case_id_of(index, SYSTEM) for index in range(plan.cases)], plan)
     write_split(request.split, split)
-    trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request)
+    trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request, paced_by=PACED_BY)
     ensemble = _freeze(experiment, request)
     known = modalities_of(SYSTEM_MODALITIES[SYSTEM])
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]

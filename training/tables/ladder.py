@@ -50,7 +50,11 @@ def run_ladder(experiment: Experiment, request: TablesRequest) -> LadderResult:
         InputError: real data leave fewer than two test cases.
     """
     cases, split = _cohort_of(experiment, request)
-    trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request, equal_steps=True)
+    trained = train_models(
+        {model: experiment.recipe_of(model) for model in MODELS},
+        request,
+        paced_by=dict.fromkeys(MODELS[1:], MODELS[0]),
+    )
     ladder = _freeze(experiment, request)
     scored = [remembered_scores(cases[case_id], ladder, request.scores) for case_id in split.test]
     return LadderResult(

@@ -103,26 +103,30 @@ def split_in_order(names: Sequence[str], plan: CohortPlan) -> Split:
     return Split(tuple(names[: ends[0]]), tuple(names[ends[0] : ends[1]]), tuple(names[ends[1] :]))
 
 
-def train_models(recipes: Mapping[str, Recipe], request: TablesRequest, *, equal_steps: bool = False) -> TrainedModels:
+def train_models(
+    recipes: Mapping[str, Recipe], request: TablesRequest, *, paced_by: Mapping[str, str] | None = None
+) -> TrainedModels:
     """Trains the models one after the other, each for its share of the hours.
 
     Args:
         recipes: model -> how it is trained.
         request: where, and the hours.
-        equal_steps: only the first model goes by the clock, the others make as many steps as it did. Models that are
-            compared must not differ by what else the machine had to do meanwhile.
+        paced_by: model -> the one, trained before it, of which it makes as many steps; the others go by the clock.
+            Models that are compared must not differ by what else the machine had to do meanwhile. Without hours
+            every recipe goes to its end all the same.
     """
+    pace = paced_by if paced_by and request.hours else {}
     steps: dict[str, int] = {}
     training_s: dict[str, float] = {}
     for model, recipe in recipes.items():
-        first = next(iter(steps.values()), None) if equal_steps and request.hours else None
+        step_limit = steps[pace[model]] if model in pace else None
         run = RunRequest(
             data=request.data or (request.cohort,),
             output=request.run_folder(model),
             cache=request.output / "prepared",
             split=request.split,
-            max_hours=request.hours * TRAINING_SHARE / len(recipes) if request.hours and not first else None,
-            max_steps=first or request.max_steps,
+            max_hours=request.hours * TRAINING_SHARE / len(recipes) if request.hours and not step_limit else None,
+            max_steps=step_limit or request.max_steps,
             device=request.device,
             threads=request.threads,
         )
