@@ -29,7 +29,7 @@ import metseg.ensemble
 import metseg.ladder
 import metseg.pipeline
 import metseg.preprocess
-from metseg.bundle import default_bundle_folder, open_bundle
+from metseg.bundle import bundle_folder, open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     arguments = parser.parse_args()
     now = CLOCKS[arguments.clock]
-    bundle = open_bundle(arguments.weights or default_bundle_folder(), arguments.plan)
+    bundle = open_bundle(bundle_folder(arguments.weights), arguments.plan)
     start = now()
     ensemble = load_ensemble(bundle, choose_device(arguments.device))
     ensemble = replace(ensemble, members=ensemble.members[: arguments.members])

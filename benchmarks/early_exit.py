@@ -22,7 +22,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.bundle import default_bundle_folder, open_bundle
+from metseg.bundle import bundle_folder, open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=None)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse_args()
-    folder = arguments.weights or default_bundle_folder()
+    folder = bundle_folder(arguments.weights)
     windows_of = open_bundle(folder, arguments.plan).plan
     ensemble = load_ensemble(open_bundle(folder, arguments.run_plan), choose_device(arguments.device))
     cases = [files for data in arguments.folders for files in discover_cases(data)][: arguments.cases]

@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from metseg.bundle import default_bundle_folder, open_bundle
+from metseg.bundle import bundle_folder, open_bundle
 from metseg.domain import Grid
 from metseg.memory import estimate_need
 
@@ -58,7 +58,7 @@ def peak_bytes(command: list[str]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--weights", type=Path, default=default_bundle_folder())
+    parser.add_argument("--weights", type=Path, default=bundle_folder())
     parser.add_argument("--plan")
     parser.add_argument("--grids", nargs="*", default=GRIDS)
     arguments = parser.parse_args()

@@ -33,7 +33,7 @@ import numpy as np
 from reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
 
 from evaluation import score_case
-from metseg.bundle import Bundle, default_bundle_folder, open_bundle
+from metseg.bundle import Bundle, bundle_folder, open_bundle
 from metseg.device import Device, choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
@@ -110,7 +110,7 @@ class Done:
 
 def main() -> None:
     arguments = parse_arguments()
-    bundle = with_members(open_bundle(arguments.weights or default_bundle_folder()), arguments.members)
+    bundle = with_members(open_bundle(bundle_folder(arguments.weights)), arguments.members)
     cases = [files for folder in arguments.folders for files in discover_cases(folder)][: arguments.cases]
     rows = [row for group in arguments.groups for row in make_rows(group, bundle, arguments)]
     device = choose_device(arguments.device)

@@ -43,14 +43,14 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
     votes = []
     with torch.inference_mode():
         for member in ensemble.members:
-            image = np.stack([channels[name] for name in member.plan.channels])
+            image = torch.from_numpy(np.stack([channels[name] for name in member.plan.channels]))
             network = as_peer(member.network, ensemble.device)
             best = best_batch(network, image, plan.window.size)
             infer = SlidingWindowInferer(
                 plan.window.size, best, overlap=plan.window.overlap, mode="gaussian", padding_mode="replicate"
             )
             passes = [
-                flip(infer(flip(torch.from_numpy(copy)[None], axes), network), axes)[0]
+                flip(infer(flip(copy[None], axes), network), axes)[0]
                 for copy, flips in images_of_rounds(image, noise)
                 for axes in flips
             ]

@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from stage_clock import StageClock, cover_network
 
-from metseg.bundle import default_bundle_folder, open_bundle
+from metseg.bundle import bundle_folder, open_bundle
 from metseg.network import build_network
 from metseg.network_plans import SegResNetPlan
 from metseg.plan import MemberPlan
@@ -57,7 +57,7 @@ class Layer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=default_bundle_folder())
+    parser.add_argument("--weights", type=Path, default=bundle_folder())
     parser.add_argument("--plan", default="paper")
     parser.add_argument("--filters", type=int, default=None, help="of a SegResNet, instead of the bundle's")
     parser.add_argument("--box", type=int, nargs=3, default=(144, 176, 136), help="of the brain, in voxels")

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from memory import GRIDS, make_case, parse_grid
 
-from metseg.bundle import default_bundle_folder, open_bundle
+from metseg.bundle import bundle_folder, open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.ensemble import Ensemble, load_ensemble, plan_layout
@@ -54,7 +54,7 @@ class Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, default=default_bundle_folder())
+    parser.add_argument("--weights", type=Path, default=bundle_folder())
     parser.add_argument("--plan", default="fast")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metseg.components import Box
-from metseg.device import Device
+from metseg.device import Device, send
 from metseg.ensemble import Ensemble, sliding_logits
 from metseg.fusion import member_labels
 from metseg.labels import REGIONS, LabelMap, decode_regions, region_masks
@@ -99,7 +99,7 @@ def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device)
         if isinstance(recipe.network, DeepMedicPlan):
             logits = tiled_logits(network, list(channels), layout, ensemble.device)
         else:
-            padded = np.stack([layout.cut(channel) for channel in channels])
+            padded = send(np.stack([layout.cut(channel) for channel in channels]), torch.device(device.name))
             logits = sliding_logits(network, padded, layout, ensemble, CaseNoise(ensemble.plan.tta, seed=0))
     region = member_labels(logits.sigmoid().cpu().numpy(), recipe.validation.threshold)
     labels = layout.paste(region, case.volume_shape)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PLAN_FILE: Final = "plan.yaml"
 PLANS_FOLDER: Final = "plans"
+DEFAULT_BUNDLE: Final = "mets"
 MAX_WEIGHTS_BYTES: Final = 2 * 2**30
 """A larger member is refused before it is read; the paper's take 19 MB."""
 
@@ -45,12 +46,20 @@ class Bundle:
     plan: Plan
 
 
-def default_bundle_folder() -> Path:
-    """The bundle that is used when none is named: METSEG_WEIGHTS, else `weights/mets` of the image or the checkout."""
-    named = os.environ.get("METSEG_WEIGHTS")
-    if named:
-        return Path(named)
-    return bundles_root() / "mets"
+def bundle_folder(named: str | Path | None = None, *, base: Path | None = None) -> Path:
+    """A bundle's folder as a user names it: a path, or the bare name of a bundled one, `srs-demo`.
+
+    Args:
+        named: a folder that is there wins over a name; None for METSEG_WEIGHTS, else the default bundle.
+        base: what a relative path counts from; None for the working directory.
+    """
+    named = named or os.environ.get("METSEG_WEIGHTS")
+    if not named:
+        return bundles_root() / DEFAULT_BUNDLE
+    folder = (base or Path()) / named
+    bundled = bundles_root() / named
+    is_name = Path(named).name == str(named)
+    return bundled if is_name and not folder.is_dir() and bundled.is_dir() else folder
 
 
 def bundles_root() -> Path:
@@ -74,9 +83,15 @@ def open_bundle(folder: Path, plan: str | None = None) -> Bundle:
     default = folder / PLAN_FILE
     if not default.is_file():
         raise WeightsError(
-            f"weights {folder}: no {PLAN_FILE} found there", hint="Name a bundle's folder, such as weights/mets."
+            f"weights {folder}: no {PLAN_FILE} found there",
+            hint=f"Name a bundle's folder, or one that is bundled: {', '.join(bundled_names()) or 'none is'}.",
         )
     return Bundle(folder=folder, plan=load_plan(_plan_path(folder, plan)))
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the bundles that come with the program, sorted."""
+    return tuple(sorted(path.parent.name for path in bundles_root().glob(f"*/{PLAN_FILE}")))
 
 
 def plan_names(folder: Path) -> tuple[str, ...]:

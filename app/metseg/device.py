@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from metseg.errors import DeviceError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,14 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
     usual: Precision = "bfloat16" if flags & BF16_CPU_FLAGS else "float32"
     description = f"CPU, {threads} threads" + (", native bfloat16" if usual == "bfloat16" else "")
     return Device("cpu", precision or usual, description, threads)
+
+
+def send(array: "NDArray[np.float32]", device: "torch.device") -> "torch.Tensor":
+    """Gives an array to a device: a CPU shares it, a GPU fetches it from pinned memory while the program goes on."""
+    import torch  # noqa: PLC0415 - heavy
+
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _cuda_problem() -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.bundle import Bundle, load_member
-from metseg.device import Device
+from metseg.device import Device, send
 from metseg.network_plans import DeepMedicPlan
 from metseg.plan import MemberPlan, Plan
 from metseg.preprocess import PreparedCase, voxel_seed
@@ -23,6 +23,7 @@ from metseg.tta import CaseNoise, count_passes, flip, images_of_rounds, uses_noi
 from metseg.windows import Layout, gaussian_weights, lay_windows
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,10 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
     Returns:
         One prediction a usable member; none when the case lacks what every member reads.
     """
-    region = {name: layout.cut(volume) for name, volume in case.channels.items()}
+    import torch  # noqa: PLC0415 - heavy
+
+    store = _store_of(ensemble)
+    region = {name: send(layout.cut(volume), store) for name, volume in case.channels.items()}
     tta = ensemble.plan.tta
     noise = CaseNoise(tta, voxel_seed(case.channels, case.brain) if uses_noise(tta) else 0)  # hashing takes a moment
     predictions = []
@@ -125,31 +129,37 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
             whole = [case.channels[channel] for channel in member.plan.channels]
             logits = tiled_logits(member.network, whole, layout, ensemble.device)
         else:
-            image = np.stack([region[channel] for channel in member.plan.channels])
+            image = torch.stack([region[channel] for channel in member.plan.channels])
             logits = sliding_logits(member.network, image, layout, ensemble, noise)
         predictions.append(MemberPrediction(member.plan.name, logits.sigmoid_().cpu().numpy()))
     return tuple(predictions)
 
 
+def _store_of(ensemble: Ensemble) -> "torch.device":
+    """Where a case's image and sums are."""
+    import torch  # noqa: PLC0415 - heavy
+
+    return torch.device("cpu" if ensemble.sums_on_host else ensemble.device.name)
+
+
 def sliding_logits(
-    network: "nn.Module", image: NDArray[np.float32], layout: Layout, ensemble: Ensemble, noise: CaseNoise
+    network: "nn.Module", image: "Tensor", layout: Layout, ensemble: Ensemble, noise: CaseNoise
 ) -> "Tensor":
     """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
 
     Args:
         network: (batch, channels, x, y, z) to logits (batch, regions, x, y, z).
-        image: shape (channels, *layout.shape), in [0, 1].
+        image: shape (channels, *layout.shape), float32, in [0, 1]; the sums are kept where it is.
         layout: the windows.
         ensemble: gives the device and how much of the image it takes at once.
         noise: gives the passes.
 
     Returns:
-        Shape (regions, *layout.shape), float32, on the device.
+        Shape (regions, *layout.shape), float32, where the image is.
     """
     import torch  # noqa: PLC0415 - heavy
 
-    device = torch.device(ensemble.device.name)
-    store = torch.device("cpu") if ensemble.sums_on_host else device
+    device, store = torch.device(ensemble.device.name), image.device
     weights = torch.from_numpy(gaussian_weights(layout.window)).to(store)
     total = torch.zeros((len(ensemble.plan.regions), *layout.shape), device=store)
     coverage = torch.zeros(layout.shape, device=store)
@@ -158,7 +168,7 @@ def sliding_logits(
         coverage[layout.window_at(origin)] += weights
     with torch.inference_mode():
         for copy, flips in images_of_rounds(image, noise):
-            source = torch.from_numpy(copy).to(device=store, dtype=ensemble.device.dtype)
+            source = copy.to(ensemble.device.dtype)
             jobs = tuple(product(layout.origins, flips))
             for first in range(0, len(jobs), ensemble.windows_at_once):
                 batch = jobs[first : first + ensemble.windows_at_once]

@@ -2,8 +2,8 @@
 
     discover -> read -> prepare -> predict (each member) -> fuse -> postprocess -> restore -> write
 
-`segment_case` is that way without files; `run_batch` drives it over a folder: one case is read ahead and the last one
-is written behind while the network works, in two threads of this process.
+`segment_case` is that way without files; `run_batch` drives it over a folder: while the networks work on a case, the
+next one is read and prepared, and the last one is fused, cleaned and written, in two threads of this process.
 """
 
 import logging
@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from metseg.agreement import LesionAgreement, lesion_agreement
 from metseg.blank import blank_label_map
@@ -31,6 +32,7 @@ from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
 from metseg.records import CaseRecord, Stopwatch
 from metseg.rigid import metastases_to
+from metseg.windows import Layout
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +94,21 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
     Raises:
         InputError: the case lacks an image that every member reads.
     """
-    plan = ensemble.plan
-    layout = plan_layout(case, plan)
+    layout, predictions = _predict(case, ensemble, watch)
+    return _conclude(case, layout, predictions, ensemble.plan, watch)
+
+
+def _predict(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> tuple[Layout, tuple[MemberPrediction, ...]]:
+    """What the networks say: the device's part."""
     with watch.stage("network"):
-        predictions = predict_within_memory(case, ensemble, layout)
+        layout = plan_layout(case, ensemble.plan)
+        return layout, predict_within_memory(case, ensemble, layout)
+
+
+def _conclude(
+    case: PreparedCase, layout: Layout, predictions: tuple[MemberPrediction, ...], plan: Plan, watch: Stopwatch
+) -> Segmentation:
+    """Fusion, postprocessing and the way back to the source grid: the processor's part."""
     with watch.stage("fuse"):
         votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
         fused = fuse_members(predictions, votes, plan)
@@ -244,13 +257,22 @@ def prepare_output(output_path: Path) -> None:
 
 
 _Finished = tuple[CaseRecord, Segmentation | None, Case | None]
+_Step = TypeVar("_Step")
+
+
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """A case that waits to be fused and written."""
+
+    loaded: _Loaded
+    layout: Layout
+    predictions: tuple[MemberPrediction, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Result:
     """A case that waits for its file to be written; `labels` is None when nothing is to be."""
 
-    files: CaseFiles
     record: CaseRecord
     watch: Stopwatch
     labels: LabelMap | None
@@ -264,14 +286,14 @@ def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Itera
         behind: Future[_Finished] | None = None
         for files, loading in _read_ahead(reader, todo, ensemble):
             try:
-                result = _attempt(files, loading, ensemble, job)
+                predicted = _attempt(files, job, partial(_predict_loaded, loading, ensemble, job.grid))
             except MetsegError:
                 if behind is not None:
                     yield behind.result()
                 raise
             if behind is not None:
                 yield behind.result()
-            behind = writer.submit(_write, job, result)
+            behind = writer.submit(_finish, files, job, predicted, ensemble.plan)
         if behind is not None:
             yield behind.result()
 
@@ -297,24 +319,40 @@ def _read_ahead(
         yield files, current
 
 
-def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, job: Job) -> _Result:
-    on_error = job.on_error
+def _attempt(files: CaseFiles, job: Job, step: Callable[[], _Step]) -> _Step | _Result:
+    """A step of a case, or what is written where it fails; under `stop` the error goes on."""
     try:
-        loaded = loading.result()
-        _require_scan(job.grid, loaded)
-        segmentation, header = _on_grid(job.grid, loaded, segment_case(loaded.prepared, ensemble, loaded.watch))
+        return step()
     except Exception as error:
         # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows a bug as it is.
         failure = as_memory_error(files.case_id, error)
-        if on_error == "stop":
+        if job.on_error == "stop":
             if failure is error:
                 raise
             raise failure from error
         if not isinstance(failure, MetsegError):
             logger.exception("case %s: unexpected %s", files.case_id, type(failure).__name__)
         return _give_up(files, failure, job)
+
+
+def _predict_loaded(loading: "Future[_Loaded]", ensemble: Ensemble, grid: LabelGrid) -> _Predicted:
+    loaded = loading.result()
+    _require_scan(grid, loaded)
+    return _Predicted(loaded, *_predict(loaded.prepared, ensemble, loaded.watch))
+
+
+def _finish(files: CaseFiles, job: Job, predicted: _Predicted | _Result, plan: Plan) -> _Finished:
+    if isinstance(predicted, _Result):
+        return _write(files, job, predicted)
+    return _write(files, job, _attempt(files, job, partial(_segmented, predicted, job.grid, plan)))
+
+
+def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:
+    loaded = predicted.loaded
+    concluded = _conclude(loaded.prepared, predicted.layout, predicted.predictions, plan, loaded.watch)
+    segmentation, header = _on_grid(grid, loaded, concluded)
     record = CaseRecord(
-        case_id=files.case_id,
+        case_id=loaded.case.case_id,
         outcome="segmented",
         lesions=segmentation.lesions,
         members=segmentation.members,
@@ -322,13 +360,13 @@ def _attempt(files: CaseFiles, loading: "Future[_Loaded]", ensemble: Ensemble, j
         agreement=segmentation.agreement,
         flags=(
             *loaded.flags,
-            *_resampling(loaded, segmentation, ensemble.plan),
+            *_resampling(loaded, segmentation, plan),
             *count_flags(segmentation.lesions),
             *agreement_flags(segmentation.agreement),
         ),
         registration=loaded.prepared.registration,
     )
-    return _Result(files, record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
+    return _Result(record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
 
 
 def _require_scan(grid: LabelGrid, loaded: _Loaded) -> None:
@@ -361,16 +399,16 @@ def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:
     hint = getattr(error, "hint", "")
     message = f"{error} {hint}".strip() or type(error).__name__
     if job.on_error == "skip":
-        return _Result(files, CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
+        return _Result(CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
     labels, header = blank_label_map(files, first=job.grid)
     record = CaseRecord(files.case_id, "blank", error=message, flags=(blank_flag(),))
-    return _Result(files, record, Stopwatch(), labels, header)
+    return _Result(record, Stopwatch(), labels, header)
 
 
-def _write(job: Job, result: _Result) -> _Finished:
+def _write(files: CaseFiles, job: Job, result: _Result) -> _Finished:
     with result.watch.stage("write"):
         if result.labels is not None:
-            write_label_map(label_map_path(job, result.files), result.labels, result.header)
+            write_label_map(label_map_path(job, files), result.labels, result.header)
     seconds = result.watch.seconds
     record = replace(result.record, stage_s=seconds, elapsed_s=sum(seconds.values()))
     return record, result.segmentation, result.case

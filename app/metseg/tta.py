@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from metseg.device import send
 from metseg.plan import TtaPlan
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 Flip = tuple[int, ...]
 """Spatial axes that are mirrored: 0 = x (sagittal plane), 1 = y (coronal plane)."""
@@ -56,7 +56,7 @@ def uses_noise(plan: TtaPlan) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CaseNoise:
-    """The noises of one case, drawn once for all members that read as many channels.
+    """The noises of one case, drawn, and sent to the device, once for all members that read as many channels.
 
     They come from generators on the CPU, seeded by the plan, the voxels and the copy's number, so a result depends
     neither on the device nor on what ran before.
@@ -64,35 +64,37 @@ class CaseNoise:
     Attributes:
         plan: the variant and the size of its noise.
         seed: `preprocess.voxel_seed` of the case; any number where the variant uses no noise.
-        drawn: what was drawn so far, by number and shape.
+        drawn: what was drawn so far, by number, shape and device.
     """
 
     plan: TtaPlan
     seed: int
-    drawn: dict[tuple[int, tuple[int, ...]], NDArray[np.float32]] = field(default_factory=dict)
+    drawn: "dict[tuple[int, tuple[int, ...], device], Tensor]" = field(default_factory=dict)
 
-    def draw(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def draw(self, number: int, shape: tuple[int, ...], device: "device") -> "Tensor":
         """The noise of one copy, float32; not to be changed."""
-        if (number, shape) not in self.drawn:
+        key = (number, shape, device)
+        if key not in self.drawn:
             generator = np.random.Generator(np.random.SFC64([self.plan.seed, self.seed, number]))
             std = generator.uniform(0, self.plan.noise_std_max)
             noise = generator.standard_normal(shape, dtype=np.float32)
             noise *= np.float32(std)
-            self.drawn[number, shape] = noise
-        return self.drawn[number, shape]
+            self.drawn[key] = send(noise, device)
+        return self.drawn[key]
 
 
-def images_of_rounds(
-    image: NDArray[np.float32], noise: CaseNoise
-) -> Iterator[tuple[NDArray[np.float32], tuple[Flip, ...]]]:
-    """Yields each round's copy of the image, with its flips.
+def images_of_rounds(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tensor, tuple[Flip, ...]]]":
+    """Yields each round's copy of the image, on the image's device, with its flips.
 
     Args:
-        image: shape (channels, x, y, z), in [0, 1].
+        image: shape (channels, x, y, z), float32, in [0, 1].
         noise: the variant and its noises.
     """
     for round_ in plan_rounds(noise.plan):
-        yield image if round_.noise is None else image + noise.draw(round_.noise, image.shape), round_.flips
+        if round_.noise is None:
+            yield image, round_.flips
+        else:
+            yield image + noise.draw(round_.noise, tuple(image.shape), image.device), round_.flips
 
 
 def flip(batch: "Tensor", axes: Flip) -> "Tensor":

@@ -4,13 +4,14 @@ import os
 import pickle
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save
 
-from metseg.bundle import load_member, metadata_of, open_bundle
+from metseg.bundle import bundle_folder, load_member, metadata_of, open_bundle
 from metseg.errors import ExitCode, UsageError, WeightsError
 from support import ALL, SUB, write_bundle
 
@@ -197,3 +198,34 @@ def test_long_metadata_do_not_make_long_messages(bundle):
     with pytest.raises(WeightsError, match="channels is xxx") as raised:
         load_member(bundle, first_member(bundle))
     assert len(str(raised.value)) < 2000
+
+
+@pytest.fixture
+def bundled(pristine, tmp_path, monkeypatch):
+    """Two bundled ones, in a working directory without any; METSEG_WEIGHTS is not set."""
+    root = tmp_path / "weights"
+    for name in ("mets", "srs-demo"):
+        shutil.copytree(pristine, root / name)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.delenv("METSEG_WEIGHTS", raising=False)
+    monkeypatch.setattr("metseg.bundle.bundles_root", lambda: root)
+    return root
+
+
+def test_a_bundled_bundle_is_known_by_its_name(bundled, monkeypatch, tmp_path):
+    assert bundle_folder() == bundled / "mets"
+    assert bundle_folder(Path("srs-demo")) == bundled / "srs-demo"
+    assert bundle_folder("srs-demo", base=tmp_path) == bundled / "srs-demo"
+    assert bundle_folder("other/srs-demo") == Path("other/srs-demo")
+    monkeypatch.setenv("METSEG_WEIGHTS", "srs-demo")
+    assert bundle_folder() == bundled / "srs-demo"
+
+
+def test_a_folder_that_is_there_wins_over_a_bundled_name(bundled):
+    Path("mets").mkdir()
+    assert bundle_folder("mets") == Path("mets")
+    assert bundle_folder() == bundled / "mets", "a folder of cases may be called so"
+    with pytest.raises(WeightsError) as raised:
+        open_bundle(bundle_folder("mets"))
+    assert "mets, srs-demo" in raised.value.hint

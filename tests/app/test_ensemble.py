@@ -37,9 +37,9 @@ def with_plan(ensemble, **sections):
 def naive_probabilities(network, image, plan, seed):
     """MONAI over the whole volume, one pass after the other; flips mirror the whole volume."""
     passes = []
-    for copy, flips in images_of_rounds(image, CaseNoise(plan.tta, seed)):
+    for copy, flips in images_of_rounds(torch.from_numpy(image), CaseNoise(plan.tta, seed)):
         for axes in flips:
-            batch = flip(torch.from_numpy(copy)[None], axes)
+            batch = flip(copy[None], axes)
             logits = sliding_window_inference(
                 batch,
                 plan.window.size,

@@ -160,15 +160,16 @@ def test_a_case_without_any_readable_header_gets_a_blank_on_the_atlas_grid(ensem
     np.testing.assert_array_equal(blank.affine[:3, 3], [0, 239, 0])
 
 
-def test_an_unexpected_error_in_one_case_does_not_cost_the_others(cases, ensemble, tmp_path, monkeypatch):
-    original = pipeline.segment_case
+@pytest.mark.parametrize("part", ["_predict", "_conclude"])
+def test_an_unexpected_error_in_one_case_does_not_cost_the_others(part, cases, ensemble, tmp_path, monkeypatch):
+    original = getattr(pipeline, part)
 
     def sometimes(case, *rest):
         if case.case_id == "case 2":
             raise ArithmeticError("a bug")
         return original(case, *rest)
 
-    monkeypatch.setattr(pipeline, "segment_case", sometimes)
+    monkeypatch.setattr(pipeline, part, sometimes)
     records = run(cases, tmp_path / "out", ensemble, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "segmented", "blank", "segmented"]
     with pytest.raises(ArithmeticError):

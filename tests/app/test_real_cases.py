@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from metseg.__main__ import run
-from metseg.bundle import default_bundle_folder
+from metseg.bundle import bundle_folder
 from metseg.errors import ExitCode
 from metseg.nifti import read_label_map
 from metseg.submission import check_submission
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def quick_plan(tmp_path_factory):
     """The bundle's plan with one pass over one window: what is tested here does not depend on either."""
-    plan = yaml.safe_load((default_bundle_folder() / "plan.yaml").read_text())
+    plan = yaml.safe_load((bundle_folder() / "plan.yaml").read_text())
     path = tmp_path_factory.mktemp("plan") / "quick.yaml"
     path.write_text(yaml.safe_dump(plan | {"name": "quick", "tta": {"variant": "none"}, "window": {"extent": "whole"}}))
     return path

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -35,14 +34,14 @@ def test_a_flip_mirrors_the_axis_it_names():
 
 
 def test_noise_is_small_seeded_and_differs_by_copy():
-    image = np.full((2, 20, 20, 20), 0.5, dtype=np.float32)
+    image = torch.full((2, 20, 20, 20), 0.5)
     plan = TtaPlan(variant="aurora", noise_std_max=0.001)
-    first = [copy.copy() for copy, _ in images_of_rounds(image, CaseNoise(plan, 7))]
-    again = [copy.copy() for copy, _ in images_of_rounds(image, CaseNoise(plan, 7))]
-    other = [copy.copy() for copy, _ in images_of_rounds(image, CaseNoise(plan, 8))]
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert np.array_equal(first[0], image)
-    assert not any(np.array_equal(a, b) for a, b in zip(first[1:], other[1:], strict=True))
+    first = [copy for copy, _ in images_of_rounds(image, CaseNoise(plan, 7))]
+    again = [copy for copy, _ in images_of_rounds(image, CaseNoise(plan, 7))]
+    other = [copy for copy, _ in images_of_rounds(image, CaseNoise(plan, 8))]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(first[0], image)
+    assert not any(torch.equal(a, b) for a, b in zip(first[1:], other[1:], strict=True))
     stds = [float((copy - image).std()) for copy in first[1:]]
     assert len(set(stds)) == 4
     assert all(0 < std < 0.00101 for std in stds), "0.001 bounds the standard deviation, not the variance"
@@ -50,9 +49,9 @@ def test_noise_is_small_seeded_and_differs_by_copy():
 
 def test_members_that_read_as_many_channels_share_the_noise_and_leave_it_alone():
     noise = CaseNoise(TtaPlan(variant="aurora", noise_std_max=0.001), 7)
-    dark, bright = (np.full((2, 8, 8, 8), value, dtype=np.float32) for value in (0, 1))
+    dark, bright = torch.zeros(2, 8, 8, 8), torch.ones(2, 8, 8, 8)
     first = [copy for copy, _ in images_of_rounds(dark, noise)]
     second = [copy for copy, _ in images_of_rounds(bright, noise)]
     assert len(noise.drawn) == 4
-    assert all(np.allclose(one + 1, other, atol=1e-6) for one, other in zip(first, second, strict=True))
-    assert noise.draw(0, (3, 8, 8, 8)).shape == (3, 8, 8, 8)
+    assert all(torch.allclose(one + 1, other, atol=1e-6) for one, other in zip(first, second, strict=True))
+    assert noise.draw(0, (3, 8, 8, 8), dark.device).shape == (3, 8, 8, 8)

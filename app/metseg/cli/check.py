@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 def check(
     data_path: Annotated[Path, typer.Option("--data-path", "--data_path", help="Folder of cases.")],
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="The bundle that will run: decides which images must be there.")
+        Path | None,
+        typer.Option("--weights", help="The bundle that will run: decides which images must be there."),
     ] = None,
     prediction_path: Annotated[
         Path | None,
@@ -27,7 +28,7 @@ def check(
     logger.info("checking %s", data_path if prediction_path is None else f"{prediction_path} against {data_path}")
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415
+    from metseg.bundle import bundle_folder, open_bundle  # noqa: PLC0415
     from metseg.check import check_cases, problems_table  # noqa: PLC0415
     from metseg.memory import memory_problems  # noqa: PLC0415
     from metseg.submission import check_submission  # noqa: PLC0415
@@ -36,7 +37,7 @@ def check(
         problems = check_submission(data_path, prediction_path)
         subject = f"label maps in {prediction_path}"
     else:
-        plan = open_bundle(weights or default_bundle_folder()).plan
+        plan = open_bundle(bundle_folder(weights)).plan
         problems = check_cases(
             data_path,
             required=sorted(plan.required_modalities),

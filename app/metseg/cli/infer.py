@@ -53,7 +53,8 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         Path, typer.Option("--output-path", "--output_path", help="Folder for the label maps, <ID>.nii.gz.")
     ] = Path(CONTAINER_OUTPUT),
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="A bundle's folder. [default: the bundled one, or METSEG_WEIGHTS]")
+        Path | None,
+        typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]"),
     ] = None,
     plan: Annotated[
         str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. [default: its own]")

@@ -12,7 +12,8 @@ from metseg.versions import package_versions, platform_name, python_version
 
 def info(
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="A bundle's folder. [default: the bundled one]")
+        Path | None,
+        typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]"),
     ] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
@@ -32,9 +33,9 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
     Raises:
         WeightsError: there is no bundle.
     """
-    from metseg.bundle import default_bundle_folder, open_bundle, plan_names  # noqa: PLC0415 - heavy
+    from metseg.bundle import bundle_folder, open_bundle, plan_names  # noqa: PLC0415 - heavy
 
-    bundle = open_bundle(weights or default_bundle_folder())
+    bundle = open_bundle(bundle_folder(weights))
     plan = bundle.plan
     return {
         "metseg": metseg.__version__,

@@ -18,17 +18,18 @@ logger = logging.getLogger(__name__)
 
 def self_test(
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="A bundle's folder. [default: the bundled one, or METSEG_WEIGHTS]")
+        Path | None,
+        typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]"),
     ] = None,
     device: Annotated[DeviceOption, typer.Option("--device", help="Where the networks run.")] = DeviceOption.AUTO,
 ) -> int:
     """Segments a bundled phantom and compares with the stored result; exits with 5 when this one differs."""
-    from metseg.bundle import default_bundle_folder, open_bundle  # noqa: PLC0415 - heavy
+    from metseg.bundle import bundle_folder, open_bundle  # noqa: PLC0415 - heavy
     from metseg.device import choose_device  # noqa: PLC0415
     from metseg.selftest.expected import read_expected  # noqa: PLC0415
     from metseg.selftest.run import run_self_test  # noqa: PLC0415
 
-    bundle = open_bundle(weights or default_bundle_folder())
+    bundle = open_bundle(bundle_folder(weights))
     expected = read_expected(bundle.folder)
     verdicts = run_self_test(bundle, expected, _devices(choose_device(device.value)))
     for verdict in verdicts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from metseg.bundle import PLAN_FILE, Bundle, default_bundle_folder, open_bundle
+from metseg.bundle import PLAN_FILE, Bundle, bundle_folder, open_bundle
 from metseg.device import DeviceChoice
 from metseg.errors import UsageError, WeightsError
 from metseg.yaml_file import YamlFileError, read_yaml, show_value
@@ -49,9 +49,12 @@ def resolve_settings(
     """
     parameters = read_parameters(parameters_file) if parameters_file else {}
     base = parameters_file.parent if parameters_file else Path()
-    folder = weights or (base / parameters["weights"] if "weights" in parameters else None)
-    if folder is None:
-        folder = (find_bundle(additional_files) if additional_files else None) or default_bundle_folder()
+    if weights:
+        folder = bundle_folder(weights)
+    elif "weights" in parameters:
+        folder = bundle_folder(parameters["weights"], base=base)
+    else:
+        folder = (find_bundle(additional_files) if additional_files else None) or bundle_folder()
     plan = plan or parameters.get("plan")
     if plan and not (folder / "plans" / f"{plan}.yaml").is_file() and (base / plan).is_file():
         plan = str(base / plan)
