@@ -111,8 +111,28 @@ def plan_layout(case: PreparedCase, plan: Plan) -> Layout:
     return lay_windows(case.trip.network.shape, case.brain, plan.window, plan.side_multiples)
 
 
-def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tuple[MemberPrediction, ...]:
+def noise_of(case: PreparedCase, plan: Plan) -> CaseNoise:
+    """The noises of a case's passes, not drawn yet."""
+    return CaseNoise(plan.tta, voxel_seed(case.channels, case.brain) if uses_noise(plan.tta) else 0)
+
+
+def draw_noise_ahead(noise: CaseNoise, case: PreparedCase, ensemble: Ensemble, layout: Layout) -> None:
+    """Draws what the usable members will ask for."""
+    for member in usable_members(ensemble, case):
+        if not isinstance(member.plan.network, DeepMedicPlan):
+            noise.draw_all((len(member.plan.channels), *layout.shape))
+
+
+def predict_case(
+    case: PreparedCase, ensemble: Ensemble, layout: Layout, noise: CaseNoise | None = None
+) -> tuple[MemberPrediction, ...]:
     """Runs every usable member on a case.
+
+    Args:
+        case: its channels.
+        ensemble: the members.
+        layout: of `plan_layout`.
+        noise: of `noise_of`; None makes it here.
 
     Returns:
         One prediction a usable member; none when the case lacks what every member reads.
@@ -121,8 +141,7 @@ def predict_case(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tupl
 
     store = _store_of(ensemble)
     region = {name: send(layout.cut(volume), store) for name, volume in case.channels.items()}
-    tta = ensemble.plan.tta
-    noise = CaseNoise(tta, voxel_seed(case.channels, case.brain) if uses_noise(tta) else 0)  # hashing takes a moment
+    noise = noise or noise_of(case, ensemble.plan)
     predictions = []
     for member in usable_members(ensemble, case):
         if isinstance(member.plan.network, DeepMedicPlan):

@@ -16,6 +16,7 @@ from metseg.ensemble import Ensemble, MemberPrediction, predict_case
 from metseg.errors import DeviceError
 from metseg.preprocess import PreparedCase
 from metseg.problems import printable
+from metseg.tta import CaseNoise
 from metseg.windows import Layout
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ SHOWN_CHARACTERS: Final = 120
 """Of an allocator's message, which may be a page long."""
 
 
-def predict_within_memory(case: PreparedCase, ensemble: Ensemble, layout: Layout) -> tuple[MemberPrediction, ...]:
+def predict_within_memory(
+    case: PreparedCase, ensemble: Ensemble, layout: Layout, noise: CaseNoise | None = None
+) -> tuple[MemberPrediction, ...]:
     """Runs every usable member on a case, in smaller steps where memory does not suffice.
 
     Raises:
@@ -39,7 +42,7 @@ def predict_within_memory(case: PreparedCase, ensemble: Ensemble, layout: Layout
             logger.warning("case %s: out of memory (%s); trying again %s", printable(case.case_id), reason, step)
             device = attempt.device.description
         try:
-            return predict_case(case, attempt, layout)
+            return predict_case(case, attempt, layout, noise)
         except Exception as error:  # allocators raise errors of several kinds
             if not is_out_of_memory(error):
                 raise

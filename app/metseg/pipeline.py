@@ -19,7 +19,14 @@ from typing import Literal, TypeVar
 from metseg.agreement import LesionAgreement, lesion_agreement
 from metseg.blank import blank_label_map
 from metseg.domain import Case, CaseFiles, Grid, Modality
-from metseg.ensemble import Ensemble, MemberPrediction, plan_layout, usable_members
+from metseg.ensemble import (
+    Ensemble,
+    MemberPrediction,
+    draw_noise_ahead,
+    noise_of,
+    plan_layout,
+    usable_members,
+)
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
 from metseg.flags import Flag, agreement_flags, blank_flag, count_flags, grid_flags, missing_flag
 from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
@@ -32,6 +39,7 @@ from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
 from metseg.records import CaseRecord, Stopwatch
 from metseg.rigid import metastases_to
+from metseg.tta import CaseNoise
 from metseg.windows import Layout
 
 logger = logging.getLogger(__name__)
@@ -94,15 +102,17 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
     Raises:
         InputError: the case lacks an image that every member reads.
     """
-    layout, predictions = _predict(case, ensemble, watch)
+    layout = plan_layout(case, ensemble.plan)
+    predictions = _predict(case, layout, noise_of(case, ensemble.plan), ensemble, watch)
     return _conclude(case, layout, predictions, ensemble.plan, watch)
 
 
-def _predict(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> tuple[Layout, tuple[MemberPrediction, ...]]:
+def _predict(
+    case: PreparedCase, layout: Layout, noise: CaseNoise, ensemble: Ensemble, watch: Stopwatch
+) -> tuple[MemberPrediction, ...]:
     """What the networks say: the device's part."""
     with watch.stage("network"):
-        layout = plan_layout(case, ensemble.plan)
-        return layout, predict_within_memory(case, ensemble, layout)
+        return predict_within_memory(case, ensemble, layout, noise)
 
 
 def _conclude(
@@ -161,6 +171,8 @@ class _Loaded:
 
     case: Case
     prepared: PreparedCase
+    layout: Layout
+    noise: CaseNoise
     flags: tuple[Flag, ...]
     watch: Stopwatch
 
@@ -180,7 +192,10 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> _Loaded:
         prepared = prepare_case(
             case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
         )
-    return _Loaded(case, prepared, _absence(prepared, plan, ensemble), watch)
+        layout, noise = plan_layout(prepared, plan), noise_of(prepared, plan)
+        if ensemble.device.is_cuda:  # which would wait for it; a CPU has as much to do either way
+            draw_noise_ahead(noise, prepared, ensemble, layout)
+    return _Loaded(case, prepared, layout, noise, _absence(prepared, plan, ensemble), watch)
 
 
 def _require(files: CaseFiles, plan: Plan) -> None:
@@ -265,7 +280,6 @@ class _Predicted:
     """A case that waits to be fused and written."""
 
     loaded: _Loaded
-    layout: Layout
     predictions: tuple[MemberPrediction, ...]
 
 
@@ -338,7 +352,9 @@ def _attempt(files: CaseFiles, job: Job, step: Callable[[], _Step]) -> _Step | _
 def _predict_loaded(loading: "Future[_Loaded]", ensemble: Ensemble, grid: LabelGrid) -> _Predicted:
     loaded = loading.result()
     _require_scan(grid, loaded)
-    return _Predicted(loaded, *_predict(loaded.prepared, ensemble, loaded.watch))
+    predictions = _predict(loaded.prepared, loaded.layout, loaded.noise, ensemble, loaded.watch)
+    loaded.noise.forget()
+    return _Predicted(loaded, predictions)
 
 
 def _finish(files: CaseFiles, job: Job, predicted: _Predicted | _Result, plan: Plan) -> _Finished:
@@ -349,7 +365,7 @@ def _finish(files: CaseFiles, job: Job, predicted: _Predicted | _Result, plan: P
 
 def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:
     loaded = predicted.loaded
-    concluded = _conclude(loaded.prepared, predicted.layout, predicted.predictions, plan, loaded.watch)
+    concluded = _conclude(loaded.prepared, loaded.layout, predicted.predictions, plan, loaded.watch)
     segmentation, header = _on_grid(grid, loaded, concluded)
     record = CaseRecord(
         case_id=loaded.case.case_id,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metseg.device import send
 from metseg.plan import TtaPlan
@@ -64,23 +65,42 @@ class CaseNoise:
     Attributes:
         plan: the variant and the size of its noise.
         seed: `preprocess.voxel_seed` of the case; any number where the variant uses no noise.
-        drawn: what was drawn so far, by number, shape and device.
+        drawn: what was drawn so far, by number and shape.
+        sent: what a device has of it.
     """
 
     plan: TtaPlan
     seed: int
-    drawn: "dict[tuple[int, tuple[int, ...], device], Tensor]" = field(default_factory=dict)
+    drawn: dict[tuple[int, tuple[int, ...]], NDArray[np.float32]] = field(default_factory=dict)
+    sent: "dict[tuple[int, tuple[int, ...], device], Tensor]" = field(default_factory=dict)
 
-    def draw(self, number: int, shape: tuple[int, ...], device: "device") -> "Tensor":
+    def draw(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The noise of one copy, float32; not to be changed."""
-        key = (number, shape, device)
-        if key not in self.drawn:
+        if (number, shape) not in self.drawn:
             generator = np.random.Generator(np.random.SFC64([self.plan.seed, self.seed, number]))
             std = generator.uniform(0, self.plan.noise_std_max)
             noise = generator.standard_normal(shape, dtype=np.float32)
             noise *= np.float32(std)
-            self.drawn[key] = send(noise, device)
-        return self.drawn[key]
+            self.drawn[number, shape] = noise
+        return self.drawn[number, shape]
+
+    def draw_all(self, shape: tuple[int, ...]) -> None:
+        """Draws the noises of every pass over images of this shape, ahead of their use."""
+        for round_ in plan_rounds(self.plan):
+            if round_.noise is not None:
+                self.draw(round_.noise, shape)
+
+    def on(self, device: "device", number: int, shape: tuple[int, ...]) -> "Tensor":
+        """The noise of one copy on a device; not to be changed."""
+        key = (number, shape, device)
+        if key not in self.sent:
+            self.sent[key] = send(self.draw(number, shape), device)
+        return self.sent[key]
+
+    def forget(self) -> None:
+        """Gives the memory back; what is asked for again is drawn again."""
+        self.drawn.clear()
+        self.sent.clear()
 
 
 def images_of_rounds(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tensor, tuple[Flip, ...]]]":
@@ -94,7 +114,7 @@ def images_of_rounds(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tenso
         if round_.noise is None:
             yield image, round_.flips
         else:
-            yield image + noise.draw(round_.noise, tuple(image.shape), image.device), round_.flips
+            yield image + noise.on(image.device, round_.noise, tuple(image.shape)), round_.flips
 
 
 def flip(batch: "Tensor", axes: Flip) -> "Tensor":

@@ -118,7 +118,7 @@ def test_the_cpu_comes_last_and_only_where_it_may(ensemble, case, caplog):
 def test_the_steps_of_a_gpu_in_order(monkeypatch, ensemble, case):
     seen, alive = [], []
 
-    def fail(_case, attempt, _layout):
+    def fail(_case, attempt, *_rest):
         assert not [kept for kept in alive if kept() is not None], "the failed attempt's tensors are still there"
         filling = torch.zeros(10)
         alive.append(weakref.ref(filling))

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -14,9 +15,9 @@ from metseg import pipeline
 from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
-from metseg.ensemble import load_ensemble
+from metseg.ensemble import load_ensemble, predict_case
 from metseg.errors import ExitCode, InputError, OutputError
-from metseg.pipeline import Job, exit_code_of, run_batch
+from metseg.pipeline import Job, exit_code_of, load_case, run_batch
 from metseg.records import CaseRecord
 from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
 
@@ -158,6 +159,24 @@ def test_a_case_without_any_readable_header_gets_a_blank_on_the_atlas_grid(ensem
     blank = nib.load(tmp_path / "out" / "c0.nii.gz")
     assert blank.shape == (240, 240, 155)
     np.testing.assert_array_equal(blank.affine[:3, 3], [0, 239, 0])
+
+
+def test_noise_that_a_gpu_would_wait_for_is_drawn_while_the_case_is_read(cases, ensemble):
+    files = discover_cases(cases)[0]
+    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1))
+    ahead = load_case(files, gpu)
+    assert len(ahead.noise.drawn) == 4
+    later = load_case(files, ensemble)
+    assert not later.noise.drawn
+    layout, shape = ahead.layout, (len(ALL), *ahead.layout.shape)
+    (first, *_), (second, *_) = (
+        predict_case(loaded.prepared, ensemble, layout, loaded.noise) for loaded in (ahead, later)
+    )
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    np.testing.assert_array_equal(ahead.noise.draw(2, shape), later.noise.draw(2, shape))
+    ahead.noise.forget()
+    assert not ahead.noise.drawn
+    assert not ahead.noise.sent
 
 
 @pytest.mark.parametrize("part", ["_predict", "_conclude"])

@@ -54,4 +54,4 @@ def test_members_that_read_as_many_channels_share_the_noise_and_leave_it_alone()
     second = [copy for copy, _ in images_of_rounds(bright, noise)]
     assert len(noise.drawn) == 4
     assert all(torch.allclose(one + 1, other, atol=1e-6) for one, other in zip(first, second, strict=True))
-    assert noise.draw(0, (3, 8, 8, 8), dark.device).shape == (3, 8, 8, 8)
+    assert noise.draw(0, (3, 8, 8, 8)).shape == (3, 8, 8, 8)
