@@ -185,9 +185,6 @@ class LossRecipe(Section):
         blob_weight: 0 or 1 in the paper.
         vae_weight: of the VAE branch's reconstruction and KL terms (Myronenko 2018); 0 leaves the branch out.
         dice_smoothing: above and below in DiceCE's Dice.
-        ce_hardest_share: of DiceCE's cross-entropy: the mean over this share of the voxels, the hardest. Not in the
-            paper, whose mean over all voxels (1) hardly sees a missed lesion of 20 voxels; nor does Dice, whose
-            gradient vanishes where the network is sure.
         blob_smoothing: above and below in the blob loss's Dice.
     """
 
@@ -195,7 +192,6 @@ class LossRecipe(Section):
     blob_weight: float = Field(0.0, ge=0)
     vae_weight: float = Field(0.1, ge=0)
     dice_smoothing: float = Field(1e-5, ge=0)
-    ce_hardest_share: float = Field(1.0, gt=0, le=1)
     blob_smoothing: float = Field(1e-5, gt=0)
 
 

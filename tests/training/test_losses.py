@@ -150,30 +150,6 @@ def test_nested_regions_are_no_softmax():
     assert (gradient < 0).all()
 
 
-def test_the_cross_entropy_of_the_hardest_voxels_is_a_sorted_mean():
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(2, 3, 6, 7, 5, generator=generator)
-    target = torch.rand(logits.shape, generator=generator) < 0.2
-    plain = torch.nn.functional.binary_cross_entropy_with_logits(logits, target.float(), reduction="none").numpy()
-    share = DiceCELoss(hardest_share=0.05).per_sample(logits, target) - DiceCELoss().per_sample(logits, target)
-    for sample in range(2):
-        means = [
-            np.sort(plain[sample, region].ravel())[-10:].mean() - plain[sample, region].mean() for region in range(3)
-        ]
-        assert share[sample].item() == pytest.approx(np.mean(means), abs=1e-5)  # 0.05 of 210 voxels
-
-
-def test_a_small_lesion_that_the_network_is_sure_to_miss_is_felt_through_the_hardest_voxels():
-    target = torch.zeros(1, 1, 32, 32, 32)
-    target[..., 10:13, 10:13, 10:13] = 1
-    pulls = []
-    for share in (1.0, 0.002):
-        logits = torch.full_like(target, -7).requires_grad_()
-        DiceCELoss(hardest_share=share)(logits, target).backward()
-        pulls.append(-logits.grad[target > 0].sum().item())
-    assert pulls[1] > 100 * pulls[0]
-
-
 def test_the_vae_branch_is_monais(monkeypatch):
     recipe = small_recipe(loss={"vae_weight": 0.1})
     torch.manual_seed(0)

@@ -12,14 +12,11 @@ class DiceCELoss(nn.Module):
 
     Args:
         smoothing: added above and below in Dice: an empty channel that is predicted empty has Dice 1.
-        hardest_share: the cross-entropy is the mean over this share of a channel's voxels, those where it is highest
-            (online bootstrapping; Wu, Shen and van den Hengel 2016, arXiv 1605.06885). 1 is the plain mean.
     """
 
-    def __init__(self, smoothing: float = 1e-5, hardest_share: float = 1.0) -> None:
+    def __init__(self, smoothing: float = 1e-5) -> None:
         super().__init__()
         self.smoothing = smoothing
-        self.hardest_share = hardest_share
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of each sample.
@@ -29,7 +26,7 @@ class DiceCELoss(nn.Module):
             target: same shape, 0 or 1, any number type.
 
         Returns:
-            Shape (batch,), float32: mean over the regions of `1 - Dice + BCE`, the latter of the hardest voxels.
+            Shape (batch,), float32: mean over the regions of `1 - Dice + BCE`.
         """
         logits = logits.float()
         target = target.to(logits.dtype)
@@ -38,11 +35,8 @@ class DiceCELoss(nn.Module):
         intersection = (probability * target).sum(axes)
         total = probability.sum(axes) + target.sum(axes)
         dice = (2 * intersection + self.smoothing) / (total + self.smoothing)
-        cross_entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(2)
-        if self.hardest_share < 1:
-            hardest = max(round(cross_entropy.shape[2] * self.hardest_share), 1)
-            cross_entropy = cross_entropy.topk(hardest, dim=2, sorted=False).values
-        return (1 - dice + cross_entropy.mean(2)).mean(1)
+        cross_entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(axes)
+        return (1 - dice + cross_entropy).mean(1)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Mean of `per_sample` over the batch, a scalar."""

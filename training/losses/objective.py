@@ -90,7 +90,7 @@ class Objective(nn.Module):
     def __init__(self, recipe: LossRecipe) -> None:
         super().__init__()
         self.recipe = recipe
-        self.dice_ce = DiceCELoss(recipe.dice_smoothing, recipe.ce_hardest_share)
+        self.dice_ce = DiceCELoss(recipe.dice_smoothing)
         self.blob = BlobLoss(recipe.blob_smoothing)
         self.vae = VaeLoss()
 
