@@ -40,6 +40,16 @@ def test_volumes_parts_and_contrast(case):
     assert small.contrast == pytest.approx(5, rel=0.2)
 
 
+def test_a_lesion_is_found_where_a_predicted_core_touches_it(case, tmp_path):
+    assert [lesion.found for lesion in measure_case(case).lesions] == [None, None]
+    predicted = np.zeros((40, 40, 40), np.uint8)
+    predicted[4:12, 4:12, 4:12] = 2
+    predicted[31, 31, 32] = 3
+    nib.save(nib.Nifti1Image(predicted, np.diag([1, 1, 2, 1])), tmp_path / f"{case.name}.nii.gz")
+    (measured,) = measure_cohort(case.parent, tmp_path)
+    assert [lesion.found for lesion in measured.lesions] == [False, True], "oedema is no core"
+
+
 def test_cohort_of_real_layout_is_described(case):
     write(case.parent / "B-2", np.zeros((8, 8, 8)), np.ones((8, 8, 8)))
     (case.parent / "notes.txt").write_text("not a case")

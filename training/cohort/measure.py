@@ -1,7 +1,7 @@
 """What a cohort on disk contains, simulated or real: lesions per case, volumes, parts, contrast."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -34,12 +34,14 @@ class MeasuredLesion:
         swollen: it touches SNFH.
         contrast: mean t1c of its ET minus the median of the unlabelled shell around it, over that shell's spread
             (1.4826 * MAD): noise and normal variation together. NaN without ET or shell.
+        found: a predicted core shares a voxel with it; None without a prediction.
     """
 
     volume_mm3: float
     necrotic: bool
     swollen: bool
     contrast: float
+    found: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +73,32 @@ def _measure_lesion(
     )
 
 
-def measure_case(folder: Path) -> MeasuredCase:
-    """Measures one case folder `<ID>` with `<ID>-t1c.nii.gz` and `<ID>-seg.nii.gz`."""
+def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
+    """Measures one case folder `<ID>` with `<ID>-t1c.nii.gz` and `<ID>-seg.nii.gz`.
+
+    Args:
+        folder: the case's.
+        predictions: folder with the label map `<ID>.nii.gz`, on the same grid: which lesions are found.
+    """
     image = nib.load(folder / f"{folder.name}-seg.nii.gz")
     labels = np.asanyarray(image.dataobj).astype(np.uint8)
     t1c = np.asanyarray(nib.load(folder / f"{folder.name}-t1c.nii.gz").dataobj).astype(np.float32)
     voxel_mm3 = float(np.prod(image.header.get_zooms()))
     components = find_components((labels == ET) | (labels == NETC)).to_volume()
+    predicted = None
+    if predictions is not None:
+        predicted = np.isin(np.asanyarray(nib.load(predictions / f"{folder.name}.nii.gz").dataobj), (ET, NETC))
     lesions = []
     for number, found in enumerate(ndimage.find_objects(components), start=1):
         box = tuple(slice(max(s.start - _SHELL_OUTER - 1, 0), s.stop + _SHELL_OUTER + 1) for s in found)
-        lesions.append(_measure_lesion(labels[box], components[box] == number, t1c[box], voxel_mm3))
+        own = components[box] == number
+        lesion = _measure_lesion(labels[box], own, t1c[box], voxel_mm3)
+        lesions.append(lesion if predicted is None else replace(lesion, found=bool(predicted[box][own].any())))
     return MeasuredCase(folder.name, tuple(lesions), float((labels == SNFH).sum() * voxel_mm3))
 
 
-def measure_cohort(folder: Path) -> Iterator[MeasuredCase]:
-    """Measures every case folder that has a reference.
+def measure_cohort(folder: Path, predictions: Path | None = None) -> Iterator[MeasuredCase]:
+    """Measures every case folder that has a reference; `predictions` as for `measure_case`.
 
     Raises:
         UsageError: there is none.
@@ -94,7 +106,8 @@ def measure_cohort(folder: Path) -> Iterator[MeasuredCase]:
     cases = sorted(p for p in folder.iterdir() if (p / f"{p.name}-seg.nii.gz").is_file()) if folder.is_dir() else []
     if not cases:
         raise UsageError(f"{folder}: no case with a -seg.nii.gz", hint="Give the folder that holds the case folders.")
-    yield from map(measure_case, cases)
+    for case in cases:
+        yield measure_case(case, predictions)
 
 
 def _quantiles(values: Sequence[float], form: str) -> str:
