@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -16,6 +16,9 @@ from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan
 from training.recipe import Recipe, load_recipe
 from training.revision import git_revision
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RECIPE_FILE, RUN_FILE, SPLIT_FILE = "recipe.yaml", "run.json", "split.json"
 SMALL_LESIONS_PLAN = "small_lesions"
@@ -169,7 +172,6 @@ def _write_plan(path: Path, plan: Plan) -> None:
 
 def _freeze_member(run: Path, output: Path, options: FreezeOptions) -> MemberPlan:
     import torch  # noqa: PLC0415 - heavy
-    from safetensors.torch import save  # noqa: PLC0415
 
     from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
     from training.proof import prove_equal  # noqa: PLC0415
@@ -197,13 +199,26 @@ def _freeze_member(run: Path, output: Path, options: FreezeOptions) -> MemberPla
     )
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
     # Proven before the file has its final metadata, which holds what the proof found.
-    member = _write_member(output, member, save(state, metadata=metadata))
+    member = _write_member(output, member, _saved(state, metadata))
     proof = prove_equal(load_member(output, member), path, recipe, stored, _proof_entry(run, options.cache))
     metadata |= {
         "proven_on": proof.case_id,
         "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
     }
-    return _write_member(output, member, save(state, metadata=metadata))
+    return _write_member(output, member, _saved(state, metadata))
+
+
+def _saved(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on nothing but its content: the library writes metadata in random order."""
+    from safetensors.torch import save  # noqa: PLC0415 - needs torch
+
+    content = save(dict(state), metadata=dict(metadata))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _write_member(output: Path, member: MemberPlan, content: bytes) -> MemberPlan:

@@ -1,6 +1,5 @@
 """The radiosurgery system's experiment: two test cohorts, nine networks, the published figures of every case."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -33,7 +32,14 @@ from training.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
 from training.tables.experiment import EXPERIMENTS_FOLDER, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System
-from training.tables.stages import TablesRequest, TrainedModels, complete_cohort, split_in_order, train_models
+from training.tables.stages import (
+    TablesRequest,
+    TrainedModels,
+    complete_cohort,
+    scores_key,
+    split_in_order,
+    train_models,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -239,9 +245,7 @@ def _remembered(
     files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment, folder: Path
 ) -> Hu2019Case:
     """A case's scores, from disk where the same networks made them before."""
-    facts = [SCORES_FORMAT, ensemble.plan.model_dump(mode="json", exclude={"members"}), experiment.threshold]
-    facts += [member.plan.sha256 for member in ensemble.members]
-    key = hashlib.sha256(json.dumps([*facts, ensemble.device.precision], sort_keys=True).encode()).hexdigest()[:16]
+    key = scores_key(ensemble, [SCORES_FORMAT, experiment.threshold])
     path = folder / key / f"{cohort}-{files.case_id}.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))

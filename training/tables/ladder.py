@@ -1,6 +1,5 @@
 """The whole way of the tables: cohort, five runs, a bundle of them, scores; each part is continued where it stopped."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -18,7 +17,14 @@ from training.data.split import Split, read_split, split_patients, write_split
 from training.freeze import FreezeOptions, freeze_bundle
 from training.tables.experiment import MODELS, Experiment
 from training.tables.scoring import CaseScores, Ladder, score_ladder
-from training.tables.stages import TablesRequest, TrainedModels, complete_cohort, split_in_order, train_models
+from training.tables.stages import (
+    TablesRequest,
+    TrainedModels,
+    complete_cohort,
+    scores_key,
+    split_in_order,
+    train_models,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,21 +109,9 @@ def _freeze(experiment: Experiment, request: TablesRequest) -> Ladder:
 
 def remembered_scores(files: CaseFiles, ladder: Ladder, folder: Path) -> CaseScores:
     """A case's scores, from disk where the same models made them before."""
-    path = folder / _key_of(ladder) / f"{files.case_id}.json"
+    facts = [SCORES_FORMAT, ladder.tta.model_dump(), ladder.small_voxels, ladder.as_frozen]
+    path = folder / scores_key(ladder.ensemble, facts) / f"{files.case_id}.json"
     return _remembered(path, lambda: score_ladder(files, ladder))
-
-
-def _key_of(ladder: Ladder) -> str:
-    """Hash of what scores depend on. The members' files hold a git revision too: their tensors are hashed instead."""
-    ensemble = ladder.ensemble
-    settings = ensemble.plan.model_dump(mode="json", exclude={"members"})
-    tta, precision = ladder.tta.model_dump(), ensemble.device.precision
-    facts = [SCORES_FORMAT, settings, tta, ladder.small_voxels, ladder.as_frozen, precision]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for member in ensemble.members:
-        for name, tensor in member.network.state_dict().items():
-            digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _remembered(path: Path, make: Callable[[], CaseScores]) -> CaseScores:

@@ -1,11 +1,15 @@
 """The stages that both papers' tables share: a cohort, its split, the runs; each is continued where it stopped."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from metseg.device import DeviceChoice
+from metseg.ensemble import Ensemble
 from metseg.labels import SystemName
 from training.cohort.settings import CohortSettings
 from training.cohort.writing import case_id_of, write_cohort
@@ -134,3 +138,17 @@ def train_models(
         steps[model], training_s[model] = progress.step, progress.elapsed_s
         logger.info("model %s: %d steps in %.0f s", model, progress.step, progress.elapsed_s)
     return TrainedModels(steps, training_s)
+
+
+def scores_key(ensemble: Ensemble, facts: Sequence[Any]) -> str:
+    """Hash of what a case's scores depend on: the networks' tensors, the plan, the arithmetic and `facts` (JSON values).
+
+    Not the members' files, which hold a git revision too.
+    """
+    settings = ensemble.plan.model_dump(mode="json", exclude={"members"})
+    content = json.dumps([*facts, settings, ensemble.device.precision], sort_keys=True)
+    digest = hashlib.sha256(content.encode())
+    for member in ensemble.members:
+        for name, tensor in member.network.state_dict().items():
+            digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
