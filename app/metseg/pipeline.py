@@ -3,7 +3,8 @@
     discover -> read -> prepare -> predict (each member) -> fuse -> postprocess -> restore -> write
 
 `segment_case` is that way without files; `run_batch` drives it over a folder: while the networks work on a case, the
-next one is read and prepared, and the last one is fused, cleaned and written, in two threads of this process.
+next one is read and prepared, and the last one is written, in two threads of this process. With networks on a GPU, the
+last one is fused and cleaned there too.
 """
 
 import logging
@@ -300,16 +301,26 @@ def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Itera
         behind: Future[_Finished] | None = None
         for files, loading in _read_ahead(reader, todo, ensemble):
             try:
-                predicted = _attempt(files, job, partial(_predict_loaded, loading, ensemble, job.grid))
+                outcome = _attempt(files, job, partial(_predict_loaded, loading, ensemble, job.grid))
+                if not concludes_beside(ensemble):
+                    outcome = _concluded(files, job, outcome, ensemble.plan)
             except MetsegError:
                 if behind is not None:
                     yield behind.result()
                 raise
             if behind is not None:
                 yield behind.result()
-            behind = writer.submit(_finish, files, job, predicted, ensemble.plan)
+            behind = writer.submit(_finish, files, job, outcome, ensemble.plan)
         if behind is not None:
             yield behind.result()
+
+
+def concludes_beside(ensemble: Ensemble) -> bool:
+    """Whether a case is fused and cleaned beside the next one's networks.
+
+    On a CPU, where they share the cores, that is no faster and takes an eighth more memory (docs/performance.md).
+    """
+    return ensemble.device.is_cuda
 
 
 @contextmanager
@@ -357,10 +368,14 @@ def _predict_loaded(loading: "Future[_Loaded]", ensemble: Ensemble, grid: LabelG
     return _Predicted(loaded, predictions)
 
 
-def _finish(files: CaseFiles, job: Job, predicted: _Predicted | _Result, plan: Plan) -> _Finished:
-    if isinstance(predicted, _Result):
-        return _write(files, job, predicted)
-    return _write(files, job, _attempt(files, job, partial(_segmented, predicted, job.grid, plan)))
+def _concluded(files: CaseFiles, job: Job, outcome: _Predicted | _Result, plan: Plan) -> _Result:
+    if isinstance(outcome, _Result):
+        return outcome
+    return _attempt(files, job, partial(_segmented, outcome, job.grid, plan))
+
+
+def _finish(files: CaseFiles, job: Job, outcome: _Predicted | _Result, plan: Plan) -> _Finished:
+    return _write(files, job, _concluded(files, job, outcome, plan))
 
 
 def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:

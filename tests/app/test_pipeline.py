@@ -179,6 +179,21 @@ def test_noise_that_a_gpu_would_wait_for_is_drawn_while_the_case_is_read(cases, 
     assert not ahead.noise.sent
 
 
+@pytest.fixture(params=[False, True], ids=["in turn", "beside"])
+def beside(request, monkeypatch):
+    """Whether cases are concluded beside the next one's networks, as where these run on a GPU."""
+    monkeypatch.setattr(pipeline, "concludes_beside", lambda _ensemble: request.param)
+
+
+@pytest.mark.usefixtures("beside")
+def test_concluded_in_turn_or_beside_the_next_case_files_are_the_same(cases, ensemble, undisturbed, tmp_path):
+    seen = []
+    run_batch(Job(discover_cases(cases), tmp_path / "out"), ensemble, lambda record, *_: seen.append(record.case_id))
+    assert folder_bytes(tmp_path / "out") == folder_bytes(undisturbed)
+    assert seen == [f"case {number}" for number in range(4)]
+
+
+@pytest.mark.usefixtures("beside")
 @pytest.mark.parametrize("part", ["_predict", "_conclude"])
 def test_an_unexpected_error_in_one_case_does_not_cost_the_others(part, cases, ensemble, tmp_path, monkeypatch):
     original = getattr(pipeline, part)

@@ -141,9 +141,9 @@ def train_models(
 
 
 def scores_key(ensemble: Ensemble, facts: Sequence[Any]) -> str:
-    """Hash of what a case's scores depend on: the networks' tensors, the plan, the arithmetic and `facts` (JSON values).
+    """Hash of what a case's scores depend on: the networks' tensors, the plan, the arithmetic, and `facts`.
 
-    Not the members' files, which hold a git revision too.
+    Not the members' files, which hold a git revision too. Facts are JSON values.
     """
     settings = ensemble.plan.model_dump(mode="json", exclude={"members"})
     content = json.dumps([*facts, settings, ensemble.device.precision], sort_keys=True)
