@@ -318,7 +318,7 @@ def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Itera
 def concludes_beside(ensemble: Ensemble) -> bool:
     """Whether a case is fused and cleaned beside the next one's networks.
 
-    On a CPU, where they share the cores, that is no faster and takes an eighth more memory (docs/performance.md).
+    On a CPU, where they share the cores, that is no faster and takes a tenth more memory (docs/performance.md).
     """
     return ensemble.device.is_cuda
 
