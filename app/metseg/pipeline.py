@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 
 from metseg.agreement import LesionAgreement, lesion_agreement
 from metseg.blank import blank_label_map
+from metseg.device import give_back_memory
 from metseg.domain import Case, CaseFiles, Grid, Modality
 from metseg.ensemble import (
     Ensemble,
@@ -302,6 +303,7 @@ def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Itera
         for files, loading in _read_ahead(reader, todo, ensemble):
             try:
                 outcome = _attempt(files, job, partial(_predict_loaded, loading, ensemble, job.grid))
+                give_back_memory()
                 if not concludes_beside(ensemble):
                     outcome = _concluded(files, job, outcome, ensemble.plan)
             except MetsegError:

@@ -185,6 +185,13 @@ def beside(request, monkeypatch):
     monkeypatch.setattr(pipeline, "concludes_beside", lambda _ensemble: request.param)
 
 
+def test_freed_memory_goes_back_after_every_case(cases, ensemble, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(pipeline, "give_back_memory", lambda: given.append(1))
+    run(cases, tmp_path / "out", ensemble)
+    assert len(given) == 4
+
+
 @pytest.mark.usefixtures("beside")
 def test_concluded_in_turn_or_beside_the_next_case_files_are_the_same(cases, ensemble, undisturbed, tmp_path):
     seen = []
