@@ -4,7 +4,8 @@
 atomically. Instead the bytes go to a file without a name in the output folder (Linux O_TMPFILE), which gets its name
 when it is complete: a process that is killed leaves nothing. File systems that can't do that, and files that replace
 others, pass through `.<name>.<8 hex digits>.partial`; such a file is locked while it is being written, so that
-`remove_partials` takes away only what nobody is working on.
+`remove_partials` takes away only what nobody is working on. A file can't be created and locked in one step, and some
+file systems have no locks: who finds his partial file taken away writes it again.
 """
 
 import contextlib
@@ -19,6 +20,9 @@ from typing import Final
 from metseg.errors import OutputError
 
 _PARTIAL: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
+
+_ATTEMPTS: Final = 10
+"""How often a partial file may be taken away under its writer's hands; once is rare."""
 
 _HARMLESS_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
 """What file systems that don't know fsync answer; a failing disk answers EIO, ENOSPC or EDQUOT."""
@@ -72,11 +76,7 @@ def _remove_partial(path: Path) -> bool:
         with contextlib.suppress(PermissionError):  # of another user: removable all the same where the folder is ours
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:  # a file system without locks
-                pass
+                return _remove_unlocked(path, file)
             finally:
                 os.close(file)
         path.unlink()
@@ -84,6 +84,18 @@ def _remove_partial(path: Path) -> bool:
         return False
     except OSError as error:
         raise _output_error(path, error) from error
+    return True
+
+
+def _remove_unlocked(path: Path, file: int) -> bool:
+    """Removes the open file, under its lock: nobody can begin to write it meanwhile; False where it is locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    path.unlink()
     return True
 
 
@@ -109,19 +121,24 @@ def _write_unnamed(folder: int, path: Path, content: bytes) -> bool:
 
 
 def _write_named(folder: int, path: Path, content: bytes) -> None:
-    partial = f".{path.name}.{secrets.token_hex(4)}.partial"
-    file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        _write_all(file, content)
-        os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial, dir_fd=folder)
-        raise
-    finally:
-        os.close(file)
+    for _ in range(_ATTEMPTS):
+        partial = f".{path.name}.{secrets.token_hex(4)}.partial"
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            _write_all(file, content)
+            os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except FileNotFoundError:  # taken away before it was locked
+            continue
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial, dir_fd=folder)
+            raise
+        finally:
+            os.close(file)
+        return
+    raise OSError(errno.EBUSY, "its partial file is taken away again and again")
 
 
 def _write_all(file: int, content: bytes) -> None:

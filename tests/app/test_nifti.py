@@ -449,6 +449,54 @@ def test_leftovers_are_removed_but_not_what_somebody_writes_now(tmp_path):
     assert remove_partials(tmp_path / "gone") == ()
 
 
+def test_a_partial_file_taken_away_before_its_lock_is_written_again(tmp_path, monkeypatch):
+    """What a second process does that starts between the file's creation and its lock."""
+    taken_away, real_flock = [], metseg.atomic.fcntl.flock
+
+    def flock(file, operation):
+        if operation == fcntl.LOCK_EX and len(taken_away) < 2:
+            taken_away.extend(remove_partials(tmp_path))
+        real_flock(file, operation)
+
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(metseg.atomic.fcntl, "flock", flock)
+    write_atomically(tmp_path / "a", b"new")
+    assert len(taken_away) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new"}
+
+
+def test_a_partial_file_taken_away_again_and_again_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(metseg.atomic, "_write_all", lambda *_: remove_partials_without_locks(tmp_path))
+    with pytest.raises(OutputError, match=r"a can't be written: .*taken away again and again"):
+        write_atomically(tmp_path / "a", b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+
+
+def remove_partials_without_locks(folder):
+    for path in folder.glob(".*.partial"):
+        path.unlink()
+
+
+def test_a_leftover_is_removed_under_its_lock(tmp_path, monkeypatch):
+    """Else its writer could take the lock, and be sure of the file, just before it goes."""
+    leftover = tmp_path / ".a.0123abcd.partial"
+    leftover.write_bytes(b"left by a killed process")
+    locked, real_unlink = [], Path.unlink
+
+    def unlink(path):
+        with path.open("rb") as rival:
+            try:
+                fcntl.flock(rival, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(path)
+        real_unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert remove_partials(tmp_path) == (leftover.name,)
+    assert locked == [leftover]
+
+
 def test_a_process_killed_while_writing_leaves_no_torn_file(tmp_path):
     """Killed at 12 different moments; what is there afterwards is complete, or a leftover that gets removed."""
     code = """
