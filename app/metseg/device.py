@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -156,20 +157,22 @@ def reuse_memory() -> None:
     nearly as long as the network itself (docs/performance.md). Nothing happens where somebody has chosen, or without
     glibc.
     """
-    if not sys.platform.startswith("linux") or MEMORY_VARIABLES & os.environ.keys():
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries of C have none
-    if mallopt is not None:
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None and not MEMORY_VARIABLES & os.environ.keys():
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def give_back_memory() -> None:
     """Returns freed memory to the kernel, between cases: over many of them kept blocks leave ever larger gaps."""
-    if sys.platform.startswith("linux"):
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries of C have none
-        if trim is not None:
-            trim(0)
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """One of glibc's own functions; other libraries of C have none of that name."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 def cpu_flags() -> frozenset[str]:

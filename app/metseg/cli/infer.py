@@ -16,6 +16,11 @@ CONTAINER_INPUT = "/input"
 CONTAINER_OUTPUT = "/output"
 
 
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]")
+]
+
+
 class OnErrorOption(StrEnum):
     """What happens when a case can't be segmented."""
 
@@ -52,10 +57,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
     output_path: Annotated[
         Path, typer.Option("--output-path", "--output_path", help="Folder for the label maps, <ID>.nii.gz.")
     ] = Path(CONTAINER_OUTPUT),
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]"),
-    ] = None,
+    weights: WeightsOption = None,
     plan: Annotated[
         str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. [default: its own]")
     ] = None,

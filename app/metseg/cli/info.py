@@ -7,14 +7,12 @@ from typing import Annotated, Any
 import typer
 
 import metseg
+from metseg.cli.infer import WeightsOption
 from metseg.versions import package_versions, platform_name, python_version
 
 
 def info(
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]"),
-    ] = None,
+    weights: WeightsOption = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> int:

@@ -1,12 +1,11 @@
 """`metseg self-test`: within a minute, whether this image works on this machine."""
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metseg.cli.infer import DeviceOption
+from metseg.cli.infer import DeviceOption, WeightsOption
 from metseg.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -17,10 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def self_test(
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]"),
-    ] = None,
+    weights: WeightsOption = None,
     device: Annotated[DeviceOption, typer.Option("--device", help="Where the networks run.")] = DeviceOption.AUTO,
 ) -> int:
     """Segments a bundled phantom and compares with the stored result; exits with 5 when this one differs."""
