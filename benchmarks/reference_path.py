@@ -84,14 +84,12 @@ def as_peer(network: Any, device: Device) -> Callable[[Any], Any]:
     return run
 
 
-def best_batch(network: Callable[[Any], Any], image: np.ndarray, window: tuple[int, int, int]) -> int:
+def best_batch(network: Callable[[Any], Any], image: Any, window: tuple[int, int, int]) -> int:
     """The quickest of a few batch sizes, per window; the search is not part of what is timed in the network."""
-    import torch  # noqa: PLC0415 - heavy
-
     place = tuple(slice(0, side) for side in window)
     seconds = {}
     for size in (1, 2):
-        batch = torch.from_numpy(image[(slice(None), *place)].copy()).expand(size, -1, -1, -1, -1).contiguous()
+        batch = image[(slice(None), *place)].expand(size, -1, -1, -1, -1).contiguous()
         start = time.perf_counter()
         network(batch)
         seconds[size] = (time.perf_counter() - start) / size
