@@ -33,7 +33,7 @@ from metseg.bundle import bundle_folder, open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble, plan_layout
+from metseg.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
 from metseg.nifti import write_label_map
 from metseg.pipeline import load_case, segment_case
 from metseg.preprocess import PreparedCase
@@ -124,12 +124,13 @@ def run_case(files: CaseFiles, ensemble: Ensemble, clock: StageClock) -> Prepare
 
 
 def print_windows(prepared: PreparedCase, ensemble: Ensemble) -> None:
-    layout, passes = plan_layout(prepared, ensemble.plan), count_passes(ensemble.plan.tta)
-    calls = len(layout.origins) * passes * len(ensemble.members)
-    print(
-        f"\n{prepared.case_id}: window {layout.window}, {len(layout.origins)} a pass, {passes} passes, "
-        f"{len(ensemble.members)} members: {calls} network calls"
-    )
+    plan, passes = ensemble.plan, count_passes(ensemble.plan.tta)
+    shared = plan_layout(prepared, plan)
+    print(f"\n{prepared.case_id}: {passes} passes")
+    for member in ensemble.members:
+        own = member_layout(prepared, plan, member.plan, shared)
+        calls = len(own.origins) * passes
+        print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} a pass, {calls} network calls")
 
 
 def layers(clock: StageClock) -> dict[tuple[str, int | None], Account]:

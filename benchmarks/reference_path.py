@@ -16,9 +16,10 @@ import numpy as np
 from metseg.bundle import Bundle, load_member
 from metseg.components import find_components
 from metseg.device import Device
-from metseg.ensemble import Ensemble, Member
-from metseg.fusion import fuse_labels, member_labels
+from metseg.ensemble import Ensemble, Member, MemberPrediction
+from metseg.fusion import member_labels
 from metseg.labels import REGIONS, LabelMap, region_masks
+from metseg.pipeline import fuse_members
 from metseg.postprocess import postprocess
 from metseg.preprocess import voxel_seed
 from metseg.tta import CaseNoise, flip, images_of_rounds
@@ -40,22 +41,24 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
     plan = ensemble.plan
     channels = read_channels(folder, ensemble)
     noise = CaseNoise(plan.tta, voxel_seed(channels, tuple(slice(None) for _ in range(3))))  # type: ignore[arg-type]
-    votes = []
+    predictions = []
     with torch.inference_mode():
         for member in ensemble.members:
             image = torch.from_numpy(np.stack([channels[name] for name in member.plan.channels]))
             network = as_peer(member.network, ensemble.device)
-            best = best_batch(network, image, plan.window.size)
+            window = plan.window_of(member.plan)
+            best = best_batch(network, image, window.size)
             infer = SlidingWindowInferer(
-                plan.window.size, best, overlap=plan.window.overlap, mode="gaussian", padding_mode="replicate"
+                window.size, best, overlap=window.overlap, mode="gaussian", padding_mode="replicate"
             )
             passes = [
                 flip(infer(flip(copy[None], axes), network), axes)[0]
                 for copy, flips in images_of_rounds(image, noise)
                 for axes in flips
             ]
-            votes.append(member_labels(torch.stack(passes).mean(0).sigmoid().numpy(), plan.threshold))
-    return postprocess(fuse_labels(votes, plan.fusion), plan.postprocess)
+            predictions.append(MemberPrediction(member.plan.name, torch.stack(passes).mean(0).sigmoid().numpy()))
+    votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
+    return postprocess(fuse_members(predictions, votes, plan), plan.postprocess)
 
 
 def read_channels(folder: Path, ensemble: Ensemble) -> dict[str, np.ndarray]:

@@ -66,21 +66,23 @@ def main() -> None:
     plan = open_bundle(arguments.weights, arguments.plan).plan
     x, y, z = (side + MARGIN for side in arguments.box)
     brain = tuple(slice(MARGIN // 2, MARGIN // 2 + side) for side in arguments.box)
-    layout = lay_windows((x, y, z), brain, plan.window, plan.side_multiples)
-    calls = len(layout.origins) * count_passes(plan.tta)
     members = [with_filters(member, arguments.filters) for member in plan.members]
     dtype = torch.float16 if arguments.bytes == 2 else torch.float32
-    counted = [layer for member in members for layer in count_layers(member, layout.window, dtype)]
-    operations = calls * math.fsum(layer.operations for layer in counted)
-    moved_bytes = calls * math.fsum(layer.moved_bytes for layer in counted)
-    print(
-        f"plan {plan.name}, box {tuple(arguments.box)}: window {layout.window}, {calls} calls a member, "
-        f"{len(members)} members, {8 * arguments.bytes} bits a number"
-    )
+    print(f"plan {plan.name}, box {tuple(arguments.box)}, {8 * arguments.bytes} bits a number")
+    counted: list[tuple[int, Layer]] = []
+    for member in members:
+        layout = lay_windows((x, y, z), brain, plan.window_of(member), plan.side_multiples)
+        calls = len(layout.origins) * count_passes(plan.tta)
+        print(f"  {member.name}: window {layout.window}, {calls} calls")
+        counted += [(calls, layer) for layer in count_layers(member, layout.window, dtype)]
+    operations = math.fsum(calls * layer.operations for calls, layer in counted)
+    moved_bytes = math.fsum(calls * layer.moved_bytes for calls, layer in counted)
     print(f"a case: {operations / GIGA:.0f} G operations, {moved_bytes / GIGA:.1f} GB")
     print(f"{'':12}{'operations s':>14}{'bytes s':>10}{'by layer s':>12}")
     for card in CARDS:
-        by_layer = calls * sum(max(one.operations / card.rate, one.moved_bytes / card.bandwidth) for one in counted)
+        by_layer = math.fsum(
+            calls * max(layer.operations / card.rate, layer.moved_bytes / card.bandwidth) for calls, layer in counted
+        )
         print(f"{card.name:12}{operations / card.rate:14.3f}{moved_bytes / card.bandwidth:10.3f}{by_layer:12.3f}")
 
 

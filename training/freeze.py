@@ -13,7 +13,7 @@ from metseg.atomic import write_atomically
 from metseg.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of
 from metseg.errors import UsageError
 from metseg.network.segresnet import VAE_PREFIX
-from metseg.plan import MemberPlan, Plan
+from metseg.plan import MemberPlan, Plan, WindowPlan
 from training.recipe import Recipe, load_recipe
 from training.revision import git_revision
 
@@ -36,7 +36,9 @@ class FreezeOptions:
         plan: plan keys that differ from the defaults. Its `members`, where given, are what each member must be
             (`name`, `channels`, `regions`, `network`, any of them), in order.
         variants: further plans by name: keys on top of `plan`'s.
-        small_lesions: run of a small-lesion model, which only the plan `small_lesions` uses.
+        small_lesions: run of a small-lesion model, for the plans whose `fusion.added_by_maximum` names it; where the
+            default does not, there is a plan `small_lesions` that does. It keeps the windows of its recipe's validation
+            where they are of another size than the plan's.
         checkpoint: `best` by validation (`last` where a run has no validation), or `last`.
         half: weights in float16 on disk; float32 again when loaded.
         provenance: where the training data came from.
@@ -76,15 +78,17 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     keys |= _shared_keys([*recipes, *([_recipe_of(small)] if small else [])], keys)
     output.mkdir(parents=True, exist_ok=True)
     members = [_freeze_member(run, output, options) for run in runs]
-    default = _make_plan({"name": options.name, **keys}, members)
-    plans = {
-        variant: _make_plan({"name": variant, **_merged(keys, extra)}, members)
-        for variant, extra in options.variants.items()
-    }
+    variants = dict(options.variants)
+    added: MemberPlan | None = None
     if small is not None:
-        member = _freeze_member(small, output, options)
-        extra = {"fusion": {"added_by_maximum": [member.name]}}
-        plans[SMALL_LESIONS_PLAN] = _make_plan({"name": SMALL_LESIONS_PLAN, **_merged(keys, extra)}, [*members, member])
+        added = _with_own_window(_freeze_member(small, output, options), _recipe_of(small), keys)
+        if added.name not in _added_by(keys):
+            variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
+    default = _make_plan({"name": options.name, **keys}, members, added)
+    plans = {
+        variant: _make_plan({"name": variant, **_merged(keys, extra)}, members, added)
+        for variant, extra in variants.items()
+    }
     for variant, plan in plans.items():
         (output / PLANS_FOLDER).mkdir(exist_ok=True)
         _write_plan(output / PLANS_FOLDER / f"{variant}.yaml", plan)
@@ -159,9 +163,24 @@ def _merged(keys: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _make_plan(content: Mapping[str, Any], members: Sequence[MemberPlan]) -> Plan:
+def _added_by(keys: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the members that a plan adds by maximum."""
+    names: Sequence[str] = keys.get("fusion", {}).get("added_by_maximum", ())
+    return names
+
+
+def _with_own_window(member: MemberPlan, recipe: Recipe, keys: Mapping[str, Any]) -> MemberPlan:
+    """The member in the windows of its recipe's validation, where the plan's are of another size."""
+    own = recipe.validation.window
+    plans = WindowPlan.model_validate(keys.get("window", {}))
+    return member if own.size == plans.size else member.model_copy(update={"window": own})
+
+
+def _make_plan(content: Mapping[str, Any], members: Sequence[MemberPlan], small: MemberPlan | None) -> Plan:
+    """A plan of all `members`, and of the small-lesion model where it names that."""
+    used = [*members, small] if small is not None and small.name in _added_by(content) else members
     try:
-        return Plan.model_validate({**content, "members": [member.model_dump(mode="json") for member in members]})
+        return Plan.model_validate({**content, "members": [member.model_dump(mode="json") for member in used]})
     except ValueError as error:
         raise UsageError(f"plan {content['name']}: these runs and keys don't make a plan: {error}") from error
 

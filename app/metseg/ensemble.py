@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from metseg.bundle import Bundle, load_member
 from metseg.device import Device, send
 from metseg.network_plans import DeepMedicPlan
-from metseg.plan import MemberPlan, Plan
+from metseg.plan import ChannelName, MemberPlan, Plan
 from metseg.preprocess import PreparedCase, voxel_seed
 from metseg.tiles import tiled_logits
 from metseg.tta import CaseNoise, count_passes, flip, images_of_rounds, uses_noise
@@ -107,8 +107,15 @@ def usable_members(ensemble: Ensemble, case: PreparedCase) -> tuple[Member, ...]
 
 
 def plan_layout(case: PreparedCase, plan: Plan) -> Layout:
-    """Where the windows go on this case."""
+    """Where the plan's windows go on this case; their region is that of every member's prediction."""
     return lay_windows(case.trip.network.shape, case.brain, plan.window, plan.side_multiples)
+
+
+def member_layout(case: PreparedCase, plan: Plan, member: MemberPlan, layout: Layout) -> Layout:
+    """Where a member's windows go: `layout`, the plan's, unless it has its own."""
+    if member.window is None:
+        return layout
+    return lay_windows(case.trip.network.shape, case.brain, member.window, plan.side_multiples)
 
 
 def noise_of(case: PreparedCase, plan: Plan) -> CaseNoise:
@@ -120,7 +127,8 @@ def draw_noise_ahead(noise: CaseNoise, case: PreparedCase, ensemble: Ensemble, l
     """Draws what the usable members will ask for."""
     for member in usable_members(ensemble, case):
         if not isinstance(member.plan.network, DeepMedicPlan):
-            noise.draw_all((len(member.plan.channels), *layout.shape))
+            own = member_layout(case, ensemble.plan, member.plan, layout)
+            noise.draw_all((len(member.plan.channels), *own.shape))
 
 
 def predict_case(
@@ -137,21 +145,38 @@ def predict_case(
     Returns:
         One prediction a usable member; none when the case lacks what every member reads.
     """
-    import torch  # noqa: PLC0415 - heavy
-
-    store = _store_of(ensemble)
-    region = {name: send(layout.cut(volume), store) for name, volume in case.channels.items()}
+    cut_out = _Cuts(case, _store_of(ensemble))
     noise = noise or noise_of(case, ensemble.plan)
     predictions = []
     for member in usable_members(ensemble, case):
         if isinstance(member.plan.network, DeepMedicPlan):
             whole = [case.channels[channel] for channel in member.plan.channels]
-            logits = tiled_logits(member.network, whole, layout, ensemble.device)
+            own, logits = layout, tiled_logits(member.network, whole, layout, ensemble.device)
         else:
-            image = torch.stack([region[channel] for channel in member.plan.channels])
-            logits = sliding_logits(member.network, image, layout, ensemble, noise)
-        predictions.append(MemberPrediction(member.plan.name, logits.sigmoid_().cpu().numpy()))
+            own = member_layout(case, ensemble.plan, member.plan, layout)
+            logits = sliding_logits(member.network, cut_out(member.plan, own), own, ensemble, noise)
+        probabilities = own.move(logits.sigmoid_().cpu().numpy(), layout)
+        predictions.append(MemberPrediction(member.plan.name, probabilities))
     return tuple(predictions)
+
+
+class _Cuts:
+    """A case's channels, cut out of their volumes and sent to where its sums are kept, once for each region."""
+
+    def __init__(self, case: PreparedCase, store: "torch.device") -> None:
+        self.case, self.store = case, store
+        self.made: dict[tuple[ChannelName, Layout], Tensor] = {}
+
+    def __call__(self, member: MemberPlan, layout: Layout) -> "Tensor":
+        """A member's image, shape (channels, *layout.shape)."""
+        import torch  # noqa: PLC0415 - heavy
+
+        return torch.stack([self._channel(name, layout) for name in member.channels])
+
+    def _channel(self, name: ChannelName, layout: Layout) -> "Tensor":
+        if (name, layout) not in self.made:
+            self.made[name, layout] = send(layout.cut(self.case.channels[name]), self.store)
+        return self.made[name, layout]
 
 
 def _store_of(ensemble: Ensemble) -> "torch.device":

@@ -5,7 +5,7 @@ a network needs for one window is a multiple of its widest layer (docs/reliabili
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from metseg.geometry import plan_trip
 from metseg.image import ImageError, read_shape
 from metseg.network_plans import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.nifti_header import image_grid, parse_header
-from metseg.plan import Plan
+from metseg.plan import Plan, WindowPlan
 from metseg.problems import Problem
 from metseg.tta import NOISY_COPIES, uses_noise
 
@@ -73,9 +73,11 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     source, network = math.prod(grid.shape), math.prod(network_shape)
     spacing = np.broadcast_to(np.asarray(plan.spacing_mm, dtype=float), 3)
     brain = [min(side, math.ceil(mm / step)) for side, mm, step in zip(network_shape, BRAIN_MM, spacing, strict=True)]
-    window = _window_shape(plan, (brain[0], brain[1], brain[2]))
-    covered = network_shape if plan.window.extent == "volume" else brain
-    region = math.prod(max(one, other) for one, other in zip(covered, window, strict=True))
+    sides = {window: _window_shape(window, brain, plan.side_multiples) for window in map(plan.window_of, plan.members)}
+    region = sum(
+        math.prod(map(max, network_shape if window.extent == "volume" else brain, shape))
+        for window, shape in sides.items()
+    )
     channels = {channel for member in plan.members for channel in member.channels}
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
@@ -86,7 +88,7 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     on_region = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
         held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),
-        window=max(_window_bytes(member.network, math.prod(window)) for member in plan.members),
+        window=max(_window_bytes(member.network, math.prod(sides[plan.window_of(member)])) for member in plan.members),
     )
 
 
@@ -138,10 +140,10 @@ def _read_grid(path: Path) -> Grid | None:
     return grid
 
 
-def _window_shape(plan: Plan, brain: tuple[int, int, int]) -> tuple[int, int, int]:
+def _window_shape(window: WindowPlan, brain: Sequence[int], multiples: Sequence[int]) -> tuple[int, int, int]:
     x, y, z = (
-        -(-side // multiple) * multiple if plan.window.extent == "whole" else size
-        for side, size, multiple in zip(brain, plan.window.size, plan.side_multiples, strict=True)
+        -(-side // multiple) * multiple if window.extent == "whole" else size
+        for side, size, multiple in zip(brain, window.size, multiples, strict=True)
     )
     return x, y, z
 

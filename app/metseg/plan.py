@@ -137,7 +137,11 @@ class MemberPlan(Section):
         channels: the network's input channels, in order.
         regions: the network's output channels, in order.
         network: its architecture.
+        window: its own sliding window; None for the plan's. Group norm sees all of a window, so a network trained on
+            small blocks (the small-lesion model) works in windows of their size.
     """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"window"})
 
     name: str = Field(min_length=1)
     weights: str = Field(pattern=r"^[^/\\]+\.safetensors$")
@@ -145,6 +149,7 @@ class MemberPlan(Section):
     channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
     regions: tuple[RegionName | Literal["metastasis"], ...] = REGIONS
     network: NetworkPlan = SegResNetPlan()
+    window: WindowPlan | None = None
 
     @model_validator(mode="after")
     def _known_regions(self) -> Self:
@@ -175,7 +180,7 @@ class Plan(Section):
         frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
         intensity: how images become what the networks read.
         registration: how a CT is brought to the reference modality; needed where a member reads one.
-        window: the sliding window; DeepMedic has its own (`metseg.tiles`).
+        window: the sliding window of every member that has none of its own; DeepMedic's are tiles (`metseg.tiles`).
         tta: test-time augmentation.
         threshold: on probabilities.
         fusion: of the members.
@@ -222,11 +227,16 @@ class Plan(Section):
             raise ValueError("a member reads ct if and only if the plan has a registration section")
         if reads_ct and self.intensity.kind != "radiosurgery":
             raise ValueError("a CT needs intensity.kind: radiosurgery")
-        if any(side % multiple for side, multiple in zip(self.window.size, self.side_multiples, strict=True)):
-            raise ValueError(f"window sides must divide by {self.side_multiples}, found {self.window.size}")
+        for window in (self.window, *(member.window for member in self.members if member.window)):
+            if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
+                raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")
         if self.tta.variant != "none" and any(item.network.architecture == "deepmedic" for item in self.members):
             raise ValueError("DeepMedic is run without test-time augmentation: tta.variant must be none")
         return self
+
+    def window_of(self, member: MemberPlan) -> WindowPlan:
+        """The window that a member works in."""
+        return member.window or self.window
 
     @property
     def side_multiples(self) -> tuple[int, int, int]:

@@ -62,6 +62,13 @@ class Layout:
         """Puts a region of labels back into an empty volume; what overhangs is dropped."""
         return paste_region(region, self.start, volume_shape)
 
+    def move(self, region: NDArray[Element], other: "Layout") -> NDArray[Element]:
+        """Brings (channels, x, y, z) on this layout's region to another's, 0 where only the other reaches."""
+        if (self.start, self.shape) == (other.start, other.shape):
+            return region
+        x, y, z = (here - there for here, there in zip(self.start, other.start, strict=True))
+        return np.stack([paste_region(channel, (x, y, z), other.shape) for channel in region])
+
 
 def paste_region(region: NDArray[Element], start: Triple, volume_shape: Triple) -> NDArray[Element]:
     """Puts a region whose first voxel is `start` into an empty volume; what overhangs is dropped."""

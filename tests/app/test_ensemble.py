@@ -97,6 +97,39 @@ def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(fo
     np.testing.assert_allclose(results[1], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("variant", ["none", "aurora"])
+@pytest.mark.parametrize("extent", ["whole", "fixed"])
+def test_a_member_with_a_window_of_its_own_works_in_it_beside_the_others(folder, variant, extent):
+    """Its probabilities are those of a plan that has its window for all, on the region of the plan that it is in."""
+    case = prepared()
+    loaded = load_ensemble(open_bundle(folder), FP32)
+    small = WindowPlan(size=(8, 16, 8), overlap=0.25)
+    tta = TtaPlan(variant=variant, noise_std_max=0.1)
+    everybody = with_plan(loaded, window=small, tta=tta)
+    alone = predict_case(case, everybody, plan_layout(case, everybody.plan))
+    own = plan_layout(case, everybody.plan)
+
+    first, last = loaded.members[0], loaded.members[-1]
+    members = (first, Member(last.plan.model_copy(update={"window": small}), last.network))
+    window = WindowPlan(size=(24, 32, 24), overlap=0.5, extent=extent)
+    plan = loaded.plan.model_copy(update={"window": window, "tta": tta, "members": tuple(m.plan for m in members)})
+    layout = plan_layout(case, plan)
+    together = predict_case(case, Ensemble(plan, members, FP32), layout)
+    others = predict_case(case, with_plan(loaded, window=window, tta=tta), layout)
+
+    assert own.shape != layout.shape, "the regions differ, so something has to be brought from one to the other"
+    assert np.array_equal(together[0].probabilities, others[0].probabilities)
+    offset = np.subtract(own.start, layout.start)
+    inside = tuple(slice(first, first + side) for first, side in zip(offset, own.shape, strict=True))
+    found = together[-1].probabilities
+    assert found.shape == (3, *layout.shape)
+    assert np.array_equal(found[(slice(None), *inside)], alone[-1].probabilities)
+    outside = np.ones(found.shape, dtype=bool)
+    outside[(slice(None), *inside)] = False
+    assert found[outside].max(initial=0) == 0
+    assert not np.allclose(found, others[-1].probabilities, atol=1e-3), "group norm sees another window"
+
+
 def test_a_member_without_its_channels_does_not_vote(folder):
     case = prepared()
     channels = {name: volume for name, volume in case.channels.items() if name != "t2w"}

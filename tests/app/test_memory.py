@@ -8,6 +8,7 @@ import metseg.memory
 from metseg.bundle import open_bundle
 from metseg.domain import Grid
 from metseg.memory import estimate_need, free_memory, memory_problems
+from metseg.plan import WindowPlan
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, SUB, write_bundle, write_case
 
@@ -32,6 +33,19 @@ def test_larger_grids_and_windows_need_more(tmp_path):
         update={"window": whole.window.model_copy(update={"extent": "fixed", "size": (64, 64, 32)})}
     )
     assert estimate_need(grid((240, 240, 155)), fixed).window < challenge.window / 10
+
+
+def test_a_member_with_a_window_of_its_own_counts_with_it(tmp_path):
+    plan = plan_of(tmp_path, window={"extent": "whole"})
+    small = WindowPlan(size=(48, 48, 48))
+    members = [member.model_copy(update={"window": small}) for member in plan.members]
+    head = grid((240, 240, 155))
+    of_none, of_one, of_all = (
+        estimate_need(head, plan.model_copy(update={"members": (*plan.members[:kept], *members[kept:])}))
+        for kept in (2, 1, 0)
+    )
+    assert of_one.window == of_none.window > 20 * of_all.window
+    assert of_one.held > of_none.held, "two regions at once"
 
 
 def test_fine_voxels_count_where_they_are(tmp_path):

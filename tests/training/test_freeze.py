@@ -14,6 +14,7 @@ from metseg.fusion import member_labels
 from metseg.pipeline import fuse_members
 from metseg.plan import Plan
 from training.freeze import FreezeOptions, freeze_bundle
+from training.recipe import load_recipe
 from training.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
@@ -151,10 +152,23 @@ def test_variants_and_the_small_lesion_plan(runs, tmp_path):
     sensitive = open_bundle(tmp_path / "b", "sensitive").plan
     assert (sensitive.threshold, sensitive.fusion.method, sensitive.fusion.max_iterations) == (0.3, "mean", 7)
     assert sensitive.members == plan.members
-    small = open_bundle(tmp_path / "b", "small_lesions").plan
+    small, few = open_bundle(tmp_path / "b", "small_lesions").plan, load_recipe(str(runs / "few/recipe.yaml"))
     assert [member.name for member in small.members] == ["vae", "sub", "few"]
     assert small.fusion.added_by_maximum == ("few",)
     assert small.window == plan.window
+    assert small.members[-1].window == few.validation.window, "it was validated in windows of another size"
+
+
+def test_a_small_lesion_model_that_the_default_plan_names(runs, tmp_path):
+    window = load_recipe(str(runs / "few/recipe.yaml")).validation.window.model_dump(mode="json")
+    keys = {"window": {**window, "overlap": 0.75}, "fusion": {"added_by_maximum": ["few"]}}
+    variants = {"sensitive": {"threshold": 0.3}, "without": {"fusion": {"added_by_maximum": []}}}
+    plan = freeze(runs, tmp_path / "b", "vae", plan=keys, variants=variants, small_lesions=runs / "few")
+    assert [member.name for member in plan.members] == ["vae", "few"]
+    assert plan.members[-1].window is None, "the plan's windows are of its own size"
+    assert open_bundle(tmp_path / "b", "sensitive").plan.members == plan.members
+    assert open_bundle(tmp_path / "b", "without").plan.members == plan.members[:1]
+    assert sorted(path.name for path in (tmp_path / "b" / "plans").iterdir()) == ["sensitive.yaml", "without.yaml"]
 
 
 # ---- fusion by maximum, in the app
