@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from metseg.network import build_network
-from metseg.network.cpu import ChunkedMish, SingleGroupNorm, arrange_for_cpu
+from metseg.network.cpu import ChunkedMish, SingleGroupNorm, arrange_for_cpu, channel_moments
 from metseg.network.segresnet import VAE_PREFIX, build_segresnet_vae
 from metseg.plan import SegResNetPlan
 
@@ -46,7 +46,7 @@ def test_arranged_for_a_cpu_it_is_the_same_function(layout):
 
 
 def test_mish_is_exact_in_its_tails_and_across_chunks():
-    values = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([-1e4, 1e4, 0.0])]).reshape(1, 1, -1, 1, 1)
+    values = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([-1e38, -1e4, 1e4, 1e38, 0.0])]).reshape(1, 1, -1, 1, 1)
     torch.testing.assert_close(ChunkedMish()(values), nn.functional.mish(values), rtol=1e-5, atol=1e-6)
 
 
@@ -68,6 +68,19 @@ def test_norm_of_other_inputs_is_torchs_own():
     norm = nn.GroupNorm(2, 4)
     batch = torch.rand(2, 4, 3, 3, 3)
     assert torch.equal(SingleGroupNorm(norm)(batch), norm(batch))
+
+
+def test_moments_of_a_brain_in_much_background_are_exact():
+    """One pass must not lose the variance to the squares, nor what is far from most voxels."""
+    torch.manual_seed(0)
+    batch = torch.full((1, 2, 48, 64, 40), 30.0)
+    batch[:, :, 30:44, 20:50, 10:30] += torch.randn(1, 2, 14, 30, 20) * 0.1 + 100
+    batch[:, 1] = 1000
+    mean, variance = channel_moments(batch.contiguous(memory_format=torch.channels_last_3d))
+    exact = batch.double()
+    torch.testing.assert_close(mean.double(), exact.mean((0, 2, 3, 4)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance.double(), exact.var((0, 2, 3, 4), unbiased=False), rtol=1e-5, atol=0)
+    assert variance[1] == 0
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -10,17 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-MISH_SHARE = 1 << 15
-"""Elements at a time and thread: with their temporaries they stay in a core's cache. Of fewer torch makes one share."""
-
-MISH_LINEAR_FROM = 20.0
-"""From here on mish(x) equals x in float32, and exp(x) squared would overflow further up."""
+MISH_SHARE = 1 << 16
+"""Elements at a time and thread: with their temporaries they stay in a core's cache. Of under half as many torch makes
+one share."""
 
 
 class ChunkedMish(nn.Module):
-    """mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2), in float32, chunk by chunk.
+    """mish(x) = x tanh(log(1 + e^x)) = x / (1 + 1 / m) with m = e^x + e^2x / 2, in float32, chunk by chunk.
 
-    Any shape in channels-last layout; other layouts are copied to it first.
+    Any shape in channels-last layout; other layouts are copied to it first. Where e^2x overflows, 1 / m is 0.
     """
 
     @override
@@ -28,17 +26,22 @@ class ChunkedMish(nn.Module):
         dense = batch.movedim(1, -1).contiguous()
         source = dense.view(-1)
         result = source.new_empty(source.shape)
-        chunk = MISH_SHARE * max(torch.get_num_threads(), 2)
+        chunk = min(MISH_SHARE * max(torch.get_num_threads(), 2), source.numel())
+        values, ratios = (torch.empty(chunk, device=source.device) for _ in range(2))
         for start in range(0, source.numel(), chunk):
-            values = source[start : start + chunk].float()
-            exponential = values.clamp(max=MISH_LINEAR_FROM).exp_()
-            ratio = exponential.mul_(exponential + 2)
-            result[start : start + chunk] = (values * ratio).div_(ratio.add_(2))
+            part = source[start : start + chunk]
+            x, m = values[: len(part)].copy_(part), ratios[: len(part)]
+            torch.exp(x, out=m)
+            torch.addcmul(m, m, m, value=0.5, out=m)
+            result[start : start + chunk] = x.div_(m.reciprocal_().add_(1))
         return result.view(dense.shape).movedim(-1, 1)
 
 
 MOMENTS_BLOCK = 1 << 14
 """Voxels whose sums are added up in float32 before they join the whole in float64."""
+
+GUESS_VOXELS = 1 << 12
+"""Voxels, from all over the window, whose mean is the guess."""
 
 
 class SingleGroupNorm(nn.Module):
@@ -69,6 +72,8 @@ class SingleGroupNorm(nn.Module):
 def channel_moments(batch: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (over n) of each channel of a batch of one, to float32's own precision.
 
+    One pass: both are taken of the distances to a first guess of the mean, lest the squares swallow the variance.
+
     Args:
         batch: shape (1, channels, x, y, z), channels-last layout for speed.
 
@@ -76,15 +81,17 @@ def channel_moments(batch: Tensor) -> tuple[Tensor, Tensor]:
         Shape (channels,) each, float32; the same for any number of threads.
     """
     values = batch.movedim(1, -1).reshape(-1, batch.shape[1])
+    guess = values[:: -(-len(values) // GUESS_VOXELS)].float().mean(0)
     total = values.new_zeros(batch.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    blocks = range(0, len(values), MOMENTS_BLOCK)
-    for start in blocks:
-        total += values[start : start + MOMENTS_BLOCK].float().sum(0)
-    mean = (total / len(values)).float()
-    for start in blocks:
-        squares += (values[start : start + MOMENTS_BLOCK].float() - mean).square_().sum(0)
-    return mean, (squares / len(values)).float()
+    block = torch.empty(min(MOMENTS_BLOCK, len(values)), batch.shape[1], device=batch.device)
+    for start in range(0, len(values), MOMENTS_BLOCK):
+        part = values[start : start + MOMENTS_BLOCK]
+        distances = torch.sub(part, guess, out=block[: len(part)])
+        total += distances.sum(0)
+        squares += distances.square_().sum(0)
+    offset = total / len(values)
+    return (guess + offset).float(), (squares / len(values) - offset.square()).clamp(min=0).float()
 
 
 def arrange_for_cpu(network: nn.Module) -> nn.Module:
