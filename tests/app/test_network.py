@@ -46,7 +46,8 @@ def test_arranged_for_a_cpu_it_is_the_same_function(layout):
 
 
 def test_mish_is_exact_in_its_tails_and_across_chunks():
-    values = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([-1e38, -1e4, 1e4, 1e38, 0.0])]).reshape(1, 1, -1, 1, 1)
+    extremes = torch.tensor([-1e38, -1e4, 1e4, 1e38, 0.0])
+    values = torch.cat([torch.linspace(-100, 100, 200_001), extremes]).reshape(1, 1, -1, 1, 1)
     torch.testing.assert_close(ChunkedMish()(values), nn.functional.mish(values), rtol=1e-5, atol=1e-6)
 
 

@@ -251,6 +251,15 @@ def wait_for_first(output, process):
         time.sleep(0.005)
 
 
+@pytest.fixture
+def ctrl_c_heeded():
+    """A shell starts what runs in its background with SIGINT ignored, and a program's children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_heeded")
 @pytest.mark.parametrize(
     ("sent", "code"),
     [(signal.SIGKILL, -9), (signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)],
