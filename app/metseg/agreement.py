@@ -19,7 +19,7 @@ class LesionAgreement:
         voxels: its size, at least 1.
         finders: members that call at least one of its voxels WT, 0..members.
         vote_share: mean over its voxels of the share of members that call the voxel WT, 0..1. At least about 0.5 under
-            `majority`; lower where the fusion lets a minority decide (`maximum`, `mean`).
+            `majority`; lower where the fusion lets a minority decide (`maximum`, `mean`) or a member is added.
         entropy_bits: mean over its voxels of the entropy of the members' votes for and against WT, in bits, 0..1: 0
             where all agree on every voxel, 1 where every voxel splits them in halves.
     """
@@ -31,12 +31,16 @@ class LesionAgreement:
     entropy_bits: float
 
 
-def lesion_agreement(labels: LabelMap, member_maps: Sequence[LabelMap]) -> tuple[LesionAgreement, ...]:
+def lesion_agreement(
+    labels: LabelMap, member_maps: Sequence[LabelMap], added_maps: Sequence[LabelMap] = ()
+) -> tuple[LesionAgreement, ...]:
     """Measures the members' agreement on each lesion.
 
     Args:
         labels: the final map, shape (x, y, z), labels 0..4; 4 (RC) is not part of a lesion.
         member_maps: one per member that voted, same shape.
+        added_maps: one per member that joined by maximum, same shape. Such a one is a member for the lesions that it
+            found alone: the small-lesion model's silence on a large lesion is no vote against it.
 
     Returns:
         One entry per lesion, by its number; none for an empty map.
@@ -44,26 +48,31 @@ def lesion_agreement(labels: LabelMap, member_maps: Sequence[LabelMap]) -> tuple
     Raises:
         ValueError: there is no member, or a map's shape is not that of `labels`.
     """
-    if not member_maps or any(member.shape != labels.shape for member in member_maps):
-        shapes = [member.shape for member in member_maps]
+    if not member_maps or any(member.shape != labels.shape for member in (*member_maps, *added_maps)):
+        shapes = [member.shape for member in (*member_maps, *added_maps)]
         raise ValueError(f"agreement needs members' label maps of shape {labels.shape}, found {shapes}")
     lesions = find_components(_is_wt(labels))
     lesion_of = lesions.component_of - 1
     count = lesions.sizes.size
     votes = np.zeros(lesion_of.size, dtype=np.intp)
     finders = np.zeros(count, dtype=np.intp)
-    for member in member_maps:
+    members = np.full(count, len(member_maps), dtype=np.intp)
+    for number, member in enumerate((*member_maps, *added_maps)):
         vote = _is_wt(member.reshape(-1)[lesions.voxels])
         votes += vote
-        finders += np.bincount(lesion_of[vote], minlength=count) > 0
+        found = np.bincount(lesion_of[vote], minlength=count) > 0
+        finders += found
+        if number >= len(member_maps):
+            members += found
     vote_sums = np.bincount(lesion_of, weights=votes, minlength=count)
-    entropy_sums = np.bincount(lesion_of, weights=_vote_entropies_bits(len(member_maps))[votes], minlength=count)
+    entropies = _vote_entropies_bits(len(member_maps) + len(added_maps))[members[lesion_of], votes]
+    entropy_sums = np.bincount(lesion_of, weights=entropies, minlength=count)
     return tuple(
         LesionAgreement(
             lesion=number + 1,
             voxels=int(size),
             finders=int(finders[number]),
-            vote_share=float(vote_sums[number] / (size * len(member_maps))),
+            vote_share=float(vote_sums[number] / (size * members[number])),
             entropy_bits=float(entropy_sums[number] / size),
         )
         for number, size in enumerate(lesions.sizes)
@@ -75,10 +84,11 @@ def _is_wt(labels: LabelMap) -> NDArray[np.bool_]:
     return is_wt
 
 
-def _vote_entropies_bits(members: int) -> NDArray[np.float64]:
-    """Entropy of v votes for and members - v against, for v = 0..members."""
-    shares = np.arange(members + 1) / members
-    entropies = np.zeros(members + 1)
+def _vote_entropies_bits(most: int) -> NDArray[np.float64]:
+    """Entropy of v votes for and n - v against, for n = 0..most (rows) and v = 0..n, 0 beyond."""
+    members, votes = np.arange(most + 1)[:, None], np.arange(most + 1)
+    shares = np.where(votes <= members, votes / np.maximum(members, 1), 0)
+    entropies = np.zeros(shares.shape)
     for share in (shares, 1 - shares):
         some = share > 0
         entropies[some] -= share[some] * np.log2(share[some])

@@ -126,7 +126,9 @@ def _conclude(
         fused = fuse_members(predictions, votes, plan)
     with watch.stage("postprocess"):
         clean = postprocess(fused, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
-        agreement = lesion_agreement(clean, votes)
+        voting = voters_among(predictions, plan)
+        added = [vote for number, vote in enumerate(votes) if number not in voting]
+        agreement = lesion_agreement(clean, [votes[number] for number in voting], added)
     with watch.stage("restore"):
         network_labels = layout.paste(clean, case.trip.network.shape)
         labels = labels_to_source(network_labels, case.trip)
@@ -150,12 +152,17 @@ def fuse_members(predictions: Sequence[MemberPrediction], votes: Sequence[LabelM
         votes: their label maps, in the same order.
         plan: method, threshold, and which members don't vote but join by maximum.
     """
-    voting = [number for number, item in enumerate(predictions) if item.name not in plan.fusion.added_by_maximum]
-    if not voting:  # the case lacks what every voter reads
-        voting = list(range(len(predictions)))
+    voting = voters_among(predictions, plan)
     fused = _fuse([predictions[number] for number in voting], [votes[number] for number in voting], plan)
     added = [vote for number, vote in enumerate(votes) if number not in voting]
     return fuse_labels([fused, *added], FusionPlan(method="maximum")) if added else fused
+
+
+def voters_among(predictions: Sequence[MemberPrediction], plan: Plan) -> tuple[int, ...]:
+    """Which of a case's members vote: those that the plan does not add by maximum; all where none of them could run."""
+    everybody = range(len(predictions))
+    voting = [number for number in everybody if predictions[number].name not in plan.fusion.added_by_maximum]
+    return tuple(voting or everybody)
 
 
 def _fuse(predictions: Sequence[MemberPrediction], votes: Sequence[LabelMap], plan: Plan) -> LabelMap:

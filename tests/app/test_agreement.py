@@ -53,6 +53,22 @@ def test_halves_are_one_bit_and_the_members_own_labels_do_not_matter():
     assert (lesion.vote_share, lesion.entropy_bits) == (1.0, 0.0)
 
 
+def test_an_added_member_counts_for_the_lesions_that_it_found_alone():
+    """The small-lesion model is silent on the large lesion: that is no vote against it."""
+    final = np.zeros((6, 6, 12), np.uint8)
+    final[1:4, 1:4, 1:4] = 2
+    final[4, 4, 10:12] = 3
+    large, both, small = np.where(final == 2, final, 0), final.copy(), np.where(final == 3, final, 0)
+    large[1, 1, 1] = 0
+    first, second = lesion_agreement(final, [large, both], [small])
+    assert first == lesion_agreement(final, [large, both])[0]
+    assert (second.finders, second.vote_share) == (2, pytest.approx(2 / 3))
+    third = -math.log2(1 / 3) / 3 - math.log2(2 / 3) * 2 / 3
+    assert second.entropy_bits == pytest.approx(third)
+    (_, alone) = lesion_agreement(final, [large, large], [small])
+    assert (alone.finders, alone.vote_share) == (1, pytest.approx(1 / 3))
+
+
 def test_no_lesion_no_entry():
     empty = np.zeros((2, 2, 2), np.uint8)
     assert lesion_agreement(empty, [empty]) == ()

@@ -11,10 +11,14 @@ from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble
 from metseg.errors import ExitCode
+from metseg.geometry import volume_to_source
 from metseg.pipeline import load_case, segment_case
+from metseg.records import Stopwatch
 from metseg.report import batch
 from metseg.report.pieces import read_piece
 from metseg.report.run_file import RunFile
+from metseg.report.votes import agreement_volume, collect_votes
+from metseg.windows import paste_region
 from support import ALL, SUB, folder_bytes, phantom, write_bundle, write_case
 
 
@@ -71,6 +75,25 @@ def test_lesions_carry_the_members_votes(done):
         assert 0 <= float(row["vote_share"]) <= 1
         assert 0 < float(row["mean_probability_wt"]) <= 1
         assert int(row["finders_members"]) in {0, 1, 2}
+
+
+def test_an_added_member_is_reported_as_it_is_fused(data, tmp_path):
+    """Its probabilities join by maximum, not by the mean; where it is silent it does not vote against the others."""
+    folder = write_bundle(tmp_path / "b", channels=(ALL, SUB), fusion={"added_by_maximum": ["m1"]})
+    ensemble = load_ensemble(open_bundle(folder), choose_device("cpu", precision="float32"))
+    (files, *_) = discover_cases(data)
+    loaded = load_case(files, ensemble)
+    segmentation = segment_case(loaded.prepared, ensemble, Stopwatch())
+    votes = collect_votes(segmentation, loaded.case.grid, ensemble.plan)
+    voting, added = (item.probabilities[0] for item in segmentation.predictions)
+    expected = paste_region(np.maximum(voting, added), segmentation.region_start, loaded.prepared.trip.network.shape)
+    np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.trip), atol=1e-6)
+    assert (len(votes.member_maps), len(votes.added_maps)) == (1, 1)
+    share = agreement_volume(votes)
+    called, silent = votes.added_maps[0] > 0, votes.added_maps[0] == 0
+    assert called.any()
+    assert set(np.unique(share[called])) <= {0.5, 1.0}
+    assert np.array_equal(share[silent], votes.member_maps[0][silent] > 0)
 
 
 def test_saved_volumes_lie_on_the_source_grid(done, data):

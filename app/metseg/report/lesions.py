@@ -92,12 +92,14 @@ class Votes:
     """What the members say, on the label map's grid.
 
     Attributes:
-        member_maps: each member's label map.
-        probability: mean of the members' probabilities of WT.
+        member_maps: each voting member's label map.
+        probability: mean of the voting members' probabilities of WT, or an added member's where that is larger.
+        added_maps: label map of each member that joins by maximum.
     """
 
     member_maps: tuple[LabelMap, ...]
     probability: FloatVolume
+    added_maps: tuple[LabelMap, ...] = ()
 
 
 def measure_lesions(
@@ -120,7 +122,7 @@ def measure_lesions(
         return ()
     shapes = _Shapes(labels, grid, components)
     edges = _at_edge(components, tuple(images))
-    agreement = lesion_agreement(labels, votes.member_maps) if votes else None
+    agreement = lesion_agreement(labels, votes.member_maps, votes.added_maps) if votes else None
     probability = _mean_per_lesion(components, votes.probability) if votes else None
     largest_first = np.argsort(-components.sizes, kind="stable")
     return tuple(

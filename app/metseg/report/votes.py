@@ -1,7 +1,7 @@
 """The members' votes of a fresh segmentation, brought to the source grid, where lesions are measured."""
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,14 @@ from metseg.domain import Affine, FloatVolume, Grid
 from metseg.fusion import member_labels
 from metseg.geometry import Trip, labels_to_source, plan_trip, volume_to_source
 from metseg.labels import BACKGROUND, REGIONS
-from metseg.pipeline import Segmentation
+from metseg.pipeline import Segmentation, voters_among
 from metseg.plan import Plan
 from metseg.report.lesions import Votes
 from metseg.rigid import metastases_to, resample_rigid
 from metseg.windows import Element, paste_region
 
 WT: Final = REGIONS.index("WT")
+Item = TypeVar("Item")
 
 
 def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
@@ -28,28 +29,43 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
         plan: gives the threshold and the network's spacing.
     """
     trip = plan_trip(grid, plan.spacing_mm, plan.frame)
-    maps = (
+    maps = [
         labels_to_source(_pasted(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
         for item in segmentation.predictions
+    ]
+    voting, added = _divided(maps, segmentation, plan)
+    return Votes(voting, mean_probability(segmentation, plan, trip, WT), added)
+
+
+def mean_probability(segmentation: Segmentation, plan: Plan, trip: Trip, channel: int) -> FloatVolume:
+    """One region's probability on the source grid, 0 outside the windows.
+
+    The mean over the voting members, or an added member's probability where that is larger: as they are fused.
+    """
+    return volume_to_source(_pasted(_joint_probability(segmentation, plan, channel), segmentation, trip), trip)
+
+
+def _joint_probability(segmentation: Segmentation, plan: Plan, channel: int) -> FloatVolume:
+    voting, added = _divided([item.probabilities[channel] for item in segmentation.predictions], segmentation, plan)
+    joint: FloatVolume = np.asarray(np.mean(voting, axis=0, dtype=np.float32))
+    for probabilities in added:
+        joint = np.maximum(joint, probabilities)
+    return joint
+
+
+def _divided(of_members: Sequence[Item], segmentation: Segmentation, plan: Plan) -> tuple[tuple[Item, ...], ...]:
+    """What belongs to the voting members, and what to those that join by maximum."""
+    voting = voters_among(segmentation.predictions, plan)
+    return (
+        tuple(of_members[number] for number in voting),
+        tuple(item for number, item in enumerate(of_members) if number not in voting),
     )
-    return Votes(tuple(maps), mean_probability(segmentation, trip, WT))
-
-
-def mean_probability(segmentation: Segmentation, trip: Trip, channel: int) -> FloatVolume:
-    """Mean over the members of one region's probability, on the source grid, 0 outside the windows."""
-    return volume_to_source(_pasted(_mean_over_members(segmentation, channel), segmentation, trip), trip)
-
-
-def _mean_over_members(segmentation: Segmentation, channel: int) -> FloatVolume:
-    members = [item.probabilities[channel] for item in segmentation.predictions]
-    mean: FloatVolume = np.asarray(np.mean(members, axis=0, dtype=np.float32))
-    return mean
 
 
 def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[str, FloatVolume]:
     """The mean probability of each region on the source grid."""
     trip = plan_trip(grid, plan.spacing_mm, plan.frame)
-    return {region: mean_probability(segmentation, trip, channel) for channel, region in enumerate(plan.regions)}
+    return {region: mean_probability(segmentation, plan, trip, channel) for channel, region in enumerate(plan.regions)}
 
 
 def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Affine) -> Votes:
@@ -66,18 +82,23 @@ def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Af
         _pasted(member_labels(item.probabilities, plan.threshold), segmentation, network)
         for item in segmentation.predictions
     )
-    maps = tuple(metastases_to(labels, network.network, segmentation.grid, mr_to_ct) for labels in pasted)
-    mean = _pasted(_mean_over_members(segmentation, WT), segmentation, network)
+    maps = [metastases_to(labels, network.network, segmentation.grid, mr_to_ct) for labels in pasted]
+    voting, added = _divided(maps, segmentation, plan)
+    joint = _pasted(_joint_probability(segmentation, plan, WT), segmentation, network)
     to_mr: Affine = np.linalg.inv(mr_to_ct).astype(np.float64)
-    return Votes(maps, resample_rigid(mean, network.network, segmentation.grid, to_mr, outside=0.0))
+    return Votes(voting, resample_rigid(joint, network.network, segmentation.grid, to_mr, outside=0.0), added)
 
 
 def agreement_volume(votes: Votes) -> FloatVolume:
-    """Share of the members that call a voxel WT (or metastasis), 0..1."""
+    """Share of the members that call a voxel WT (or metastasis), 0..1; an added one counts where it does."""
     total = np.zeros(votes.probability.shape, dtype=np.float32, order="F")
+    members = np.full_like(total, len(votes.member_maps))
     for labels in votes.member_maps:
         total += labels != BACKGROUND
-    total /= len(votes.member_maps)
+    for labels in votes.added_maps:
+        total += labels != BACKGROUND
+        members += labels != BACKGROUND
+    total /= members
     return total
 
 
