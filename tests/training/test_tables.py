@@ -7,6 +7,7 @@ from evaluation.summary import Interval, PairedComparison
 from metseg.errors import UsageError
 from training.checkpoint import Progress
 from training.freeze import FreezeOptions, freeze_bundle
+from training.recipe import load_recipe
 from training.tables import stages
 from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
@@ -201,6 +202,15 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
     report = render_report("a ladder", scored, [])
     assert "### Table 5" in report
     assert "### Table 6" not in report
+
+    small = request.run_folder("small")
+    name = load_recipe(str(small / "recipe.yaml")).name
+    plan |= {"fusion": {"added_by_maximum": [name]}, "tta": {"variant": "none"}}
+    options = FreezeOptions(name="four", plan=plan, small_lesions=small, checkpoint="last")
+    freeze_bundle(runs, folder / "four", options)
+    scored = score_bundle(folder / "four", None, replace(request, output=folder / "composed"))
+    assert {"small", "simple_small", "frozen"} <= set(scored[0].scores)
+    assert "### Table 6" in render_report("a ladder", scored, [])
     with pytest.raises(UsageError, match="5 members"):
         score_bundle(request.output / "bundle", None, request)
 

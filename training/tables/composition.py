@@ -12,25 +12,33 @@ from training.tables.scoring import CaseScores, Ladder
 from training.tables.stages import TablesRequest
 
 ROLES = ("baseline", "blob", "sub")
-"""Of a bundle's members, in the paper's order (Erdur et al. 2023, Table 3)."""
+"""Of a bundle's voting members, in the paper's order (Erdur et al. 2023, Table 3)."""
+
+SMALL_VOXELS = 1000
+"""The small-lesion model alone is scored on the cases with a lesion under so many voxels (Table 6)."""
 
 
 def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tuple[CaseScores, ...]:
     """Scores members, TTA, mean, SIMPLE and the bundle as its plan runs it, on cases with references.
 
+    A member that the plan adds by maximum is the small-lesion model.
+
     Raises:
-        UsageError: the bundle has not three members.
+        UsageError: the bundle has not three members that vote, or more than one that is added.
         InputError: there are fewer than two cases.
     """
     ensemble = load_ensemble(open_bundle(weights, plan), choose_device(request.device))
-    names = [member.plan.name for member in ensemble.members]
-    if len(names) != len(ROLES):
+    added = ensemble.plan.fusion.added_by_maximum
+    voting = [member.plan.name for member in ensemble.members if member.plan.name not in added]
+    if len(voting) != len(ROLES) or len(added) > 1:
+        names = [*voting, *(f"{name} by maximum" for name in added)]
         raise UsageError(
             f"--bundle {weights}: {len(names)} members ({', '.join(names)}), the ladder has {', '.join(ROLES)}",
-            hint="Freeze three runs, in this order.",
+            hint="Freeze three runs, in this order, with at most one small-lesion model beside them.",
         )
     cases = [files for folder in request.data for files in discover_cases(folder)]
     if len(cases) < 2:  # noqa: PLR2004 - one case has no spread
         raise InputError(f"--bundle needs cases to score, --data holds {len(cases)}", hint="Give a folder with -seg.")
-    ladder = Ladder(ensemble, dict(zip(ROLES, names, strict=True)), ensemble.plan.tta, as_frozen=True)
+    models = dict(zip(ROLES, voting, strict=True)) | {"small": name for name in added}
+    ladder = Ladder(ensemble, models, ensemble.plan.tta, SMALL_VOXELS if added else 0, as_frozen=True)
     return tuple(remembered_scores(files, ladder, request.scores) for files in cases)
