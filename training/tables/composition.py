@@ -39,6 +39,6 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
     cases = [files for folder in request.data for files in discover_cases(folder)]
     if len(cases) < 2:  # noqa: PLR2004 - one case has no spread
         raise InputError(f"--bundle needs cases to score, --data holds {len(cases)}", hint="Give a folder with -seg.")
-    models = dict(zip(ROLES, voting, strict=True)) | {"small": name for name in added}
+    models = dict(zip((*ROLES, "small"), (*voting, *added), strict=False))
     ladder = Ladder(ensemble, models, ensemble.plan.tta, SMALL_VOXELS if added else 0, as_frozen=True)
     return tuple(remembered_scores(files, ladder, request.scores) for files in cases)
