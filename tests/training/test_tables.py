@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from evaluation.summary import Interval, PairedComparison
+from metseg.bundle import open_bundle
+from metseg.device import choose_device
+from metseg.ensemble import load_ensemble
 from metseg.errors import UsageError
+from metseg.plan import WindowPlan
+from support import write_bundle
 from training.checkpoint import Progress
 from training.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
@@ -213,6 +218,16 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
     assert "### Table 6" in render_report("a ladder", scored, [])
     with pytest.raises(UsageError, match="5 members"):
         score_bundle(request.output / "bundle", None, request)
+
+
+def test_scores_are_not_remembered_across_a_members_own_window(tmp_path):
+    ensemble = load_ensemble(open_bundle(write_bundle(tmp_path / "b")), choose_device("cpu"))
+    plan = ensemble.plan
+    moved = plan.members[0].model_copy(update={"window": WindowPlan(size=(8, 8, 8))})
+    first, *others = ensemble.members
+    other = replace(ensemble, members=(replace(first, plan=moved), *others))
+    assert stages.scores_key(ensemble, ["facts"]) == stages.scores_key(ensemble, ["facts"])
+    assert stages.scores_key(ensemble, ["facts"]) != stages.scores_key(other, ["facts"])
 
 
 def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):

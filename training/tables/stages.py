@@ -145,8 +145,10 @@ def scores_key(ensemble: Ensemble, facts: Sequence[Any]) -> str:
 
     Not the members' files, which hold a git revision too. Facts are JSON values.
     """
-    settings = ensemble.plan.model_dump(mode="json", exclude={"members"})
-    content = json.dumps([*facts, settings, ensemble.device.precision], sort_keys=True)
+    plan = ensemble.plan
+    settings = plan.model_dump(mode="json", exclude={"members"})
+    windows = [plan.window_of(member.plan).model_dump(mode="json") for member in ensemble.members]
+    content = json.dumps([*facts, settings, windows, ensemble.device.precision], sort_keys=True)
     digest = hashlib.sha256(content.encode())
     for member in ensemble.members:
         for name, tensor in member.network.state_dict().items():
