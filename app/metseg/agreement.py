@@ -48,8 +48,9 @@ def lesion_agreement(
     Raises:
         ValueError: there is no member, or a map's shape is not that of `labels`.
     """
-    if not member_maps or any(member.shape != labels.shape for member in (*member_maps, *added_maps)):
-        shapes = [member.shape for member in (*member_maps, *added_maps)]
+    maps = (*member_maps, *added_maps)
+    if not member_maps or any(member.shape != labels.shape for member in maps):
+        shapes = [member.shape for member in maps]
         raise ValueError(f"agreement needs members' label maps of shape {labels.shape}, found {shapes}")
     lesions = find_components(_is_wt(labels))
     lesion_of = lesions.component_of - 1
@@ -57,7 +58,7 @@ def lesion_agreement(
     votes = np.zeros(lesion_of.size, dtype=np.intp)
     finders = np.zeros(count, dtype=np.intp)
     members = np.full(count, len(member_maps), dtype=np.intp)
-    for number, member in enumerate((*member_maps, *added_maps)):
+    for number, member in enumerate(maps):
         vote = _is_wt(member.reshape(-1)[lesions.voxels])
         votes += vote
         found = np.bincount(lesion_of[vote], minlength=count) > 0
@@ -65,7 +66,7 @@ def lesion_agreement(
         if number >= len(member_maps):
             members += found
     vote_sums = np.bincount(lesion_of, weights=votes, minlength=count)
-    entropies = _vote_entropies_bits(len(member_maps) + len(added_maps))[members[lesion_of], votes]
+    entropies = _vote_entropies_bits(len(maps))[members[lesion_of], votes]
     entropy_sums = np.bincount(lesion_of, weights=entropies, minlength=count)
     return tuple(
         LesionAgreement(

@@ -7,6 +7,7 @@ the regions WT, TC, ET as channels, or (1, x, y, z) where the members know metas
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,15 @@ def predict_case(
     Returns:
         One prediction a usable member; none when the case lacks what every member reads.
     """
-    cut_out = _Cuts(case, _store_of(ensemble))
+    import torch  # noqa: PLC0415 - heavy
+
+    store = _store_of(ensemble)
+
+    @cache
+    def cut(name: ChannelName, own: Layout) -> "Tensor":
+        """Cut out and sent once for all members that read it there."""
+        return send(own.cut(case.channels[name]), store)
+
     noise = noise or noise_of(case, ensemble.plan)
     predictions = []
     for member in usable_members(ensemble, case):
@@ -154,29 +163,11 @@ def predict_case(
             own, logits = layout, tiled_logits(member.network, whole, layout, ensemble.device)
         else:
             own = member_layout(case, ensemble.plan, member.plan, layout)
-            logits = sliding_logits(member.network, cut_out(member.plan, own), own, ensemble, noise)
+            image = torch.stack([cut(name, own) for name in member.plan.channels])
+            logits = sliding_logits(member.network, image, own, ensemble, noise)
         probabilities = own.move(logits.sigmoid_().cpu().numpy(), layout)
         predictions.append(MemberPrediction(member.plan.name, probabilities))
     return tuple(predictions)
-
-
-class _Cuts:
-    """A case's channels, cut out of their volumes and sent to where its sums are kept, once for each region."""
-
-    def __init__(self, case: PreparedCase, store: "torch.device") -> None:
-        self.case, self.store = case, store
-        self.made: dict[tuple[ChannelName, Layout], Tensor] = {}
-
-    def __call__(self, member: MemberPlan, layout: Layout) -> "Tensor":
-        """A member's image, shape (channels, *layout.shape)."""
-        import torch  # noqa: PLC0415 - heavy
-
-        return torch.stack([self._channel(name, layout) for name in member.channels])
-
-    def _channel(self, name: ChannelName, layout: Layout) -> "Tensor":
-        if (name, layout) not in self.made:
-            self.made[name, layout] = send(layout.cut(self.case.channels[name]), self.store)
-        return self.made[name, layout]
 
 
 def _store_of(ensemble: Ensemble) -> "torch.device":

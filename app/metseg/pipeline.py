@@ -53,6 +53,8 @@ REFERENCE: Modality = "t1c"
 LabelGrid = Literal["t1c", "ct"]
 """Where label maps are written: on the reference's grid, or on the planning CT's."""
 
+_Item = TypeVar("_Item")
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -126,9 +128,7 @@ def _conclude(
         fused = fuse_members(predictions, votes, plan)
     with watch.stage("postprocess"):
         clean = postprocess(fused, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
-        voting = voters_among(predictions, plan)
-        added = [vote for number, vote in enumerate(votes) if number not in voting]
-        agreement = lesion_agreement(clean, [votes[number] for number in voting], added)
+        agreement = lesion_agreement(clean, *divide_members(votes, predictions, plan))
     with watch.stage("restore"):
         network_labels = layout.paste(clean, case.trip.network.shape)
         labels = labels_to_source(network_labels, case.trip)
@@ -152,17 +152,30 @@ def fuse_members(predictions: Sequence[MemberPrediction], votes: Sequence[LabelM
         votes: their label maps, in the same order.
         plan: method, threshold, and which members don't vote but join by maximum.
     """
-    voting = voters_among(predictions, plan)
-    fused = _fuse([predictions[number] for number in voting], [votes[number] for number in voting], plan)
-    added = [vote for number, vote in enumerate(votes) if number not in voting]
+    voting, added = divide_members(votes, predictions, plan)
+    voters, _ = divide_members(predictions, predictions, plan)
+    fused = _fuse(voters, voting, plan)
     return fuse_labels([fused, *added], FusionPlan(method="maximum")) if added else fused
 
 
-def voters_among(predictions: Sequence[MemberPrediction], plan: Plan) -> tuple[int, ...]:
-    """Which of a case's members vote: those that the plan does not add by maximum; all where none of them could run."""
-    everybody = range(len(predictions))
-    voting = [number for number in everybody if predictions[number].name not in plan.fusion.added_by_maximum]
-    return tuple(voting or everybody)
+def divide_members(
+    of_members: Sequence[_Item], predictions: Sequence[MemberPrediction], plan: Plan
+) -> tuple[tuple[_Item, ...], tuple[_Item, ...]]:
+    """What belongs to the members that vote, and what to those that the plan adds by maximum.
+
+    Args:
+        of_members: something of each member that ran.
+        predictions: of the same members, in the same order; they tell whose it is.
+        plan: names whom it adds. Where none of the others could run, these vote.
+    """
+    added = {item.name for item in predictions} & set(plan.fusion.added_by_maximum)
+    if len(added) == len(predictions):
+        added = set()
+    pairs = list(zip(of_members, predictions, strict=True))
+    return (
+        tuple(item for item, prediction in pairs if prediction.name not in added),
+        tuple(item for item, prediction in pairs if prediction.name in added),
+    )
 
 
 def _fuse(predictions: Sequence[MemberPrediction], votes: Sequence[LabelMap], plan: Plan) -> LabelMap:

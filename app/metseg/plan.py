@@ -227,7 +227,7 @@ class Plan(Section):
             raise ValueError("a member reads ct if and only if the plan has a registration section")
         if reads_ct and self.intensity.kind != "radiosurgery":
             raise ValueError("a CT needs intensity.kind: radiosurgery")
-        for window in (self.window, *(member.window for member in self.members if member.window)):
+        for window in (self.window, *map(self.window_of, self.members)):
             if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
                 raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")
         if self.tta.variant != "none" and any(item.network.architecture == "deepmedic" for item in self.members):

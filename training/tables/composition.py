@@ -7,15 +7,13 @@ from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, UsageError
+from training.tables.experiment import SMALL_VOXELS
 from training.tables.ladder import remembered_scores
 from training.tables.scoring import CaseScores, Ladder
 from training.tables.stages import TablesRequest
 
 ROLES = ("baseline", "blob", "sub")
 """Of a bundle's voting members, in the paper's order (Erdur et al. 2023, Table 3)."""
-
-SMALL_VOXELS = 1000
-"""The small-lesion model alone is scored on the cases with a lesion under so many voxels (Table 6)."""
 
 
 def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tuple[CaseScores, ...]:

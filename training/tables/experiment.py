@@ -13,6 +13,9 @@ from training.recipe import Recipe, load_recipe
 EXPERIMENTS_FOLDER = Path(__file__).parent
 ExperimentName = Literal["tiny", "full"]
 
+SMALL_VOXELS = 1000
+"""The small-lesion model alone is scored on the cases with a lesion (WT) under so many voxels (Table 6)."""
+
 
 class CohortPlan(Section):
     """The synthetic cohort; unused when real data are given.
@@ -80,7 +83,7 @@ class Experiment(Section):
     tta: TtaPlan = TtaPlan()
     threshold: float = Field(0.5, gt=0, lt=1)
     postprocess: PostprocessPlan = PostprocessPlan()
-    small_voxels: int = Field(1000, gt=0)
+    small_voxels: int = Field(SMALL_VOXELS, gt=0)
 
     def recipe_of(self, model: str) -> Recipe:
         """The recipe of one of the five models."""

@@ -1,7 +1,7 @@
 """The members' votes of a fresh segmentation, brought to the source grid, where lesions are measured."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,13 @@ from metseg.domain import Affine, FloatVolume, Grid
 from metseg.fusion import member_labels
 from metseg.geometry import Trip, labels_to_source, plan_trip, volume_to_source
 from metseg.labels import BACKGROUND, REGIONS
-from metseg.pipeline import Segmentation, voters_among
+from metseg.pipeline import Segmentation, divide_members
 from metseg.plan import Plan
 from metseg.report.lesions import Votes
 from metseg.rigid import metastases_to, resample_rigid
 from metseg.windows import Element, paste_region
 
 WT: Final = REGIONS.index("WT")
-Item = TypeVar("Item")
 
 
 def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
@@ -33,7 +32,7 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
         labels_to_source(_pasted(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
         for item in segmentation.predictions
     ]
-    voting, added = _divided(maps, segmentation, plan)
+    voting, added = divide_members(maps, segmentation.predictions, plan)
     return Votes(voting, mean_probability(segmentation, plan, trip, WT), added)
 
 
@@ -46,20 +45,12 @@ def mean_probability(segmentation: Segmentation, plan: Plan, trip: Trip, channel
 
 
 def _joint_probability(segmentation: Segmentation, plan: Plan, channel: int) -> FloatVolume:
-    voting, added = _divided([item.probabilities[channel] for item in segmentation.predictions], segmentation, plan)
+    of_members = [item.probabilities[channel] for item in segmentation.predictions]
+    voting, added = divide_members(of_members, segmentation.predictions, plan)
     joint: FloatVolume = np.asarray(np.mean(voting, axis=0, dtype=np.float32))
     for probabilities in added:
         joint = np.maximum(joint, probabilities)
     return joint
-
-
-def _divided(of_members: Sequence[Item], segmentation: Segmentation, plan: Plan) -> tuple[tuple[Item, ...], ...]:
-    """What belongs to the voting members, and what to those that join by maximum."""
-    voting = voters_among(segmentation.predictions, plan)
-    return (
-        tuple(of_members[number] for number in voting),
-        tuple(item for number, item in enumerate(of_members) if number not in voting),
-    )
 
 
 def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[str, FloatVolume]:
@@ -83,7 +74,7 @@ def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Af
         for item in segmentation.predictions
     )
     maps = [metastases_to(labels, network.network, segmentation.grid, mr_to_ct) for labels in pasted]
-    voting, added = _divided(maps, segmentation, plan)
+    voting, added = divide_members(maps, segmentation.predictions, plan)
     joint = _pasted(_joint_probability(segmentation, plan, WT), segmentation, network)
     to_mr: Affine = np.linalg.inv(mr_to_ct).astype(np.float64)
     return Votes(voting, resample_rigid(joint, network.network, segmentation.grid, to_mr, outside=0.0), added)
