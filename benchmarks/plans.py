@@ -23,6 +23,7 @@ Where something does, OMP_NUM_THREADS=1 and --clock processor give the seconds t
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ from metseg.records import Stopwatch
 GROUPS = ("plans", "windows", "passes", "reference")
 LEAST_DICE = 0.95
 MOST_DIFFERING_A_LESION = 2.0
-BATCHES = (2, 4)
+BATCHES = (1, 2, 4)
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -61,7 +62,7 @@ class Row:
         group: rows are compared with the first one of their group.
         name: for people, and for the files that are kept.
         plan: the science.
-        windows_at_once: see `Ensemble`.
+        batch_voxels: see `Ensemble`; None for what its device gets.
         whole_volume: windows over the volume instead of the brain's box.
         plain: by plain MONAI.
     """
@@ -69,7 +70,7 @@ class Row:
     group: str
     name: str
     plan: Plan
-    windows_at_once: int = 1
+    batch_voxels: int | None = None
     whole_volume: bool = False
     plain: bool = False
 
@@ -155,11 +156,11 @@ def make_rows(group: str, bundle: Bundle, arguments: argparse.Namespace) -> Iter
         for plan in (paper, own, *(named_plan(bundle, name) for name in names)):
             yield Row(group, plan.name, plan)
     elif group == "windows":
-        over_brain = changed(once, extent="fixed")
+        over_brain, voxels = changed(once, extent="fixed"), math.prod(once.window.size)
         yield Row(group, "full volume", over_brain, whole_volume=True)
         yield Row(group, "full volume's that see brain", changed(once, extent="volume"))
-        yield Row(group, "brain's box", over_brain)
-        yield from (Row(group, f"brain's box, {count} at once", over_brain, windows_at_once=count) for count in BATCHES)
+        for count in BATCHES:
+            yield Row(group, f"brain's box, {count} at once", over_brain, batch_voxels=count * voxels)
         yield Row(group, "trimmed", changed(once, extent="trimmed"))
         yield Row(group, "whole", changed(once, extent="whole"))
     elif group == "passes":
@@ -236,7 +237,8 @@ class Runner:
             bundle = Bundle(self.bundle.folder, row.plan)
             plain = replace(self.device, precision="float32")
             self.loaded[key] = plain_ensemble(bundle, plain) if row.plain else load_ensemble(bundle, self.device)
-        return replace(self.loaded[key], plan=row.plan, windows_at_once=row.windows_at_once)
+        ensemble = replace(self.loaded[key], plan=row.plan)
+        return ensemble if row.batch_voxels is None else replace(ensemble, batch_voxels=row.batch_voxels)
 
 
 # ---- what is printed

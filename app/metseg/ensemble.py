@@ -5,11 +5,12 @@ the regions WT, TC, ET as channels, or (1, x, y, z) where the members know metas
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+
+GPU_BATCH_VOXELS: Final = 2**22
+"""Three of the paper's windows, or one as large as a brain, or 37 of 48x48x48. One window alone of the large ones is
+work enough for a GPU; small ones one by one are more launching than computing. 16 half-precision filters of so many
+voxels take about 1 GB (`metseg.memory.WINDOW_TENSORS`)."""
 
 Probabilities = NDArray[np.float32]
 """Shape (3, x, y, z), channels WT, TC, ET, or (1, x, y, z)."""
@@ -54,7 +60,7 @@ class Ensemble:
         plan: the science.
         members: in the plan's order.
         device: where they are.
-        windows_at_once: windows (of any pass) that a network sees in one batch.
+        batch_voxels: a network sees one window (of any pass) at a time, or more while their voxels are not above this.
         sums_on_host: image and sums stay in the host's memory; the device holds the network and one batch.
         fallback: gives the same ensemble on the CPU; None where the device may not be left (`metseg.ladder`).
     """
@@ -62,7 +68,7 @@ class Ensemble:
     plan: Plan
     members: tuple[Member, ...]
     device: Device
-    windows_at_once: int = 1
+    batch_voxels: int = 0
     sums_on_host: bool = False
     fallback: "Callable[[], Ensemble] | None" = None
 
@@ -87,7 +93,8 @@ def load_ensemble(bundle: Bundle, device: Device) -> Ensemble:
         WeightsError: a member is missing, altered, or does not fit the plan.
     """
     members = tuple(Member(plan, _place(load_member(bundle.folder, plan), device)) for plan in bundle.plan.members)
-    return Ensemble(plan=bundle.plan, members=members, device=device)
+    batch_voxels = GPU_BATCH_VOXELS if device.is_cuda else 0
+    return Ensemble(plan=bundle.plan, members=members, device=device, batch_voxels=batch_voxels)
 
 
 def _place(network: Any, device: Device) -> "nn.Module":
@@ -198,15 +205,15 @@ def sliding_logits(
     weights = torch.from_numpy(gaussian_weights(layout.window)).to(store)
     total = torch.zeros((len(ensemble.plan.regions), *layout.shape), device=store)
     coverage = torch.zeros(layout.shape, device=store)
-    passes = count_passes(noise.plan)
+    passes, at_once = count_passes(noise.plan), max(1, ensemble.batch_voxels // math.prod(layout.window))
     for origin in layout.origins:
         coverage[layout.window_at(origin)] += weights
     with torch.inference_mode():
         for copy, flips in images_of_rounds(image, noise):
             source = copy.to(ensemble.device.dtype)
             jobs = tuple(product(layout.origins, flips))
-            for first in range(0, len(jobs), ensemble.windows_at_once):
-                batch = jobs[first : first + ensemble.windows_at_once]
+            for first in range(0, len(jobs), at_once):
+                batch = jobs[first : first + at_once]
                 windows = [flip(source[(slice(None), *layout.window_at(at))][None], axes) for at, axes in batch]
                 stacked = torch.cat(windows) if len(windows) > 1 else windows[0]
                 results = network(_channels_last(stacked.to(device)))

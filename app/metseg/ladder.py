@@ -68,8 +68,8 @@ def as_memory_error(case_id: str, error: Exception) -> Exception:
 
 def _steps(ensemble: Ensemble) -> Iterator[tuple[str, Ensemble]]:
     yield "as planned", ensemble
-    if ensemble.windows_at_once > 1:
-        ensemble = replace(ensemble, windows_at_once=1)
+    if ensemble.batch_voxels:
+        ensemble = replace(ensemble, batch_voxels=0)
         yield "with one window at a time", ensemble
     if ensemble.device.is_cuda and not ensemble.sums_on_host:
         ensemble = replace(ensemble, sums_on_host=True)

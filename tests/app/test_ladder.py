@@ -1,6 +1,7 @@
 """A case that does not fit into memory is tried again in smaller steps; none of them changes what comes out."""
 
 import logging
+import math
 import weakref
 from dataclasses import replace
 
@@ -10,13 +11,14 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+import metseg.ensemble
 import metseg.ladder
 import metseg.pipeline
 from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
 from metseg.domain import Case, Grid
-from metseg.ensemble import Member, load_ensemble, plan_layout, predict_case
+from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case
 from metseg.errors import DeviceError, ExitCode
 from metseg.ladder import is_out_of_memory, predict_within_memory
 from metseg.pipeline import Job, run_batch
@@ -25,6 +27,7 @@ from metseg.preprocess import prepare_case
 from support import ALL, names_in, phantom, write_bundle, write_case
 
 SHAPE = (24, 32, 20)
+AMPLE = 10**9
 FP32 = Device("cpu", "float32", "test", 1)
 CPU_MESSAGE = (
     "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 7"
@@ -72,13 +75,29 @@ def test_sums_on_the_host_are_the_same_to_the_bit_and_batches_to_rounding(ensemb
     on_host = probabilities(predict_case(case, replace(ensemble, sums_on_host=True), layout))
     np.testing.assert_array_equal(on_host, plain)
     for at_once in (3, 1000):
-        batched = probabilities(predict_case(case, replace(ensemble, windows_at_once=at_once), layout))
+        ample = replace(ensemble, batch_voxels=at_once * math.prod(layout.window))
+        batched = probabilities(predict_case(case, ample, layout))
         np.testing.assert_allclose(batched, plain, atol=1e-5)
+
+
+def test_a_batch_has_no_more_voxels_than_it_may_and_one_window_at_least(ensemble, case):
+    layout = plan_layout(case, ensemble.plan)
+    for windows, most in ((2.5, 2), (0.5, 1)):
+        watched = limited(ensemble, 9, batch_voxels=int(windows * math.prod(layout.window)))
+        predict_case(case, watched, layout)
+        assert max(watched.members[0].network.calls) == most
+
+
+def test_a_gpu_takes_several_windows_at_once_and_a_cpu_one(monkeypatch, tmp_path):
+    bundle = open_bundle(write_bundle(tmp_path / "b", channels=(ALL,)))
+    monkeypatch.setattr(metseg.ensemble, "_place", lambda network, _device: network)
+    assert load_ensemble(bundle, Device("cuda:0", "float16", "a GPU", 1)).batch_voxels == GPU_BATCH_VOXELS
+    assert load_ensemble(bundle, FP32).batch_voxels == 0
 
 
 def test_a_smaller_batch_is_tried_and_said(ensemble, case, caplog):
     layout = plan_layout(case, ensemble.plan)
-    narrow = limited(ensemble, 1, windows_at_once=4)
+    narrow = limited(ensemble, 1, batch_voxels=4 * math.prod(layout.window))
     with caplog.at_level(logging.WARNING):
         found = predict_within_memory(case, narrow, layout)
     np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
@@ -91,7 +110,7 @@ def test_a_smaller_batch_is_tried_and_said(ensemble, case, caplog):
 
 def test_every_case_begins_at_the_top(ensemble, case):
     layout = plan_layout(case, ensemble.plan)
-    narrow = limited(ensemble, 1, windows_at_once=4)
+    narrow = limited(ensemble, 1, batch_voxels=4 * math.prod(layout.window))
     for _ in range(2):
         predict_within_memory(case, narrow, layout)
     calls = narrow.members[0].network.calls
@@ -106,7 +125,7 @@ def test_the_cpu_comes_last_and_only_where_it_may(ensemble, case, caplog):
         given.append(True)
         return ensemble
 
-    found = predict_within_memory(case, limited(ensemble, 0, windows_at_once=2, fallback=fallback), layout)
+    found = predict_within_memory(case, limited(ensemble, 0, batch_voxels=AMPLE, fallback=fallback), layout)
     np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
     assert given == [True]
     assert caplog.messages[-1].endswith("trying again on the CPU")
@@ -122,14 +141,14 @@ def test_the_steps_of_a_gpu_in_order(monkeypatch, ensemble, case):
         assert not [kept for kept in alive if kept() is not None], "the failed attempt's tensors are still there"
         filling = torch.zeros(10)
         alive.append(weakref.ref(filling))
-        seen.append((attempt.device.name, attempt.windows_at_once, attempt.sums_on_host))
+        seen.append((attempt.device.name, attempt.batch_voxels, attempt.sums_on_host))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(metseg.ladder, "predict_case", fail)
-    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), windows_at_once=8)
+    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), batch_voxels=AMPLE)
     with pytest.raises(DeviceError):
         predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), plan_layout(case, ensemble.plan))
-    assert seen == [("cuda:0", 8, False), ("cuda:0", 1, False), ("cuda:0", 1, True), ("cpu", 1, False)]
+    assert seen == [("cuda:0", AMPLE, False), ("cuda:0", 0, False), ("cuda:0", 0, True), ("cpu", 0, False)]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("x")])
@@ -142,7 +161,7 @@ def test_other_errors_are_not_tried_again(monkeypatch, ensemble, case, error):
 
     monkeypatch.setattr(metseg.ladder, "predict_case", fail)
     with pytest.raises(type(error)):
-        predict_within_memory(case, replace(ensemble, windows_at_once=2), plan_layout(case, ensemble.plan))
+        predict_within_memory(case, replace(ensemble, batch_voxels=AMPLE), plan_layout(case, ensemble.plan))
     assert calls == [1]
 
 
