@@ -73,15 +73,15 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     keys = dict(options.plan)
     expected = keys.pop("members", None)
     small = options.small_lesions
-    recipes = [_recipe_of(run) for run in runs]
-    _require_expected(recipes, expected)
-    keys |= _shared_keys([*recipes, *([_recipe_of(small)] if small else [])], keys)
+    recipes = {run: _recipe_of(run) for run in (*runs, *([small] if small else []))}
+    _require_expected([recipes[run] for run in runs], expected)
+    keys |= _shared_keys(tuple(recipes.values()), keys)
     output.mkdir(parents=True, exist_ok=True)
-    members = [_freeze_member(run, output, options) for run in runs]
+    members = [_freeze_member(run, recipes[run], output, options) for run in runs]
     variants = dict(options.variants)
     added: MemberPlan | None = None
     if small is not None:
-        added = _with_own_window(_freeze_member(small, output, options), _recipe_of(small), keys)
+        added = _with_own_window(_freeze_member(small, recipes[small], output, options), recipes[small], keys)
         if added.name not in _added_by(keys):
             variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
     default = _make_plan({"name": options.name, **keys}, members, added)
@@ -189,13 +189,12 @@ def _write_plan(path: Path, plan: Plan) -> None:
     write_atomically(path, yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode())
 
 
-def _freeze_member(run: Path, output: Path, options: FreezeOptions) -> MemberPlan:
+def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptions) -> MemberPlan:
     import torch  # noqa: PLC0415 - heavy
 
     from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
     from training.proof import prove_equal  # noqa: PLC0415
 
-    recipe = _recipe_of(run)
     path = run / f"{options.checkpoint}.safetensors"
     path = path if path.is_file() else run / "last.safetensors"
     _, progress = read_checkpoint(path)

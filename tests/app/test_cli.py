@@ -152,6 +152,22 @@ def test_info_says_what_would_run(bundle, capsys):
     assert [member["name"] for member in facts["bundle"]["members"]] == ["m0", "m1"]
 
 
+def test_info_says_how_each_member_works(tmp_path, capsys):
+    folder = write_bundle(tmp_path / "b", channels=(ALL, ALL))
+    plan = yaml.safe_load((folder / "plan.yaml").read_text())
+    plan["fusion"] = {"added_by_maximum": ["m1"]}
+    plan["members"][1]["window"] = {"size": [16, 16, 16], "overlap": 0.25}
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    assert run(["info", "--json", f"--weights={folder}"]) == ExitCode.DONE
+    first, second = json.loads(capsys.readouterr().out)["bundle"]["members"]
+    assert (first["fusion"], second["fusion"]) == ("simple", "maximum")
+    assert second["window"] == {"size": [16, 16, 16], "overlap": 0.25, "extent": "fixed"}
+    assert run(["info", f"--weights={folder}"]) == ExitCode.DONE
+    assert "member m1: t1n, t1c, t2w, t2f; windows of 16x16x16, overlap 0.25, fixed; fused by maximum" in (
+        capsys.readouterr().out
+    )
+
+
 def test_check_exits_with_3_for_an_error_and_0_for_a_good_folder(data, bundle, capsys):
     assert run(["check", f"--data-path={data}", f"--weights={bundle}"]) == ExitCode.DONE
     (data / "c0" / "c0-t1c.nii.gz").unlink()

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import metseg
 from metseg.cli.infer import WeightsOption
 from metseg.versions import package_versions, platform_name, python_version
+
+if TYPE_CHECKING:
+    from metseg.plan import MemberPlan, Plan
 
 
 def info(
@@ -47,12 +50,28 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
             "plans": [plan.name, *(name for name in plan_names(bundle.folder) if name != plan.name)],
             "required_modalities": sorted(plan.required_modalities),
             "modalities": sorted(plan.modalities),
-            "members": [
-                {"name": member.name, "sha256": member.sha256, "channels": list(member.channels)}
-                for member in plan.members
-            ],
+            "members": [_member_facts(member, plan) for member in plan.members],
         },
     }
+
+
+def _member_facts(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
+    tiled = member.network.architecture == "deepmedic"
+    return {
+        "name": member.name,
+        "sha256": member.sha256,
+        "channels": list(member.channels),
+        "window": None if tiled else plan.window_of(member).model_dump(mode="json"),
+        "fusion": "maximum" if member.name in plan.fusion.added_by_maximum else plan.fusion.method,
+    }
+
+
+def _window_words(window: dict[str, Any] | None) -> str:
+    if window is None:
+        return "tiles"
+    if window["extent"] == "whole":
+        return "one window as large as the brain"
+    return f"windows of {'x'.join(map(str, window['size']))}, overlap {window['overlap']:g}, {window['extent']}"
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
@@ -62,7 +81,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [f"bundle {bundle['folder']}", f"  plans: {', '.join(bundle['plans'])} (the first is the default)"]
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
-        f"  member {member['name']}: {', '.join(member['channels'])}; SHA-256 {member['sha256'][:16]}..."
+        f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])}; "
+        f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
     ]
     return lines
