@@ -138,7 +138,7 @@ class Hu2019:
         own, found = pair.reference.of_region(FOREGROUND), pair.prediction.of_region(FOREGROUND)
         lesions = find_components(own, window)
         hit = _marked(window.size, found)[own]
-        voxels_found = np.bincount(lesions.numbers, weights=hit, minlength=lesions.count + 1)[1:]
+        voxels_found = np.bincount(lesions.numbers, weights=hit, minlength=lesions.count + 1)[1:].astype(np.float64)
         is_large = lesions.sizes * window.voxel_volume_mm3 >= self.large_volume_mm3
         everything = np.ones(lesions.count, dtype=np.bool_)
         predicted = find_components(found, window)

@@ -94,7 +94,7 @@ def plot_sizes(bands: Sequence[SizeBand], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _draw(axes, places, bands, region, marker, value, interval) -> None:  # type: ignore[no-untyped-def] # noqa: PLR0917, ANN001 - axes of matplotlib
+def _draw(axes, places, bands, region, marker, value, interval) -> None:  # type: ignore[no-untyped-def]  # noqa: PLR0917, ANN001 - axes of matplotlib
     middle = np.array([getattr(band, value) for band in bands])
     ends = np.array([[getattr(band, interval).low, getattr(band, interval).high] for band in bands])
     spread = np.abs(ends.T - middle)

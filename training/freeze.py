@@ -112,21 +112,17 @@ def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str,
     if len(expected) != len(recipes):
         raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
     for recipe, wanted in zip(recipes, expected, strict=True):
-        found = {
-            "name": recipe.name,
-            "channels": list(recipe.data.channels),
-            "regions": list(recipe.regions),
-            "network": recipe.network.model_dump(mode="json"),
-        }
+        own_network = recipe.network.model_dump(mode="json")
+        found = {"name": recipe.name, "channels": list(recipe.data.channels), "regions": list(recipe.regions)}
         for key in ("name", "channels", "regions"):
             if key in wanted and wanted[key] != found[key]:
                 raise UsageError(
                     f"member {recipe.name}: {key} is {found[key]}, the plan expects {wanted[key]}",
                     hint="Name the runs in the plan's order, or train with the plan's channels.",
                 )
-        network = {**found["network"], **wanted.get("network", {})}  # type: ignore[dict-item] - a mapping
-        if json.dumps(network, sort_keys=True) != json.dumps(found["network"], sort_keys=True):
-            raise UsageError(f"member {recipe.name}: network is {found['network']}, the plan expects {network}")
+        network = own_network | wanted.get("network", {})
+        if json.dumps(network, sort_keys=True) != json.dumps(own_network, sort_keys=True):
+            raise UsageError(f"member {recipe.name}: network is {own_network}, the plan expects {network}")
 
 
 def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +208,7 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
         weights=f"{recipe.name}.safetensors",
         sha256="0" * 64,
         channels=recipe.data.channels,
-        regions=recipe.regions,  # type: ignore[arg-type] - names of regions
+        regions=recipe.regions,
         network=recipe.network,
     )
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)

@@ -25,12 +25,13 @@ class TrainingNetwork(nn.Module):
         channels = {"in_channels": len(recipe.data.channels), "out_channels": len(recipe.regions)}
         self.has_vae = recipe.loss.vae_weight > 0
         if self.has_vae and isinstance(recipe.network, SegResNetPlan):
-            self.net = build_segresnet_vae(recipe.network, **channels, input_image_size=recipe.crops.size)
+            net: Any = build_segresnet_vae(recipe.network, **channels, input_image_size=recipe.crops.size)
             # The branch uses a fixed standard deviation: this layer gets no gradient, which DDP would wait for.
-            for parameter in self.net.vae_fc2.parameters():  # type: ignore[union-attr] - a module
-                parameter.requires_grad_(requires_grad=False)
+            for parameter in net.vae_fc2.parameters():
+                parameter.requires_grad = False
         else:
-            self.net = build_network(recipe.network, **channels)
+            net = build_network(recipe.network, **channels)
+        self.net = net
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> Outputs:
         """Logits and, in training with the VAE branch, what its loss needs.
@@ -82,4 +83,4 @@ def arrange_for_cpu(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels:
             module.__class__ = _SingleChannelGroupNorm
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return] - stubs lack it
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it

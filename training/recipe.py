@@ -15,20 +15,19 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.errors import UsageError
 from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
-from metseg.network_plans import NetworkPlan
+from metseg.network_plans import NetworkPlan, SegResNetPlan
 from metseg.plan import (
     ChannelName,
     IntensityPlan,
     IntensityPlans,
     MemberPlan,
     Plan,
-    Section,
-    SegResNetPlan,
     Spacing,
     TtaPlan,
     WindowPlan,
 )
 from metseg.radiosurgery_plan import RegistrationPlan
+from metseg.section import Section
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 
@@ -368,7 +367,7 @@ class Recipe(Section):
             weights="none.safetensors",
             sha256="0" * 64,
             channels=self.data.channels,
-            regions=self.regions,  # type: ignore[arg-type] - names of regions
+            regions=self.regions,
             network=self.network,
         )
         rules = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
@@ -381,7 +380,7 @@ class Recipe(Section):
             window=self.validation.window,
             tta=TtaPlan(variant="none"),
             threshold=self.validation.threshold,
-            postprocess=rules,  # type: ignore[arg-type] - pydantic makes the section
+            postprocess=rules,
             members=(member,),
         )
 

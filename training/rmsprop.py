@@ -65,5 +65,5 @@ def rmsprop_of(network: nn.Module, recipe: RmsPropRecipe) -> RmsProp:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     kernels = [parameter for parameter in trained if parameter.ndim >= SMALLEST_KERNEL_RANK]
     others = [parameter for parameter in trained if parameter.ndim < SMALLEST_KERNEL_RANK]
-    groups = [{"params": kernels, "l1": recipe.l1, "l2": recipe.l2}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": kernels, "l1": recipe.l1, "l2": recipe.l2}, {"params": others}]
     return RmsProp([group for group in groups if group["params"]], recipe)

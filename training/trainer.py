@@ -257,7 +257,8 @@ class Trainer:
             outputs = self.parallel(images, batch.noise)
         terms = self.objective(outputs, images, batch.components, batch.weights, counts)
         (terms.total * self.ranks.world).backward()  # DDP divides the sum of the gradients by the number of ranks
-        return terms.detached()
+        detached: Tensor = terms.detached()
+        return detached
 
     def _update_average(self) -> None:
         if self.average is None:

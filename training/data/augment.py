@@ -5,6 +5,7 @@ Images are (modalities, x, y, z) float32 tensors in [0, 1] in which 0 is backgro
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,9 +62,9 @@ def _affine_crop(
     images = torch.from_numpy(cut_padded(case.images, (x, y, z), block_size).astype(np.float32))
     components = torch.from_numpy(cut_padded(case.components, (x, y, z), block_size).astype(np.float32))
     grid = _sampling_grid(matrix, size, block_size)
-    options = {"padding_mode": "zeros", "align_corners": False}
-    turned = functional.grid_sample(images[None], grid, mode="bilinear", **options)[0]
-    numbers = functional.grid_sample(components[None], grid, mode="nearest", **options)[0]
+    sample = partial(functional.grid_sample, grid=grid, padding_mode="zeros", align_corners=False)
+    turned = sample(images[None], mode="bilinear")[0]
+    numbers = sample(components[None], mode="nearest")[0]
     return turned, numbers.to(torch.int32)
 
 
@@ -72,10 +73,13 @@ def _sampling_grid(matrix: np.ndarray, size: Sequence[int], block_size: Sequence
     offsets = [torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in size]
     shaped = [offsets[0].view(-1, 1, 1), offsets[1].view(1, -1, 1), offsets[2].view(1, 1, -1)]
     axes = [
-        sum(float(matrix[axis, other]) * 2 / block_size[axis] * shaped[other] for other in range(3))
-        for axis in range(3)
+        sum(
+            (float(matrix[axis, other]) * 2 / block_size[axis] * shaped[other] for other in range(3)),
+            start=torch.zeros(()),
+        )
+        for axis in (2, 1, 0)
     ]
-    return torch.stack([axes[2], axes[1], axes[0]], dim=-1)[None]  # type: ignore[list-item] - sums of tensors
+    return torch.stack(axes, dim=-1)[None]
 
 
 def rotation_matrix(degrees: Sequence[float]) -> np.ndarray:
@@ -143,7 +147,7 @@ def stack_channels(
         elif channel == "t2w" and "t2w" not in image_of:
             stacked.append(image_of["t2f"] if missing_t2w == "t2f" else torch.zeros_like(images[0]))
         else:
-            stacked.append(image_of[channel])  # type: ignore[index] - a modality
+            stacked.append(image_of[channel])
     return torch.stack(stacked)
 
 
@@ -166,8 +170,10 @@ def _blur(image: Tensor, std: float) -> Tensor:
     weights = weights / weights.sum()
     for axis in range(3):
         shifted = functional.pad(image, [0, 0] * (2 - axis) + [radius, radius] + [0, 0] * axis)
-        image = sum(  # type: ignore[assignment] - a tensor, the kernel is not empty
-            float(weight) * shifted.narrow(axis, index, image.shape[axis]) for index, weight in enumerate(weights)
+        side = image.shape[axis]
+        image = sum(
+            (float(weight) * shifted.narrow(axis, index, side) for index, weight in enumerate(weights)),
+            start=torch.zeros(()),
         )
     return image
 

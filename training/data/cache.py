@@ -136,7 +136,7 @@ def open_entry(entry: Path) -> TrainingCase:
         images=arrays["images"],
         components=arrays["components"],
         lesion_voxels=np.load(entry / "lesion_voxels.npy"),
-        box=tuple(map(tuple, content["box"])),  # type: ignore[arg-type] - three sides
+        box=tuple(map(tuple, content["box"])),  # type: ignore[arg-type]  # three sides
         volume_shape=tuple(content["volume_shape"]),
         brain=tuple(map(tuple, content["brain"])) if content.get("brain") else None,  # type: ignore[arg-type]
         volumes=np.array(content.get("volumes", [0]), dtype=np.int64),

@@ -110,7 +110,7 @@ def assemble(
         components=components.astype(np.int16),
         lesion_voxels=_lesion_voxels(components),
         box=box,
-        volume_shape=labels.shape,  # type: ignore[arg-type] - three sides
+        volume_shape=labels.shape,
         volumes=np.concatenate([[0], np.bincount(components[0].reshape(-1))[1:]]),
     )
 

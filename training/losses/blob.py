@@ -40,7 +40,7 @@ class BlobLoss(nn.Module):
         probability = logits.float().sigmoid().reshape(rows, -1)
         numbers = components.flatten()
         voxels = torch.nonzero(numbers).squeeze(1)
-        background_sum, on_blob = _SumAndPick.apply(probability, voxels)
+        background_sum, on_blob = _SumAndPick.apply(probability, voxels)  # type: ignore[no-untyped-call]
         row_of = voxels // (len(numbers) // rows)
         keys = row_of * (int(numbers.max()) + 1) + numbers[voxels].long()
         blobs, blob_of = torch.unique(keys, return_inverse=True)
@@ -52,7 +52,8 @@ class BlobLoss(nn.Module):
         )
         sums = (background_sum * 0).index_add(0, row_of_blob, loss)
         counts = torch.bincount(row_of_blob, minlength=rows).clamp(min=1)
-        return (sums / counts).reshape(batch, regions)
+        per_region: Tensor = (sums / counts).reshape(batch, regions)
+        return per_region
 
     def forward(self, logits: Tensor, components: Tensor) -> Tensor:
         """Mean over the samples that have a blob, then over the channels; a scalar."""

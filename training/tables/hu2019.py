@@ -22,8 +22,9 @@ from metseg.fusion import member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import SystemName
 from metseg.nifti import read_case, read_label_map
-from metseg.plan import Section, WindowPlan
+from metseg.plan import WindowPlan
 from metseg.preprocess import prepare_case
+from metseg.section import Section
 from training.cohort.settings import CohortSettings, load_settings
 from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
@@ -182,8 +183,8 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
     known = modalities_of(SYSTEM_MODALITIES[SYSTEM])
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
-    cases = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)
-    return Hu2019Result(cases, trained, split, ensemble.device.description)
+    scored = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)
+    return Hu2019Result(scored, trained, split, ensemble.device.description)
 
 
 def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
@@ -228,7 +229,7 @@ def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: 
         return score_case(reference, labels, grid.spacing_mm, "hu2019").regions[0].columns()
 
     mean_of = {
-        system: np.mean([by_model[model] for model in models], axis=0, dtype=np.float32)
+        system: np.asarray(np.mean([by_model[model] for model in models], axis=0, dtype=np.float32))
         for system, models in MEMBERS_OF.items()
     }
     lesions = score_case(reference, reference, grid.spacing_mm, "hu2019").regions[0].lesions

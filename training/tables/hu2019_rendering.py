@@ -128,7 +128,7 @@ def _of_loss(loss: Loss) -> Reader:
 
 
 def _of_system(system: str) -> Reader:
-    return lambda case: case.systems[system]  # type: ignore[index] - one of SYSTEMS
+    return lambda case: case.systems[system]  # type: ignore[index]  # one of SYSTEMS
 
 
 def _header() -> list[str]:

@@ -83,7 +83,7 @@ def _render_difference(item: Difference, table: Table) -> str:
         f"[{_signed(metric, paired.interval.low)}, {_signed(metric, paired.interval.high)}], n {paired.cases}"
     )
     published = "-" if item.published is None else _signed(metric, item.published)
-    verdict = item.verdict if item.published is None or item.published else "no direction published"
+    verdict: str = item.verdict if item.published is None or item.published else "no direction published"
     if item.verdict == "undecided":
         needed = item.cases_to_decide
         verdict += f": {needed} cases would decide" if needed is not None else ": not within 10,000 cases"

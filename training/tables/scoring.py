@@ -74,7 +74,7 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     prepared = prepare_case(case, plan.intensity, spacing_mm=plan.spacing_mm)
     reference, grid = read_label_map(reference_path(files))
     layout = plan_layout(prepared, plan)
-    scores = {}
+    scores: dict[str, Scores] = {}
     for method, labels in segment_by_method(prepared, ladder, layout).items():
         for name, final in ((method, labels), (f"{method}+post", postprocess(labels, plan.postprocess))):
             pasted = labels_to_source(layout.paste(final, prepared.trip.network.shape), prepared.trip)
@@ -102,7 +102,7 @@ def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout) -> dic
     predictions["tta"] = augmented[ladder.models["sub"]]
     threshold = plan.threshold
     labels: dict[Method, LabelMap] = {
-        model: member_labels(prediction.probabilities, threshold)  # type: ignore[misc] - models are methods
+        model: member_labels(prediction.probabilities, threshold)  # type: ignore[misc]  # models are methods
         for model, prediction in predictions.items()
     }
     four: tuple[Method, ...] = ("baseline", "blob", "sub", "tta")
