@@ -113,7 +113,7 @@ def missing_modalities(files: CaseFiles, required: Sequence[Modality]) -> tuple[
 def _sub_folders(data_path: Path) -> list[Path]:
     try:
         with os.scandir(data_path) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+            return sorted(Path(entry.path) for entry in entries if _is_folder(entry))
     except FileNotFoundError:
         raise InputError(f"input folder {data_path} does not exist", hint=LAYOUT_HINT) from None
     except NotADirectoryError:
@@ -126,13 +126,21 @@ def _sub_folders(data_path: Path) -> list[Path]:
 
 
 def _file_names(folder: Path) -> tuple[str, ...]:
-    """Names of all entries but folders, sorted; a dangling link counts, so that it is reported as unreadable."""
+    """Names of all entries but folders, sorted; a link that leads nowhere counts, and is reported as unreadable."""
     try:
         with os.scandir(folder) as entries:
-            return tuple(sorted(entry.name for entry in entries if not entry.is_dir()))
+            return tuple(sorted(entry.name for entry in entries if not _is_folder(entry)))
     except OSError as error:
         _log.warning("folder %s can't be listed and is passed over: %s", printable(str(folder)), error.strerror)
         return ()
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """False, too, for a link that can't be followed: one such entry must not cost the others theirs."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _as_case(folder: Path, names: Iterable[str], modalities: Sequence[Modality]) -> CaseFiles | None:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from metseg.bundle import Bundle, load_member
 from metseg.device import Device, send
+from metseg.errors import NotFiniteError
 from metseg.network_plans import DeepMedicPlan
 from metseg.plan import ChannelName, MemberPlan, Plan
 from metseg.preprocess import PreparedCase, voxel_seed
+from metseg.problems import printable
 from metseg.tiles import tiled_logits
 from metseg.tta import CaseNoise, count_passes, flip, images_of_rounds, uses_noise
 from metseg.windows import Layout, gaussian_weights, lay_windows
@@ -152,6 +154,9 @@ def predict_case(
 
     Returns:
         One prediction a usable member; none when the case lacks what every member reads.
+
+    Raises:
+        NotFiniteError: a member's logits are not all finite.
     """
     import torch  # noqa: PLC0415 - heavy
 
@@ -172,9 +177,20 @@ def predict_case(
             own = member_layout(case, ensemble.plan, member.plan, layout)
             image = torch.stack([cut(name, own) for name in member.plan.channels])
             logits = sliding_logits(member.network, image, own, ensemble, noise)
+        _require_finite(logits, member, case, ensemble.device)
         probabilities = own.move(logits.sigmoid_().cpu().numpy(), layout)
         predictions.append(MemberPrediction(member.plan.name, probabilities))
     return tuple(predictions)
+
+
+def _require_finite(logits: "Tensor", member: Member, case: PreparedCase, device: Device) -> None:
+    """Compared with a threshold, what is no number would be no tumour."""
+    if not bool(logits.isfinite().all()):
+        raise NotFiniteError(
+            f"case {printable(case.case_id)}: member {member.plan.name} gives numbers that are not finite, "
+            f"in {device.precision} on {device.description}",
+            hint="Run this case with --device cpu; if that says the same, look at its images.",
+        )
 
 
 def _store_of(ensemble: Ensemble) -> "torch.device":

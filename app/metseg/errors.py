@@ -52,9 +52,13 @@ class WeightsError(MetsegError):
 
 
 class DeviceError(MetsegError):
-    """The device asked for is missing or out of memory."""
+    """The device asked for is missing, out of memory, or not up to the networks' numbers."""
 
     exit_code = ExitCode.DEVICE
+
+
+class NotFiniteError(DeviceError):
+    """A network's numbers left the range of the device's arithmetic."""
 
 
 class OutputError(MetsegError):

@@ -2,6 +2,8 @@
 
     as planned -> one window at a time -> image and sums on the host -> on the CPU (under `--device auto` alone)
 
+A case whose numbers leave the range of the GPU's arithmetic goes to that CPU at once.
+
 Every case begins at the top, so that its labels don't depend on which cases ran before it. On one device the steps do
 the same sums in the same order; a CPU rounds differently.
 """
@@ -13,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from metseg.ensemble import Ensemble, MemberPrediction, predict_case
-from metseg.errors import DeviceError
+from metseg.errors import DeviceError, NotFiniteError
 from metseg.preprocess import PreparedCase
 from metseg.problems import printable
 from metseg.tta import CaseNoise
@@ -34,8 +36,21 @@ def predict_within_memory(
     """Runs every usable member on a case, in smaller steps where memory does not suffice.
 
     Raises:
-        DeviceError: it does not fit in the smallest steps either.
+        DeviceError: it does not fit in the smallest steps either, or its numbers are not finite on any device.
     """
+    try:
+        return _predict_in_steps(case, ensemble, layout, noise)
+    except NotFiniteError as error:
+        if ensemble.fallback is None:
+            raise
+        logger.warning("%s; trying again on the CPU", error)
+    _release_memory(noise)
+    return _predict_in_steps(case, ensemble.fallback(), layout, noise)
+
+
+def _predict_in_steps(
+    case: PreparedCase, ensemble: Ensemble, layout: Layout, noise: CaseNoise | None
+) -> tuple[MemberPrediction, ...]:
     reason, device = "", ensemble.device.description
     for step, attempt in _steps(ensemble):
         if reason:
@@ -48,7 +63,7 @@ def predict_within_memory(
                 raise
             reason = _reason(error)
         # Here, not in the handler: until it is left, the error holds the frames whose tensors filled the memory.
-        _release_memory()
+        _release_memory(noise)
     raise _memory_error(case.case_id, f"out of memory on {device} ({reason})")
 
 
@@ -90,9 +105,11 @@ def _reason(error: BaseException) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
-def _release_memory() -> None:
+def _release_memory(noise: CaseNoise | None) -> None:
     import torch  # noqa: PLC0415 - heavy
 
+    if noise is not None:
+        noise.leave_devices()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

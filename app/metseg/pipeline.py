@@ -35,7 +35,7 @@ from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import LabelMap
 from metseg.ladder import as_memory_error, predict_within_memory
-from metseg.nifti import read_case, remove_partials, write_label_map
+from metseg.nifti import read_case, read_label_map, remove_partials, write_label_map
 from metseg.plan import FusionPlan, Plan
 from metseg.postprocess import postprocess
 from metseg.preprocess import PreparedCase, prepare_case
@@ -64,7 +64,7 @@ class Job:
         cases: what to segment, as `discovery` found it.
         output_path: folder of label maps; created when missing.
         on_error: what happens when a case fails: `stop` the batch, `skip` the case, or write a `blank` map.
-        resume: leave cases alone whose label map exists.
+        resume: leave cases alone whose label map exists, unless it is empty: that may be a failure's blank map.
         grid: of the label maps; `ct` needs a plan that registers one.
     """
 
@@ -84,7 +84,7 @@ class Segmentation:
         grid: the source grid, or the planning CT's where label maps are wanted there.
         network_labels: the same on the network's RAS grid.
         lesions: 26-connected components of `network_labels`.
-        members: names of the models that voted.
+        members: names of the models that ran.
         agreement: the members' agreement on each lesion.
         predictions: each member's probabilities on the region that the windows cover, `region_start` its first voxel.
         region_start: first voxel of that region on the network's grid.
@@ -257,15 +257,29 @@ def run_batch(job: Job, ensemble: Ensemble, listener: Listener | None = None) ->
     """
     cases = job.cases
     prepare_output(job.output_path)
-    todo = [files for files in cases if not (job.resume and label_map_path(job, files).exists())]
+    todo = [files for files in cases if not (job.resume and _is_done(label_map_path(job, files)))]
     records = {files.case_id: CaseRecord(files.case_id, "present") for files in cases if files not in todo}
     if records:
-        logger.info("resume: %d of %d label maps are there already", len(records), len(cases))
+        logger.info("resume: %d of %d label maps with a label are there already", len(records), len(cases))
     for record, segmentation, case in _run_cases(job, ensemble, todo):
         records[record.case_id] = record
         if listener is not None:
             listener(record, segmentation, case)
     return tuple(records[files.case_id] for files in cases)
+
+
+def _is_done(path: Path) -> bool:
+    """Whether a label map is there and not empty; one that can't be read is somebody's work and stays.
+
+    A failure's blank map looks like that of a case without lesions: both are made again, the latter to the same bytes.
+    """
+    if not path.exists():
+        return False
+    try:
+        labels, _ = read_label_map(path)
+    except InputError:
+        return True
+    return bool(labels.any())
 
 
 def label_map_path(job: Job, files: CaseFiles) -> Path:

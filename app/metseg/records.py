@@ -12,7 +12,7 @@ from metseg.registration import Registration
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
 """segmented: a label map was computed; blank: it could not be, an empty one was written (--on-error blank); failed: it
-could not be, nothing was written (--on-error skip); present: it was there already (--resume)."""
+could not be, nothing was written (--on-error skip); present: it was there already, with labels in it (--resume)."""
 
 
 class Stopwatch:
@@ -44,7 +44,7 @@ class CaseRecord:
         case_id: see CaseFiles.
         outcome: see Outcome.
         lesions: 26-connected components of WT in the label map on the network's grid, after postprocessing.
-        members: names of the models that voted.
+        members: names of the models that ran.
         warnings: what a reader must know of the input or the way it was segmented; a sentence each.
         error: why there is no segmentation, with the hint; empty when there is one.
         elapsed_s: seconds of work, reading and writing included, though both overlap with other cases.

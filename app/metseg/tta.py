@@ -97,6 +97,10 @@ class CaseNoise:
             self.sent[key] = send(self.draw(number, shape), device)
         return self.sent[key]
 
+    def leave_devices(self) -> None:
+        """Gives their memory back; what was drawn is sent again when it is asked for."""
+        self.sent.clear()
+
     def forget(self) -> None:
         """Gives the memory back; what is asked for again is drawn again."""
         self.drawn.clear()

@@ -281,6 +281,15 @@ def test_every_problem_of_every_case_is_listed(folder):
     ]
 
 
+def test_two_files_of_a_modality_that_nobody_reads_are_found_as_reading_finds_them(folder):
+    save(folder / "case" / "case-t2w.nii")
+    (problem,) = check_cases(folder, required=("t1n", "t1c"))
+    assert "case-t2w.nii" in problem.what
+    (files,) = discover_cases(folder)
+    with pytest.raises(InputError, match=r"case-t2w\.nii"):
+        read_case(files, modalities=("t1n", "t1c"))
+
+
 def test_the_reference_is_always_required(folder):
     (folder / "case" / "case-t1c.nii.gz").unlink()
     (problem,) = check_cases(folder, required=("t1n",))

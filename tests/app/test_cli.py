@@ -175,6 +175,19 @@ def test_check_exits_with_3_for_an_error_and_0_for_a_good_folder(data, bundle, c
     assert "t1c" in capsys.readouterr().out
 
 
+def test_check_looks_at_what_the_named_plan_needs(tmp_path, capsys):
+    folder = write_bundle(tmp_path / "b", channels=(ALL, SUB))
+    plan = yaml.safe_load((folder / "plan.yaml").read_text())
+    (folder / "plans").mkdir()
+    (folder / "plans" / "all.yaml").write_text(yaml.safe_dump({**plan, "members": plan["members"][:1]}))
+    case = write_case(tmp_path / "data", "c0")
+    (case / "c0-t2w.nii.gz").unlink()
+    options = ["check", f"--data-path={tmp_path / 'data'}", f"--weights={folder}"]
+    assert run(options) == ExitCode.DONE
+    assert run([*options, "--plan=all"]) == ExitCode.INPUT
+    assert "t2w is missing" in capsys.readouterr().out
+
+
 def test_help_info_and_check_need_no_torch(bundle, data):
     program = (
         "import sys; from metseg.__main__ import run\n"

@@ -110,6 +110,10 @@ def test_check_says_what_it_does_before_it_reads(data, bundle, capsys):
     assert capsys.readouterr().err.splitlines()[0] == f"checking {data}"
 
 
+def test_slurm_signals_the_shell_that_becomes_metseg():
+    assert "#SBATCH --signal=B:TERM@" in (ROOT / "scripts/infer.sbatch").read_text(), "without B: only steps hear it"
+
+
 @pytest.mark.parametrize(("first", "index", "shard"), [("0", "0", "0/4"), ("4", "6", "2/4")])
 def test_a_slurm_array_gives_each_job_its_shard(tmp_path, first, index, shard):
     job = {"SLURM_ARRAY_TASK_ID": index, "SLURM_ARRAY_TASK_MIN": first, "SLURM_ARRAY_TASK_COUNT": "4"}

@@ -82,6 +82,19 @@ def test_five_hundred_empty_folders_are_one_line(tmp_path, caplog):
     ]
 
 
+def test_a_link_that_can_not_be_followed_costs_nothing_else(tmp_path):
+    data = tmp_path / "data"
+    add(data / "a", "t1c")
+    (data / "a" / "a-t1n.nii.gz").symlink_to("a-t1n.nii.gz")
+    add(data / "b", "t1c")
+    (data / "loop").symlink_to("loop")
+
+    a, b = discover_cases(data)
+
+    assert set(a.images) == {"t1c", "t1n"}, "reading it says what is wrong"
+    assert b.case_id == "b"
+
+
 def test_two_files_for_one_modality_are_the_cases_own_error(tmp_path):
     add(tmp_path / "a", *ALL)
     add(tmp_path / "a", "t1c", suffix=".nii")

@@ -18,11 +18,11 @@ from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
 from metseg.domain import Case, Grid
-from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case
+from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, noise_of, plan_layout, predict_case
 from metseg.errors import DeviceError, ExitCode
 from metseg.ladder import is_out_of_memory, predict_within_memory
 from metseg.pipeline import Job, run_batch
-from metseg.plan import IntensityPlan
+from metseg.plan import IntensityPlan, TtaPlan
 from metseg.preprocess import prepare_case
 from support import ALL, names_in, phantom, write_bundle, write_case
 
@@ -149,6 +149,50 @@ def test_the_steps_of_a_gpu_in_order(monkeypatch, ensemble, case):
     with pytest.raises(DeviceError):
         predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), plan_layout(case, ensemble.plan))
     assert seen == [("cuda:0", AMPLE, False), ("cuda:0", 0, False), ("cuda:0", 0, True), ("cpu", 0, False)]
+
+
+class Overflowing(nn.Module):
+    """A network whose numbers leave the range of its arithmetic."""
+
+    @override
+    def forward(self, batch):
+        return torch.full((len(batch), 3, *batch.shape[2:]), 1e38) * 10
+
+
+def test_numbers_that_are_not_finite_are_no_empty_label_map(ensemble, case, caplog):
+    layout = plan_layout(case, ensemble.plan)
+    members = tuple(Member(member.plan, Overflowing()) for member in ensemble.members)
+    broken = replace(ensemble, members=members, device=Device("cpu", "float16", "a GPU", 1))
+    with pytest.raises(DeviceError, match=r"case c0: member m0 .*not finite, in float16 on a GPU") as raised:
+        predict_within_memory(case, broken, layout)
+    assert "--device cpu" in raised.value.hint
+    found = predict_within_memory(case, replace(broken, fallback=lambda: ensemble), layout)
+    np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
+    assert caplog.messages[-1].endswith("in float16 on a GPU; trying again on the CPU")
+    with pytest.raises(DeviceError, match="not finite"):
+        predict_within_memory(case, replace(broken, fallback=lambda: broken), layout)
+
+
+def test_a_retry_does_not_keep_the_noise_on_the_device(ensemble, case):
+    plan = ensemble.plan.model_copy(update={"tta": TtaPlan(variant="aurora")})
+    noisy = replace(ensemble, plan=plan)
+    layout, noise, sent = plan_layout(case, plan), noise_of(case, plan), []
+
+    class Full(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        @override
+        def forward(self, batch):
+            sent.append(len(noise.sent))
+            if sent == [0, 1]:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.network(batch)
+
+    members = tuple(Member(member.plan, Full(member.network)) for member in noisy.members)
+    predict_within_memory(case, replace(noisy, members=members, batch_voxels=AMPLE), layout, noise)
+    assert sent[:3] == [0, 1, 0], "the plain pass, the first noise, and the plain pass again"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("x")])

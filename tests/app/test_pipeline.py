@@ -1,5 +1,6 @@
 """A folder of cases in, a folder of label maps out."""
 
+import shutil
 import signal
 import stat
 import subprocess
@@ -107,6 +108,28 @@ def test_resume_does_only_what_is_missing(cases, ensemble, undisturbed, tmp_path
     assert [record.outcome for record in records] == ["present", "segmented", "segmented", "segmented"]
     assert (output / "case 0.nii.gz").read_bytes() == b"finished earlier"
     assert (output / "case 3.nii.gz").read_bytes() == (undisturbed / "case 3.nii.gz").read_bytes()
+
+
+def test_resume_does_blank_maps_again(with_broken, ensemble, tmp_path):
+    output = tmp_path / "out"
+    records = run(with_broken, output, ensemble, on_error="blank")
+    assert [record.outcome for record in records] == ["segmented", "blank", "segmented"]
+    records = run(with_broken, output, ensemble, on_error="blank", resume=True)
+    assert [record.outcome for record in records] == ["present", "blank", "present"], "still broken, still said"
+    write_case(with_broken, "c1", images=phantom(seed=1))
+    records = run(with_broken, output, ensemble, on_error="blank", resume=True)
+    assert [record.outcome for record in records] == ["present", "segmented", "present"]
+    assert nib.load(output / "c1.nii.gz").get_fdata().any()
+
+
+def test_resume_leaves_alone_what_somebody_edited(cases, ensemble, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "out")
+    edited = nib.load(tmp_path / "out" / "case 0.nii.gz")
+    labels = np.asanyarray(edited.dataobj) + 7
+    nib.save(nib.Nifti1Image(labels.astype(np.uint8), edited.affine), tmp_path / "out" / "case 0.nii.gz")
+    content = (tmp_path / "out" / "case 0.nii.gz").read_bytes()
+    assert [record.outcome for record in run(cases, tmp_path / "out", ensemble, resume=True)] == ["present"] * 4
+    assert (tmp_path / "out" / "case 0.nii.gz").read_bytes() == content
 
 
 def test_two_files_of_one_modality_are_named_not_called_missing(ensemble, tmp_path):

@@ -173,6 +173,15 @@ def test_a_report_folder_that_can_not_be_made_is_a_warning(data, bundle, tmp_pat
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
+def test_a_stopped_batch_has_a_report_whatever_its_cases_are_called(bundle, tmp_path):
+    for name in ("a\udcff", "b"):
+        write_case(tmp_path / "data", name, images=phantom(seed=1))
+    (tmp_path / "data" / "b" / "b-t1c.nii.gz").write_bytes(b"junk")
+    assert infer(tmp_path / "data", bundle, tmp_path / "out", f"--report-dir={tmp_path / 'r'}") == ExitCode.INPUT
+    (case,) = RunFile.model_validate_json((tmp_path / "r/run.json").read_bytes()).cases
+    assert case.outcome == "segmented"
+
+
 def test_a_resumed_batch_keeps_what_the_first_run_knew(data, bundle, tmp_path):
     options = [f"--report-dir={tmp_path / 'r'}"]
     assert infer(data, bundle, tmp_path / "out", *options) == ExitCode.DONE
@@ -208,7 +217,7 @@ def test_a_case_waits_at_most_for_the_one_before_it(data, bundle, tmp_path, monk
     original = batch.BatchReport.add
 
     def add(self, record, segmentation, case):
-        waiting = self._behind is not None and not self._behind.done()
+        waiting = self._behind is not None and not self._behind[1].done()
         most.append(waiting)
         original(self, record, segmentation, case)
         alive.append(self._executor._work_queue.qsize())

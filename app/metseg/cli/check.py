@@ -18,6 +18,9 @@ def check(
         Path | None,
         typer.Option("--weights", help="The bundle that will run: decides which images must be there."),
     ] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="The plan that will run, by name or as a YAML file. [default: its own]")
+    ] = None,
     prediction_path: Annotated[
         Path | None,
         typer.Option("--prediction-path", "--prediction_path", help="Finished label maps, to check as a submission."),
@@ -37,13 +40,13 @@ def check(
         problems = check_submission(data_path, prediction_path)
         subject = f"label maps in {prediction_path}"
     else:
-        plan = open_bundle(bundle_folder(weights)).plan
+        chosen = open_bundle(bundle_folder(weights), plan).plan
         problems = check_cases(
             data_path,
-            required=sorted(plan.required_modalities),
-            optional=sorted(plan.modalities - plan.required_modalities),
+            required=sorted(chosen.required_modalities),
+            optional=sorted(chosen.modalities - chosen.required_modalities),
         )
-        problems += memory_problems(data_path, plan)
+        problems += memory_problems(data_path, chosen)
         subject = f"cases in {data_path}"
     errors = sum(problem.severity == "error" for problem in problems)
     if problems:

@@ -91,7 +91,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
     grid: Annotated[
         GridOption, typer.Option("--grid", help="Whose grid label maps take; ct: the planning CT's.")
     ] = GridOption.T1C,
-    resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing in the output folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing or empty in the output.")] = False,
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N with I from 0: every N-th case, from the I-th on.")
     ] = None,

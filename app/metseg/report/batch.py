@@ -69,9 +69,9 @@ class BatchReport:
     def __init__(self, settings: BatchSettings) -> None:
         self._settings = settings
         self._files = {files.case_id: files for files in settings.cases}
-        self._reports: dict[str, CaseReport] = {}
+        self._reports: dict[str, CaseReport] = {}  # by the folder's name, which a report holds as printable text
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="report")
-        self._behind: Future[CaseReport] | None = None
+        self._behind: tuple[str, Future[CaseReport]] | None = None
         self._broken = False
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class BatchReport:
         if self._broken:
             return
         self._collect()
-        self._behind = self._executor.submit(self._report, record, segmentation, case)
+        self._behind = record.case_id, self._executor.submit(self._report, record, segmentation, case)
 
     def finish(self, records: Sequence[CaseRecord], exit_code: int | None) -> None:
         """Writes the report's files; a failure is a warning."""
@@ -115,12 +115,12 @@ class BatchReport:
     def records(self) -> tuple[CaseRecord, ...]:
         """Records of the cases added so far: for the report of a batch that was stopped."""
         self._collect()
-        return tuple(report.record for report in self._reports.values())
+        return tuple(replace(report.record, case_id=case_id) for case_id, report in self._reports.items())
 
     def _collect(self) -> None:
         if self._behind is not None:
-            report, self._behind = self._behind.result(), None
-            self._reports[report.case_id] = report
+            (case_id, report), self._behind = self._behind, None
+            self._reports[case_id] = report.result()
 
     def _report(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
         try:
@@ -180,7 +180,7 @@ class BatchReport:
 
     def _entry(self, record: CaseRecord) -> Entry:
         files = self._files[record.case_id]
-        report = self._reports.get(describe_case(record, None).case_id)
+        report = self._reports.get(record.case_id)
         if report is None:
             report = self._present(files, record)
         return Entry(files.case_id, report)
