@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 PLAN_FILE: Final = "plan.yaml"
 PLANS_FOLDER: Final = "plans"
 DEFAULT_BUNDLE: Final = "mets"
+"""The bundled one that runs unless told otherwise."""
+
+DEFAULT_FILE: Final = "DEFAULT"
+"""Beside the bundles: the name of another default, for an image of one's own. A file stays where callers clear the
+environment."""
+
 MAX_WEIGHTS_BYTES: Final = 2 * 2**30
 """A larger member is refused before it is read; the paper's take 19 MB."""
 
@@ -50,12 +56,15 @@ def bundle_folder(named: str | Path | None = None, *, base: Path | None = None) 
     """A bundle's folder as a user names it: a path, or the bare name of a bundled one, `srs-demo`.
 
     Args:
-        named: a folder that is there wins over a name; None for METSEG_WEIGHTS, else the default bundle.
+        named: a folder that is there wins over a name; None for METSEG_WEIGHTS, else the name in DEFAULT_FILE, else
+            the default bundle.
         base: what a relative path counts from; None for the working directory.
     """
     named = named or os.environ.get("METSEG_WEIGHTS")
     if not named:
-        return bundles_root() / DEFAULT_BUNDLE
+        file = bundles_root() / DEFAULT_FILE
+        name = file.read_text(encoding="utf-8").strip() if file.is_file() else DEFAULT_BUNDLE
+        return bundles_root() / name
     folder = (base or Path()) / named
     bundled = bundles_root() / named
     is_name = Path(named).name == str(named)

@@ -222,6 +222,17 @@ def test_a_bundled_bundle_is_known_by_its_name(bundled, monkeypatch, tmp_path):
     assert bundle_folder() == bundled / "srs-demo"
 
 
+def test_an_image_may_have_another_default(bundled, monkeypatch):
+    (bundled / "DEFAULT").write_text("srs-demo\n")
+    assert bundle_folder() == bundled / "srs-demo"
+    monkeypatch.setenv("METSEG_WEIGHTS", "mets")
+    assert bundle_folder() == bundled / "mets"
+    monkeypatch.delenv("METSEG_WEIGHTS")
+    (bundled / "DEFAULT").write_text("gone")
+    with pytest.raises(WeightsError, match="gone"):
+        open_bundle(bundle_folder())
+
+
 def test_a_folder_that_is_there_wins_over_a_bundled_name(bundled):
     Path("mets").mkdir()
     assert bundle_folder("mets") == Path("mets")
