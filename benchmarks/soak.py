@@ -19,11 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases and bundles
 
+from metseg.batch import run_batch
 from metseg.bundle import open_bundle
 from metseg.cli.run import run_inference
 from metseg.cli.settings import Settings
 from metseg.domain import Case
-from metseg.pipeline import Segmentation, run_batch
+from metseg.pipeline import Segmentation
 from metseg.records import CaseRecord
 from support import ALL, SUB, phantom, write_bundle, write_case
 

@@ -18,13 +18,13 @@ import pytest
 import metseg.atomic
 import metseg.image
 import metseg.report.run_file
+from metseg.batch import Job, run_batch
 from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, OutputError
 from metseg.image import ImageError, read_image
-from metseg.pipeline import Job, run_batch
 from metseg.report.existing import report_label_maps
 from support import ALL, LPS, folder_bytes, names_in, phantom, write_bundle, write_case
 

@@ -14,6 +14,7 @@ from typing_extensions import override
 import metseg.ensemble
 import metseg.ladder
 import metseg.pipeline
+from metseg.batch import Job, run_batch
 from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
@@ -21,7 +22,6 @@ from metseg.domain import Case, Grid
 from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, noise_of, plan_layout, predict_case
 from metseg.errors import DeviceError, ExitCode
 from metseg.ladder import is_out_of_memory, predict_within_memory
-from metseg.pipeline import Job, run_batch
 from metseg.plan import IntensityPlan, TtaPlan
 from metseg.preprocess import prepare_case
 from support import ALL, names_in, phantom, write_bundle, write_case

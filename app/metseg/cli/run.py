@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metseg.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
 from metseg.device import Device, choose_device
@@ -14,7 +15,7 @@ from metseg.discovery import discover_cases, modalities_of
 from metseg.domain import Case, CaseFiles
 from metseg.ensemble import load_ensemble
 from metseg.errors import MetsegError, UsageError
-from metseg.pipeline import Job, LabelGrid, Segmentation, exit_code_of, prepare_output, run_batch
+from metseg.pipeline import Segmentation
 from metseg.records import CaseRecord
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ class Settings:
     Attributes:
         bundle: weights and plan.
         device: as asked for.
-        on_error: see `pipeline.Job`.
+        on_error: see `batch.Job`.
     """
 
     bundle: Bundle

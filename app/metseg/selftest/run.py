@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.batch import Job, run_batch
 from metseg.bundle import Bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases, modalities_of
@@ -19,7 +20,7 @@ from metseg.errors import WeightsError
 from metseg.geometry import labels_to_source, plan_trip
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.nifti import read_label_map
-from metseg.pipeline import Job, Segmentation, run_batch
+from metseg.pipeline import Segmentation
 from metseg.plan import Plan, TtaPlan
 from metseg.records import CaseRecord
 from metseg.selftest.expected import HINT, MARGIN, Expected

@@ -12,13 +12,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metseg import pipeline
+from metseg import batch
+from metseg.batch import Job, exit_code_of, run_batch
 from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble, predict_case
 from metseg.errors import ExitCode, InputError, OutputError
-from metseg.pipeline import Job, exit_code_of, load_case, run_batch
+from metseg.pipeline import load_case
 from metseg.records import CaseRecord
 from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
 
@@ -116,6 +117,7 @@ def test_resume_does_blank_maps_again(with_broken, ensemble, tmp_path):
     assert [record.outcome for record in records] == ["segmented", "blank", "segmented"]
     records = run(with_broken, output, ensemble, on_error="blank", resume=True)
     assert [record.outcome for record in records] == ["present", "blank", "present"], "still broken, still said"
+    shutil.rmtree(with_broken / "c1")
     write_case(with_broken, "c1", images=phantom(seed=1))
     records = run(with_broken, output, ensemble, on_error="blank", resume=True)
     assert [record.outcome for record in records] == ["present", "segmented", "present"]
@@ -205,12 +207,12 @@ def test_noise_that_a_gpu_would_wait_for_is_drawn_while_the_case_is_read(cases, 
 @pytest.fixture(params=[False, True], ids=["in turn", "beside"])
 def beside(request, monkeypatch):
     """Whether cases are concluded beside the next one's networks, as where these run on a GPU."""
-    monkeypatch.setattr(pipeline, "concludes_beside", lambda _ensemble: request.param)
+    monkeypatch.setattr(batch, "concludes_beside", lambda _ensemble: request.param)
 
 
 def test_freed_memory_goes_back_after_every_case(cases, ensemble, tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(pipeline, "give_back_memory", lambda: given.append(1))
+    monkeypatch.setattr(batch, "give_back_memory", lambda: given.append(1))
     run(cases, tmp_path / "out", ensemble)
     assert len(given) == 4
 
@@ -224,16 +226,16 @@ def test_concluded_in_turn_or_beside_the_next_case_files_are_the_same(cases, ens
 
 
 @pytest.mark.usefixtures("beside")
-@pytest.mark.parametrize("part", ["_predict", "_conclude"])
+@pytest.mark.parametrize("part", ["predict", "conclude"])
 def test_an_unexpected_error_in_one_case_does_not_cost_the_others(part, cases, ensemble, tmp_path, monkeypatch):
-    original = getattr(pipeline, part)
+    original = getattr(batch, part)
 
     def sometimes(case, *rest):
         if case.case_id == "case 2":
             raise ArithmeticError("a bug")
         return original(case, *rest)
 
-    monkeypatch.setattr(pipeline, part, sometimes)
+    monkeypatch.setattr(batch, part, sometimes)
     records = run(cases, tmp_path / "out", ensemble, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "segmented", "blank", "segmented"]
     with pytest.raises(ArithmeticError):
