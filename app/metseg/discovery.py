@@ -12,7 +12,7 @@ from typing import Final
 from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
 from metseg.labels import SystemName
-from metseg.problems import Problem, printable
+from metseg.problems import Problem, listed, printable
 
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 """The challenge's four sequences."""
@@ -21,9 +21,6 @@ SYSTEM_MODALITIES: Final[dict[SystemName, tuple[Modality, ...]]] = {"brats": MOD
 """What a complete case of each system has."""
 
 SUFFIXES: Final = (".nii.gz", ".nii")
-
-SHOWN_NAMES: Final = 3
-"""How many names a message lists before it only counts: 500 empty folders make one line."""
 
 LAYOUT_HINT: Final = (
     "Lay the cases out as <folder>/<ID>/<ID>-<modality>.nii.gz: a file's name starts with its folder's."
@@ -176,7 +173,7 @@ def _collisions(cases: Sequence[CaseFiles]) -> Iterable[Problem]:
                 case_id=ids[0],
                 severity="error",
                 code="duplicate-id",
-                what=f"duplicate IDs: the label maps of {_listing(ids)} would overwrite each other "
+                what=f"duplicate IDs: the label maps of {listed(ids)} would overwrite each other "
                 "on a file system that ignores case or accents' encoding",
                 hint="Rename all but one of these folders and their files.",
             )
@@ -186,7 +183,7 @@ def _passed_over(ignored: Mapping[Path, tuple[str, ...]]) -> Iterable[Problem]:
     empty = [folder.name for folder, names in ignored.items() if not names]
     other = {folder: names for folder, names in ignored.items() if names}
     if empty:
-        what = f"ignored {len(empty)} folder{_s(empty)} without files: {_listing(empty)}"
+        what = f"ignored {len(empty)} folder{_s(empty)} without files: {listed(empty)}"
         yield Problem("", "warning", "ignored-folder", what)
     if other:
         what = f"ignored {len(other)} folder{_s(other)} without an image named after the folder: {_examples(other)}"
@@ -209,12 +206,7 @@ def _no_case(data_path: Path, ignored: Mapping[Path, tuple[str, ...]], modalitie
 
 
 def _examples(folders: Mapping[Path, tuple[str, ...]]) -> str:
-    return _listing([f"{folder.name} (holds {names[0]})" for folder, names in folders.items()])
-
-
-def _listing(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+    return listed([f"{folder.name} (holds {names[0]})" for folder, names in folders.items()])
 
 
 def _s(things: Sequence[str] | Mapping[Path, tuple[str, ...]]) -> str:

@@ -16,6 +16,7 @@ from metseg.image import ImageError, read_image
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.nifti import write_label_map
 from metseg.plan import FusionPlan
+from metseg.problems import listed
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,6 @@ MAX_LABEL: Final = 255
 """Other programs' labels may mean anything; they must fit into the uint8 that is written."""
 
 MIN_MEMBERS: Final = 2
-
-SHOWN_NAMES: Final = 3
-"""How many names or values a message lists before it only counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ def _match_cases(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
     for folder, files in zip(folders, files_of, strict=True):
         if files.keys() != first.keys():
             only = [
-                f"{_listing(sorted(some.keys() - other.keys()))} only in {where}"
+                f"{listed(sorted(some.keys() - other.keys()))} only in {where}"
                 for some, other, where in ((first, files, folders[0]), (files, first, folder))
                 if some.keys() - other.keys()
             ]
@@ -182,13 +180,8 @@ def _read_labels(path: Path) -> tuple[LabelMap, Grid, bytes]:
         values = np.unique(image.voxels[is_wrong])
         raise ImageError(
             "labels",
-            f"label map {path}: holds {_listing([f'{value:g}' for value in values])}, "
+            f"label map {path}: holds {listed([f'{value:g}' for value in values])}, "
             f"expected whole numbers from 0 to {MAX_LABEL}",
             hint="Give label maps, not images or probabilities.",
         )
     return labels, image.grid, image.header
-
-
-def _listing(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more

@@ -16,7 +16,7 @@ from metseg.examine import examine_case
 from metseg.image import Image, read_image
 from metseg.labels import RC, LabelMap
 from metseg.nifti_header import ImageError, field_layout
-from metseg.problems import Problem, printable
+from metseg.problems import Problem, listed, printable
 
 __all__ = ["read_case", "read_label_map", "remove_partials", "write_label_map", "write_volume"]
 
@@ -28,8 +28,6 @@ COMPRESSION_LEVEL: Final = 6
 
 VOLUME_COMPRESSION_LEVEL: Final = 1
 """Noise in the last bits makes probabilities hard to compress at any level."""
-
-SHOWN_VALUES: Final = 5
 
 
 def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Modality = "t1c") -> Case:
@@ -95,11 +93,10 @@ def read_label_map(path: Path) -> tuple[LabelMap, Grid]:
         labels = voxels.astype(np.uint8)
     if not np.array_equal(labels, voxels) or labels.max() > RC:
         values = np.unique(voxels[~np.isin(voxels, np.arange(RC + 1, dtype=np.float32))])
-        more = f" and {values.size - SHOWN_VALUES} more" if values.size > SHOWN_VALUES else ""
-        shown = ", ".join(f"{value:g}" for value in values[:SHOWN_VALUES])
         raise ImageError(
             "labels",
-            f"label map {path}: holds {shown}{more}, expected whole numbers from 0 to {RC}",
+            f"label map {path}: holds {listed([f'{value:g}' for value in values])}, "
+            f"expected whole numbers from 0 to {RC}",
             hint="Give a label map, not an image or probabilities.",
         )
     return labels, image.grid

@@ -1,11 +1,14 @@
 """What can be wrong with an input or a finished output folder, and the table that shows it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from rich.table import Table
 from rich.text import Text
+
+SHOWN_NAMES: Final = 3
+"""How many names or values a message lists before it only counts."""
 
 Severity = Literal["error", "warning"]
 
@@ -66,6 +69,12 @@ class Problem:
 def errors_of(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """The problems that are errors, in their order."""
     return tuple(problem for problem in problems if problem.severity == "error")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names or values of many, and how many more there are: 500 empty folders make one line."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def printable(text: str) -> str:

@@ -27,9 +27,6 @@ FACTORS = (1, 3, 5)
 PHASE = 15
 """Answers that start so many voxels apart share the cubes of all pathways: the least common multiple of FACTORS."""
 
-SHRINKAGE = 2 * PATHWAY_LAYERS
-"""A pathway's valid convolutions take so many of its voxels away along each axis."""
-
 FIFTH_OVERHANG = 2
 """Cubes of a fifth reach so far beyond the answer on each side, so that one has the answer's middle as its own."""
 
