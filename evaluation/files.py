@@ -5,7 +5,6 @@ import io
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from evaluation.batch import ScoredCase
 from evaluation.protocols import PROTOCOLS
 from evaluation.results import LesionScore, ScoringProtocol
+from metseg.atomic import write_atomically
 from metseg.errors import InputError, OutputError
 
 RegionColumns = Mapping[str, Mapping[str, float]]
@@ -145,21 +145,8 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 def _write(path: Path, text: str) -> None:
     """Writes the whole file or none of it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(partial).chmod(0o666 & ~umask)  # a temporary file starts out readable by its owner alone
-            Path(partial).replace(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+    check_writable(path)
+    write_atomically(path, text.encode())
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The scores of Hu et al. 2019: voxels, and metastases of which at least one voxel was found (method.md section 5)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -125,8 +125,13 @@ class Hu2019:
         return Hu2019Scores((self._score(pair_maps(reference, prediction, spacing_mm, margin=1)),))
 
     def score_missing(self, reference: NDArray[Any], spacing_mm: Spacing) -> Hu2019Scores:
-        """A missing prediction has found nothing."""
-        return self.score(reference, np.zeros_like(reference), spacing_mm)
+        """The worst scores: no file is not the same as a map that says "no metastasis".
+
+        Every metastasis missed, DSC and precision 0 even where the reference is empty; the recalls of what it has not
+        stay NaN, as of any prediction.
+        """
+        (blank,) = self.score(reference, np.zeros_like(reference), spacing_mm).regions
+        return Hu2019Scores((replace(blank, figures=replace(blank.figures, dsc=0.0, precision=0.0)),))
 
     def regions_of_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Region to column to value, from a written entry."""

@@ -26,7 +26,7 @@ def train(
     device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = "auto",
     full_precision: Annotated[bool, typer.Option(help="float32 throughout, without bfloat16.")] = False,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of each rank; default all, shared by the ranks.")
+        int | None, typer.Option(help="CPU threads of each rank; default its share of all, behind torchrun 1.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Loader processes of each rank.")] = 1,
     micro_batch: Annotated[int | None, typer.Option(help="Crops at once; default 1 on a CPU, all on a GPU.")] = None,

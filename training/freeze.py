@@ -16,11 +16,11 @@ from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan, WindowPlan
 from training.recipe import Recipe, load_recipe
 from training.revision import git_revision
+from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECIPE_FILE, RUN_FILE, SPLIT_FILE = "recipe.yaml", "run.json", "split.json"
 SMALL_LESIONS_PLAN = "small_lesions"
 """Name of the plan that adds the small-lesion model (`metseg infer --plan small_lesions`)."""
 

@@ -23,7 +23,11 @@ def freeze(
         list[Path] | None, typer.Option(help="YAML with keys on top of --plan: a named plan, called as the file.")
     ] = None,
     small_lesions: Annotated[
-        Path | None, typer.Option(help="Run of a small-lesion model, for the plans that name it in fusion.added_by_maximum; if the bundle's own doesn't, for a plan small_lesions, too.")
+        Path | None,
+        typer.Option(
+            help="Run of a small-lesion model, for the plans that name it in fusion.added_by_maximum; "
+            "if the bundle's own doesn't, for a plan small_lesions, too."
+        ),
     ] = None,
     checkpoint: Annotated[CheckpointName, typer.Option(help="Which of a run's checkpoints.")] = "best",
     half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,

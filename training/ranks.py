@@ -10,16 +10,30 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from metseg.device import cgroup_quota
+
 TIMEOUT = timedelta(minutes=30)
-"""Rank 0 validates while the others wait."""
+"""How long ranks wait for each other in a step or a validation, of which each has the same share."""
+
+PREPARATION_TIMEOUT = timedelta(days=1)
+"""How long they wait where the first rank prepares every case of the run and the others look through what it made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among all of the run."""
+    """This process among all of the run.
+
+    Attributes:
+        rank: its number.
+        world: how many they are.
+        local_world: how many of them are on this machine.
+        preparation: the same ranks, waiting up to PREPARATION_TIMEOUT; None where it is alone.
+    """
 
     rank: int = 0
     world: int = 1
+    local_world: int = 1
+    preparation: "dist.ProcessGroup | None" = None
 
     @property
     def is_first(self) -> bool:
@@ -53,6 +67,30 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """What is done inside, the first rank does alone, then all the others do it; all leave together."""
+        if self.world == 1:
+            yield
+            return
+        if not self.is_first:
+            dist.barrier(self.preparation)
+        yield
+        if self.is_first:
+            dist.barrier(self.preparation)
+        dist.barrier(self.preparation)
+
+    @property
+    def free_cpus(self) -> int:
+        """CPUs for this rank's processes inside of `first_before_others`.
+
+        All for the first rank, which has the machine for itself; then the others share theirs. Unlike a rank's threads
+        they don't follow OMP_NUM_THREADS, which torchrun sets to 1.
+        """
+        count, quota = len(os.sched_getaffinity(0)), cgroup_quota()
+        count = min(count, int(quota)) if quota else count
+        return max(1, count if self.is_first else count // self.local_world)
+
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
@@ -63,6 +101,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         return
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        # gloo also beside nccl, which would keep the GPUs busy with waiting.
+        preparation = dist.new_group(backend="gloo", timeout=PREPARATION_TIMEOUT)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), preparation)
     finally:
         dist.destroy_process_group()

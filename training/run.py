@@ -10,7 +10,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +18,20 @@ import yaml
 
 from metseg.atomic import write_atomically
 from metseg.device import Device, DeviceChoice, choose_device
-from metseg.discovery import MODALITIES, discover_cases
+from metseg.discovery import MODALITIES
 from metseg.domain import CaseFiles
 from metseg.errors import InputError
 from training.checkpoint import Progress
 from training.data.cache import prepare_all
+from training.data.cases import find_cases
 from training.data.split import Split, read_split, split_patients, write_split
 from training.ranks import Ranks, joined_ranks
 from training.recipe import Recipe
 from training.revision import git_revision
+from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
 from training.trainer import LAST, RunSettings, Trainer
 
 logger = logging.getLogger(__name__)
-
-RECIPE_FILE = "recipe.yaml"
-RUN_FILE = "run.json"
-SPLIT_FILE = "split.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class RunRequest:
         max_steps: see RunSettings.
         device: where to train.
         full_precision: float32 arithmetic also where the device would take bfloat16.
-        threads: CPU threads of each rank; None shares all among the ranks.
+        threads: CPU threads of each rank; None is its share of all, or of OMP_NUM_THREADS, which torchrun sets to 1.
         workers: loader processes of each rank.
         micro_batch: crops at once; None is 1 on a CPU, all on a GPU.
         checkpoint_s: seconds between checkpoints.
@@ -77,27 +74,24 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
 
     Raises:
         InputError: a case can't be used.
-        UsageError: the folder holds a run of another recipe, or the split doesn't fit the data.
+        UsageError: the folder holds a run of another recipe, the split doesn't fit the data, or two folders of data
+            hold a case of the same ID.
         DivergenceError: the loss is not finite.
         InterruptedRunError: a signal came; the same request continues the run.
     """
     import torch  # noqa: PLC0415 - heavy
 
     place = _training_device(request)
-    threads = max(1, place.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    torch.set_num_threads(request.threads or threads)
     with joined_ranks(place.name) as ranks:
+        torch.set_num_threads(request.threads or max(1, place.threads // ranks.local_world))
         known = (*MODALITIES, "ct") if "ct" in recipe.data.channels else MODALITIES
-        cases = {files.case_id: files for folder in request.data for files in discover_cases(folder, modalities=known)}
-        usable = _usable_cases(cases, recipe)
+        usable = _usable_cases(find_cases(request.data, modalities=known), recipe)
         split = _chosen_split(usable, recipe, request, ranks)
         wanted = tuple(usable[case_id] for case_id in (*split.train, *split.validation))
-        # The first rank makes what is missing; the others then only find it.
-        if not ranks.is_first:
-            ranks.barrier()
-        entries = prepare_all(wanted, recipe.data, request.cache, workers=threads)
+        with ranks.first_before_others():  # who only find what it has made
+            workers = ranks.free_cpus if ranks.world > 1 else place.threads
+            entries = prepare_all(wanted, recipe.data, request.cache, workers=workers)
         if ranks.is_first:
-            ranks.barrier()
             _write_run_files(recipe, request, split, entries, place)
         train_ids = _with_lesions(split.train, entries, recipe)
         logger.info("%d training and %d validation cases; %s", len(train_ids), len(split.validation), place.description)

@@ -32,24 +32,26 @@ def tune(
     from metseg.atomic import write_atomically  # noqa: PLC0415 - heavy
     from metseg.bundle import open_bundle  # noqa: PLC0415
     from metseg.device import choose_device  # noqa: PLC0415
-    from metseg.discovery import discover_cases  # noqa: PLC0415
     from metseg.ensemble import load_ensemble  # noqa: PLC0415
+    from training.data.cases import case_key, cases_of_plan  # noqa: PLC0415
     from training.tuning import CaseFigures, best_settings, settings_of, summary_of, try_case  # noqa: PLC0415
 
-    ensemble = load_ensemble(open_bundle(weights, plan), choose_device(device))
+    bundle = open_bundle(weights, plan)
+    cases = {case_key(files): files for files in cases_of_plan(data, bundle.plan).values()}
+    ensemble = load_ensemble(bundle, choose_device(device))
     settings = settings_of()
     names = {setting: f"{setting.threshold:g} {setting.rules}" for setting in settings}
     done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     if done.get("plan_sha256") != ensemble.plan.sha256:
         done = {"plan_sha256": ensemble.plan.sha256, "cases": {}}
-    for files in (files for folder in data for files in discover_cases(folder)):
-        if files.case_id not in done["cases"]:
+    for key, files in cases.items():
+        if key not in done["cases"]:
             found = try_case(files, ensemble, settings)
-            done["cases"][files.case_id] = {names[setting]: asdict(figures) for setting, figures in found.items()}
+            done["cases"][key] = {names[setting]: asdict(figures) for setting, figures in found.items()}
             write_atomically(output, (json.dumps(done, indent=1) + "\n").encode())
             logger.info("%s", files.case_id)
     summaries = {
-        setting: summary_of([CaseFigures(**case[names[setting]]) for case in done["cases"].values()])
+        setting: summary_of([CaseFigures(**case[names[setting]]) for case in (done["cases"][key] for key in cases)])
         for setting in settings
     }
     table = Table("threshold", "rules", *next(iter(summaries.values())), "best for")
@@ -59,4 +61,4 @@ def tune(
         chosen = ", ".join(name for name, one in best.items() if one == setting)
         table.add_row(f"{setting.threshold:g}", setting.rules, *cells, chosen)
     Console(width=140).print(table)
-    typer.echo(f"{len(done['cases'])} cases; report on other cases than these")
+    typer.echo(f"{len(cases)} cases; report on other cases than these")

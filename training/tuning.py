@@ -13,15 +13,14 @@ import numpy as np
 
 from evaluation import score_case
 from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, plan_layout, predict_case
+from metseg.ensemble import Ensemble, predict_case
 from metseg.fusion import member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import REGIONS, LabelMap
-from metseg.nifti import read_case, read_label_map
-from metseg.pipeline import fuse_members
+from metseg.nifti import read_label_map
+from metseg.pipeline import fuse_members, load_case
 from metseg.plan import PostprocessPlan
 from metseg.postprocess import postprocess
-from metseg.preprocess import prepare_case
 from training.data.prepared import reference_path
 
 FIGURES: Final = ("dice_2023", "dice_2026", "f1_small_2026", "sensitivity", "false_positives")
@@ -92,18 +91,17 @@ def _label_maps(
     files: CaseFiles, ensemble: Ensemble, settings: Sequence[Setting]
 ) -> Iterator[tuple[Setting, LabelMap]]:
     plan = ensemble.plan
-    prepared = prepare_case(
-        read_case(files, modalities=tuple(files.images)), plan.intensity, spacing_mm=plan.spacing_mm
-    )
-    layout = plan_layout(prepared, plan)
-    predictions = predict_case(prepared, ensemble, layout)
+    loaded = load_case(files, ensemble)
+    trip = loaded.prepared.trip
+    predictions = predict_case(loaded.prepared, ensemble, loaded.layout, loaded.noise)
+    loaded.noise.forget()
     for threshold in sorted({setting.threshold for setting in settings}):
         votes = [member_labels(prediction.probabilities, threshold) for prediction in predictions]
         fused = fuse_members(predictions, votes, plan.model_copy(update={"threshold": threshold}))
         for setting in settings:
             if setting.threshold == threshold:
-                clean = postprocess(fused, RULES[setting.rules])
-                yield setting, labels_to_source(layout.paste(clean, prepared.trip.network.shape), prepared.trip)
+                clean = postprocess(fused, RULES[setting.rules], voxel_volume_mm3=plan.voxel_volume_mm3)
+                yield setting, labels_to_source(loaded.layout.paste(clean, trip.network.shape), trip)
 
 
 def figures_of(reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]) -> CaseFigures:

@@ -192,11 +192,12 @@ def usable_cpus() -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("OMP_NUM_THREADS", "")
     count = min(count, int(asked)) if asked.isdecimal() and int(asked) else count
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, min(count, int(quota))) if quota else count
 
 
-def _cgroup_quota() -> float | None:
+def cgroup_quota() -> float | None:
+    """CPUs that the container's limit grants; None without one."""
     root = Path("/sys/fs/cgroup")
     try:
         if (root / "cpu.max").exists():

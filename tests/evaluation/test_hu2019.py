@@ -67,6 +67,19 @@ def test_empty_maps():
     assert invented.columns()["false_positives"] == 1
 
 
+def test_a_missing_prediction_is_worse_than_a_blank_one():
+    empty = np.zeros((8, 8, 8), dtype=np.uint8)
+    full = empty.copy()
+    full[2, 2, 2] = 1
+    for reference, recall in ((empty, None), (full, 0)):
+        (missing,) = find_protocol("hu2019").score_missing(reference, (1, 1, 1)).regions
+        found = missing.columns()
+        assert (found["dsc"], found["precision"], found["false_positives"]) == (0, 0, 0)
+        assert found["lesions"] == (recall is not None)
+        # Nobody has a recall where there is nothing to find.
+        assert math.isnan(found["recall"]) if recall is None else found["recall"] == recall
+
+
 def test_a_written_entry_is_read_back():
     reference, prediction = maps()
     protocol = find_protocol("hu2019")

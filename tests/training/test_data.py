@@ -1,6 +1,9 @@
+import errno
 import json
+import os
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metseg.discovery import discover_cases
-from metseg.errors import InputError, UsageError
+from metseg.errors import InputError, OutputError, UsageError
 from metseg.labels import REGIONS
 from metseg.nifti import read_case
 from metseg.preprocess import prepare_case
@@ -19,7 +22,7 @@ from training.data.crops import draw_start
 from training.data.prepared import drop_large_lesions, prepare_training_case
 from training.data.split import patient_of, read_split, split_patients, write_split
 from training.recipe import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe, load_recipe, recipe_names
-from training_support import labelled_phantom, small_recipe, training_case, write_entries, write_labelled_case
+from training_support import LPS, labelled_phantom, small_recipe, training_case, write_entries, write_labelled_case
 
 # ---- split
 
@@ -110,6 +113,69 @@ def test_a_broken_entry_is_made_again(tmp_path, damage):
     again = cached_entry(case.case_id, "key", tmp_path, lambda: case)
     assert problem_of(again) is None
     assert np.array_equal(open_entry(again).components, case.components)
+
+
+def test_an_entry_is_as_readable_as_the_umask_allows(tmp_path):
+    case = training_case(0)
+    before = os.umask(0o027)
+    try:
+        entry = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    finally:
+        os.umask(before)
+    assert entry.stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in entry.iterdir()} == {0o640}
+
+
+def test_an_entry_that_another_process_made_meanwhile_is_taken(tmp_path):
+    case = training_case(0)
+
+    def make():
+        cached_entry(case.case_id, "key", tmp_path, lambda: case)
+        return case
+
+    entry = cached_entry(case.case_id, "key", tmp_path, make)
+    assert problem_of(entry) is None
+    assert list(tmp_path.iterdir()) == [entry]
+
+
+@pytest.mark.parametrize(
+    ("function", "number"), [("os.rename", errno.EIO), ("np.save", errno.ENOSPC), ("os.rename", errno.EACCES)]
+)
+def test_an_entry_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path, monkeypatch, function, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(f"training.data.cache.{function}", fail)
+    case = training_case(0)
+    with pytest.raises(OutputError, match=f"key can't be written: {os.strerror(number)}"):
+        cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_of_another_user_is_not_taken_for_broken(tmp_path, monkeypatch):
+    case = training_case(0)
+    entry = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+
+    def refuse(_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(entry / "entry.json"))
+
+    monkeypatch.setattr("training.data.cache._read_json", refuse)
+    with pytest.raises(InputError, match=r"may not read .*entry\.json") as caught:
+        cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    assert "--cache" in caught.value.hint
+    monkeypatch.undo()
+    assert problem_of(entry) is None
+
+
+def test_a_reference_on_another_grid_is_refused_with_the_difference(tmp_path):
+    _, labels = labelled_phantom(1)
+    for number, (volume, affine, difference) in enumerate(
+        [(labels[1:], LPS, "31x40x24 voxels, expected 32x40x24"), (labels, LPS + np.eye(4, k=3), "1 mm apart")]
+    ):
+        case = write_labelled_case(tmp_path / str(number), "P-0-000", seed=1)
+        nib.save(nib.Nifti1Image(volume, affine), case / "P-0-000-seg.nii.gz")
+        with pytest.raises(InputError, match=difference):
+            prepare_training_case(discover_cases(tmp_path / str(number))[0], DataRecipe())
 
 
 def test_a_case_without_reference_is_refused(tmp_path):

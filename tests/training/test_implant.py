@@ -1,5 +1,7 @@
 """Metastases in a phantom patient: what was there stays, what is added is labelled and visible."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -75,3 +77,19 @@ def test_files_are_cases_of_the_same_patient(patient, tmp_path):
     assert {patient_of(files.case_id) for files in found} == {patient_of(patient[1][0].case_id)}
     labels = np.asanyarray(nib.load(tmp_path / found[0].case_id / f"{found[0].case_id}-seg.nii.gz").dataobj)
     assert np.array_equal(labels, written[0].labels)
+
+
+def test_variants_of_two_timepoints_have_names_of_their_own(patient, tmp_path):
+    first = patient[1][0].case_id
+    second = f"{patient_of(first)}-001"
+    shutil.copytree(patient[0] / first, tmp_path / "data" / first)
+    (tmp_path / "data" / second).mkdir()
+    for path in (patient[0] / first).iterdir():
+        shutil.copy(path, tmp_path / "data" / second / path.name.replace(first, second))
+    cases = discover_cases(tmp_path / "data")
+    written = list(write_implants(cases, SETTINGS, variants=1, seed=3, output=tmp_path / "out"))
+    expected = [f"{patient_of(first)}-{number}" for number in (101, 102)]
+    assert [case.case_id for case in written] == expected
+    assert [files.case_id for files in discover_cases(tmp_path / "out")] == expected
+    alone = implant_lesions(read_background(cases[0]), SETTINGS, seed=3, variant=0)
+    assert np.array_equal(written[0].labels, alone.labels)

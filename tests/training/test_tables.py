@@ -3,14 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evaluation import score_case
 from evaluation.summary import Interval, PairedComparison
 from metseg.bundle import open_bundle
 from metseg.device import choose_device
+from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble
 from metseg.errors import UsageError
+from metseg.nifti import read_label_map
+from metseg.pipeline import load_case, segment_case
 from metseg.plan import WindowPlan
+from metseg.records import Stopwatch
 from support import write_bundle
 from training.checkpoint import Progress
+from training.data.prepared import reference_path
 from training.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
 from training.tables import stages
@@ -19,10 +25,10 @@ from training.tables.comparing import cases_needed, compare_rows, judge, publish
 from training.tables.composition import score_bundle
 from training.tables.experiment import MODELS, Experiment, load_experiment
 from training.tables.hu2019 import PACED_BY
-from training.tables.ladder import run_ladder
+from training.tables.ladder import remembered_scores, run_ladder
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
-from training.tables.scoring import CaseScores, means_of_regions
+from training.tables.scoring import CaseScores, Ladder, means_of_regions, score_ladder
 from training.tables.stages import TablesRequest
 from training_support import small_recipe, write_labelled_cohort
 
@@ -218,6 +224,49 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
     assert "### Table 6" in render_report("a ladder", scored, [])
     with pytest.raises(UsageError, match="5 members"):
         score_bundle(request.output / "bundle", None, request)
+
+
+@pytest.fixture
+def bundle_ladder(tmp_path):
+    def build(**plan):
+        path = write_bundle(tmp_path / "b", tta={"variant": "none"}, **plan)
+        ensemble = load_ensemble(open_bundle(path), choose_device("cpu"))
+        models = dict(zip(("baseline", "blob", "sub"), ("m0", "m1", "m2"), strict=True))
+        return Ladder(ensemble, models, ensemble.plan.tta, as_frozen=True)
+
+    return build
+
+
+def test_scores_are_not_remembered_across_cohorts_with_the_same_ids(tmp_path, bundle_ladder, monkeypatch):
+    scored = []
+
+    def score(files, _ladder):
+        scored.append(files.folder.parent.name)
+        return CaseScores(files.case_id, has_small_lesion=False, scores={"baseline": {"WT": (float(len(scored)),)}})
+
+    monkeypatch.setattr("training.tables.ladder.score_ladder", score)
+    ladder = bundle_ladder()
+    for name, seed in (("validation", 0), ("holdout", 9)):
+        write_labelled_cohort(tmp_path / name, 1, first_seed=seed)
+    found = [
+        remembered_scores(discover_cases(tmp_path / name)[0], ladder, tmp_path / "scores")
+        for name in ("validation", "holdout", "validation")
+    ]
+    assert scored == ["validation", "holdout"]
+    assert found[0] == found[2] != found[1]
+
+
+def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_ladder):
+    """Also where voxels are not of 1 mm3 and the grid is framed."""
+    ladder = bundle_ladder(spacing_mm=(2.0, 2.0, 1.0), frame=(16, 24))
+    (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
+    scores = score_ladder(files, ladder).scores
+    labels = segment_case(load_case(files, ladder.ensemble).prepared, ladder.ensemble, Stopwatch()).labels
+    reference, grid = read_label_map(reference_path(files))
+    regions = score_case(reference, labels, grid.spacing_mm, "brats2023").regions
+    expected = {region.region: (region.legacy_dice, region.fp) for region in regions}
+    assert {name: (row[1], row[4]) for name, row in scores["frozen+post"].items()} == expected
+    assert scores["frozen+post"] != scores["frozen"]
 
 
 def test_scores_are_not_remembered_across_a_members_own_window(tmp_path):

@@ -1,9 +1,32 @@
 """Threshold and rules against phantoms whose best setting is known."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from training.tuning import RULES, CaseFigures, Setting, best_settings, figures_of, settings_of, summary_of
+from metseg.bundle import open_bundle
+from metseg.device import choose_device
+from metseg.discovery import discover_cases
+from metseg.ensemble import load_ensemble
+from metseg.errors import UsageError
+from metseg.pipeline import load_case, segment_case
+from metseg.records import Stopwatch
+from radiosurgery_support import write_untrained_bundle
+from support import write_bundle
+from training import tuning
+from training.tune_command import tune
+from training.tuning import (
+    RULES,
+    CaseFigures,
+    Setting,
+    best_settings,
+    figures_of,
+    settings_of,
+    summary_of,
+)
+from training_support import write_labelled_cohort
 
 
 def test_figures_of_a_phantom():
@@ -47,3 +70,49 @@ def test_best_settings():
 def test_paper_rules_are_among_the_settings():
     assert Setting(0.5, "paper") in settings_of()
     assert RULES["paper"].min_wt_mm3 == 25
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_bundle(tmp_path / "bundle", tta={"variant": "none"})
+
+
+def test_a_setting_gives_what_inference_with_it_gives(tmp_path):
+    """Also where voxels are not of 1 mm3 and the grid is framed."""
+    path = write_bundle(tmp_path / "b", tta={"variant": "none"}, spacing_mm=(2.0, 2.0, 1.0), frame=(16, 24))
+    ensemble = load_ensemble(open_bundle(path), choose_device("cpu"))
+    (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
+    settings = [Setting(0.5, name) for name in ("none", "small", "large")]
+    found = dict(tuning._label_maps(files, ensemble, settings))
+    for setting, labels in found.items():
+        changed = ensemble.plan.model_copy(update={"threshold": 0.5, "postprocess": RULES[setting.rules]})
+        own = replace(ensemble, plan=changed)
+        expected = segment_case(load_case(files, own).prepared, own, Stopwatch()).labels
+        assert np.array_equal(labels, expected), setting
+    assert len({labels.tobytes() for labels in found.values()}) == 3
+
+
+def test_cases_of_another_folder_are_neither_taken_for_these_nor_counted(tmp_path, bundle, monkeypatch, capsys):
+    tried = []
+
+    def try_case(files, _ensemble, settings):
+        tried.append(files.folder.parent.name)
+        return dict.fromkeys(settings, figures(invented=1 if files.folder.parent.name == "one" else 5))
+
+    monkeypatch.setattr(tuning, "try_case", try_case)
+    one = write_labelled_cohort(tmp_path / "one", 2)
+    two = write_labelled_cohort(tmp_path / "two", 1, first_seed=9)
+    output = tmp_path / "tuning.json"
+    for folder, cases, invented in ((one, 2, "1.000"), (two, 1, "5.000"), (one, 2, "1.000")):
+        tune(bundle, data=[folder], output=output, device="cpu")
+        text = capsys.readouterr().out
+        assert f"{cases} cases;" in text
+        assert text.count(invented) == len(settings_of())
+    assert tried == ["one", "one", "two"]  # the third time from the file
+    assert len(json.loads(output.read_text())["cases"]) == 3
+
+
+def test_a_radiosurgery_bundle_is_refused(tmp_path):
+    path = write_untrained_bundle(tmp_path / "b", {"unet": ("ct", "t1c")})
+    with pytest.raises(UsageError, match=r"expected members of WT, TC, ET, found .* metastasis"):
+        tune(path, data=[tmp_path], output=tmp_path / "tuning.json", device="cpu")

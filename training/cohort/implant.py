@@ -4,8 +4,10 @@ Tissue maps are estimated from t1n (three Gaussian classes), so that lesions sit
 grey-white junction. The patient's own labels stay, and win where a new lesion's oedema reaches them.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
@@ -158,7 +160,7 @@ def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int
         patient: the images.
         settings: of the lesions; tissue is not pushed, because the patient's own labels would not move with it.
         seed: of the set.
-        variant: from 0.
+        variant: from 0, over all the patient's cases.
     """
     placing, noising = np.random.SeedSequence([seed, variant, *patient.case_id.encode()]).spawn(2)
     still = settings.model_copy(update={"mass_effect": (0.0, 0.0), "none_probability": 0.0})
@@ -185,12 +187,15 @@ def write_implants(
 ) -> Iterator[SyntheticCase]:
     """Writes `variants` of every case, yielding each as it is complete.
 
+    Variants are numbered by patient: those of its second timepoint follow those of its first.
+
     Raises:
         InputError: a case can't be used.
     """
+    numbers: defaultdict[str, count[int]] = defaultdict(count)
     for files in cases:
         patient = read_background(files)
-        for variant in range(variants):
+        for variant in islice(numbers[patient_of(files.case_id)], variants):
             case = implant_lesions(patient, settings, seed, variant)
             write_case(case, output)
             yield case

@@ -5,12 +5,13 @@ holds their hashes: an entry that a crash or a bad disk has damaged is noticed a
 or format makes a new entry beside the old one.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,7 +22,9 @@ import numpy as np
 
 from metseg.atomic import write_atomically
 from metseg.domain import CaseFiles
-from training.data.prepared import TrainingCase, prepare_training_case, reference_path
+from metseg.errors import InputError, OutputError
+from training.data.cases import file_hashes
+from training.data.prepared import TrainingCase, prepare_training_case
 from training.recipe import DataRecipe
 
 FORMAT = "prepared-1"
@@ -66,15 +69,29 @@ def prepared_entry(files: CaseFiles, recipe: DataRecipe, folder: Path) -> Path:
 
 
 def cached_entry(case_id: str, key: str, folder: Path, make: Callable[[], TrainingCase]) -> Path:
-    """As `prepared_entry`, for a case from anywhere."""
-    entry = folder / f"{key}"
+    """As `prepared_entry`, for a case from anywhere.
+
+    Raises:
+        InputError: there is an entry that this user may not read.
+        OutputError: the entry can't be written, or a broken one can't be removed.
+    """
+    entry = folder / key
     problem = problem_of(entry)
     if problem is None:
         return entry
-    if entry.exists():
+    is_broken = entry.exists()
+    if is_broken:
         logger.warning("case %s: cache entry %s is broken (%s) and is made again", case_id, entry.name, problem)
-        shutil.rmtree(entry)
-    write_entry(entry, make())
+    case = make()
+    try:
+        if is_broken:
+            shutil.rmtree(entry)
+        write_entry(entry, case)
+    except OSError as error:
+        raise OutputError(
+            f"case {case_id}: cache entry {entry} can't be written: {error.strerror or error}",
+            hint=f"Free space, let user {os.getuid()} write there, or name another folder with --cache.",
+        ) from error
     return entry
 
 
@@ -83,18 +100,32 @@ def entry_key(files: CaseFiles, recipe: DataRecipe) -> str:
     digest = hashlib.blake2b(digest_size=16)
     settings = recipe.model_dump(mode="json", include=PREPARATION)
     digest.update(json.dumps([FORMAT, files.case_id, settings], sort_keys=True).encode())
-    for name, path in [*sorted(files.images.items()), ("seg", reference_path(files))]:
-        digest.update(name.encode())
-        digest.update(hashlib.blake2b(path.read_bytes()).digest())
+    digest.update(file_hashes(files))
     return digest.hexdigest()
 
 
 def write_entry(entry: Path, case: TrainingCase) -> None:
-    """Writes an entry beside its place and moves it there when it is complete."""
+    """Writes an entry beside its place and moves it there when it is complete; its mode follows the umask.
+
+    Raises:
+        OSError, OutputError: it can't be written; nothing is left behind.
+    """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    partial_entry = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+    partial_entry = entry.with_name(f".{entry.name}.{secrets.token_hex(4)}")
+    partial_entry.mkdir()
+    try:
+        _fill(partial_entry, case)
+        os.rename(partial_entry, entry)  # noqa: PTH104 - Path.rename hides that an existing folder is refused
+    except OSError as error:
+        if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:  # which say that another process was quicker
+            raise
+    finally:
+        shutil.rmtree(partial_entry, ignore_errors=True)
+
+
+def _fill(folder: Path, case: TrainingCase) -> None:
     for name in ARRAYS:
-        np.save(partial_entry / f"{name}.npy", getattr(case, name))
+        np.save(folder / f"{name}.npy", getattr(case, name))
     content = {
         "case_id": case.case_id,
         "modalities": case.modalities,
@@ -103,17 +134,17 @@ def write_entry(entry: Path, case: TrainingCase) -> None:
         "lesions": int(case.components[0].max(initial=0)),
         "brain": case.brain,
         "volumes": case.volumes.tolist(),
-        "sha256": {name: _hash_file(partial_entry / f"{name}.npy") for name in ARRAYS},
+        "sha256": {name: _hash_file(folder / f"{name}.npy") for name in ARRAYS},
     }
-    write_atomically(partial_entry / "entry.json", json.dumps(content).encode())
-    try:
-        os.rename(partial_entry, entry)  # noqa: PTH104 - Path.rename hides that an existing folder is refused
-    except OSError:  # another process was quicker
-        shutil.rmtree(partial_entry)
+    write_atomically(folder / "entry.json", json.dumps(content).encode())
 
 
 def problem_of(entry: Path) -> str | None:
-    """What is wrong with an entry; None when it is intact."""
+    """What is wrong with an entry; None when it is intact.
+
+    Raises:
+        InputError: this user may not read it, which says nothing of its content.
+    """
     if not entry.is_dir():
         return "missing"
     try:
@@ -121,6 +152,11 @@ def problem_of(entry: Path) -> str | None:
         for name in ARRAYS:
             if _hash_file(entry / f"{name}.npy") != content["sha256"][name]:
                 return f"{name}.npy differs from its hash"
+    except PermissionError as error:
+        raise InputError(
+            f"cache entry {entry}: user {os.getuid()} may not read {error.filename or 'it'}",
+            hint="Let its owner make it readable (chmod -R a+rX), or name another folder with --cache.",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         return repr(error)
     return None

@@ -11,6 +11,7 @@ from metseg.components import find_components
 from metseg.discovery import SYSTEM_MODALITIES
 from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
+from metseg.examine import grid_difference
 from metseg.geometry import Trip, labels_to_network
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.nifti import read_case, read_label_map
@@ -135,10 +136,10 @@ def read_reference(files: CaseFiles, trip: Trip) -> LabelMap:
         InputError: there is none, it can't be read, or it lies on another grid than the images.
     """
     labels, grid = read_label_map(reference_path(files))
-    source = trip.source
-    if grid.shape != source.shape or not np.allclose(grid.affine, source.affine, atol=1e-3):
+    difference = grid_difference(grid, trip.source)
+    if difference:
         raise InputError(
-            f"case {files.case_id}: its reference has shape {grid.shape}, the images {source.shape}, or they lie apart",
+            f"case {files.case_id}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
     return labels_to_network(labels, trip)

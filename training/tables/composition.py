@@ -4,9 +4,9 @@ from pathlib import Path
 
 from metseg.bundle import open_bundle
 from metseg.device import choose_device
-from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, UsageError
+from training.data.cases import cases_of_plan
 from training.tables.experiment import SMALL_VOXELS
 from training.tables.ladder import remembered_scores
 from training.tables.scoring import CaseScores, Ladder
@@ -22,10 +22,13 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
     A member that the plan adds by maximum is the small-lesion model.
 
     Raises:
-        UsageError: the bundle has not three members that vote, or more than one that is added.
+        UsageError: the bundle has not three members that vote, or more than one that is added; it is one of the
+            radiosurgery system; or two folders hold a case of the same ID.
         InputError: there are fewer than two cases.
     """
-    ensemble = load_ensemble(open_bundle(weights, plan), choose_device(request.device))
+    opened = open_bundle(weights, plan)
+    cases = cases_of_plan(request.data, opened.plan)
+    ensemble = load_ensemble(opened, choose_device(request.device))
     added = ensemble.plan.fusion.added_by_maximum
     voting = [member.plan.name for member in ensemble.members if member.plan.name not in added]
     if len(voting) != len(ROLES) or len(added) > 1:
@@ -34,9 +37,8 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
             f"--bundle {weights}: {len(names)} members ({', '.join(names)}), the ladder has {', '.join(ROLES)}",
             hint="Freeze three runs, in this order, with at most one small-lesion model beside them.",
         )
-    cases = [files for folder in request.data for files in discover_cases(folder)]
     if len(cases) < 2:  # noqa: PLR2004 - one case has no spread
         raise InputError(f"--bundle needs cases to score, --data holds {len(cases)}", hint="Give a folder with -seg.")
     models = dict(zip((*ROLES, "small"), (*voting, *added), strict=False))
     ladder = Ladder(ensemble, models, ensemble.plan.tta, SMALL_VOXELS if added else 0, as_frozen=True)
-    return tuple(remembered_scores(files, ladder, request.scores) for files in cases)
+    return tuple(remembered_scores(files, ladder, request.scores) for files in cases.values())

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -256,4 +256,4 @@ def _remembered(
     content = {name: getattr(scored, name) for name in Hu2019Case.__dataclass_fields__}
     write_atomically(path, json.dumps(content).encode())
     logger.info("scored %s of cohort %d", scored.case_id, cohort)
-    return replace(scored)
+    return scored

@@ -9,10 +9,10 @@ from pathlib import Path
 from metseg.atomic import write_atomically
 from metseg.bundle import open_bundle
 from metseg.device import choose_device
-from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
 from metseg.ensemble import load_ensemble
 from metseg.errors import InputError
+from training.data.cases import case_key, find_cases
 from training.data.split import Split, read_split, split_patients, write_split
 from training.freeze import FreezeOptions, freeze_bundle
 from training.tables.experiment import MODELS, Experiment
@@ -54,6 +54,7 @@ def run_ladder(experiment: Experiment, request: TablesRequest) -> LadderResult:
 
     Raises:
         InputError: real data leave fewer than two test cases.
+        UsageError: two folders of `request.data` hold a case of the same ID.
     """
     cases, split = _cohort_of(experiment, request)
     trained = train_models(
@@ -75,7 +76,7 @@ def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str
     """The cases, and the split that all five runs share."""
     request.output.mkdir(parents=True, exist_ok=True)
     if request.data:
-        cases = {files.case_id: files for folder in request.data for files in discover_cases(folder)}
+        cases = find_cases(request.data)
         if request.split.exists():
             split = read_split(request.split, cases)
         else:
@@ -85,7 +86,7 @@ def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str
         complete_cohort(
             plan.cohort_settings(), seed=plan.seed, folder=request.cohort, cases=plan.cases, jobs=request.jobs
         )
-        cases = {files.case_id: files for files in discover_cases(request.cohort)}
+        cases = find_cases([request.cohort])
         split = split_in_order(sorted(cases), plan)
     if len(split.test) < 2:  # noqa: PLR2004 - one case has no spread
         raise InputError(f"the tables need test cases, the split leaves {len(split.test)}", hint="Give more data.")
@@ -108,9 +109,9 @@ def _freeze(experiment: Experiment, request: TablesRequest) -> Ladder:
 
 
 def remembered_scores(files: CaseFiles, ladder: Ladder, folder: Path) -> CaseScores:
-    """A case's scores, from disk where the same models made them before."""
+    """A case's scores, from disk where the same models made them of the same files before."""
     facts = [SCORES_FORMAT, ladder.tta.model_dump(), ladder.small_voxels, ladder.as_frozen]
-    path = folder / scores_key(ladder.ensemble, facts) / f"{files.case_id}.json"
+    path = folder / scores_key(ladder.ensemble, facts) / f"{case_key(files)}.json"
     return _remembered(path, lambda: score_ladder(files, ladder))
 
 

@@ -8,15 +8,16 @@ import numpy as np
 from evaluation import score_case
 from metseg.components import find_components
 from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, Member, MemberPrediction, plan_layout, predict_case
+from metseg.ensemble import Ensemble, Member, MemberPrediction, predict_case
 from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import REGIONS, LabelMap, region_masks
-from metseg.nifti import read_case, read_label_map
-from metseg.pipeline import fuse_members
+from metseg.nifti import read_label_map
+from metseg.pipeline import fuse_members, load_case
 from metseg.plan import FusionPlan, TtaPlan
 from metseg.postprocess import postprocess
-from metseg.preprocess import PreparedCase, prepare_case
+from metseg.preprocess import PreparedCase
+from metseg.tta import CaseNoise
 from metseg.windows import Layout
 from training.data.prepared import reference_path
 from training.tables.published import METRICS, Method
@@ -70,14 +71,14 @@ def entry_name(method: Method, *, postprocessed: bool) -> str:
 def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     """Segments a case with every method and scores each label map, with and without postprocessing."""
     plan = ladder.ensemble.plan
-    case = read_case(files, modalities=tuple(files.images))
-    prepared = prepare_case(case, plan.intensity, spacing_mm=plan.spacing_mm)
+    loaded = load_case(files, _ensemble_of(ladder, ladder.tta, set(ladder.models.values())))
+    trip = loaded.prepared.trip
     reference, grid = read_label_map(reference_path(files))
-    layout = plan_layout(prepared, plan)
     scores: dict[str, Scores] = {}
-    for method, labels in segment_by_method(prepared, ladder, layout).items():
-        for name, final in ((method, labels), (f"{method}+post", postprocess(labels, plan.postprocess))):
-            pasted = labels_to_source(layout.paste(final, prepared.trip.network.shape), prepared.trip)
+    for method, labels in segment_by_method(loaded.prepared, ladder, loaded.layout, loaded.noise).items():
+        clean = postprocess(labels, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
+        for name, final in ((method, labels), (f"{method}+post", clean)):
+            pasted = labels_to_source(loaded.layout.paste(final, trip.network.shape), trip)
             result = score_case(reference, pasted, grid.spacing_mm, "brats2023")
             scores[name] = {
                 region.region: tuple(float(getattr(region, column)) for column in _COLUMNS)
@@ -88,15 +89,17 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     return CaseScores(files.case_id, bool((sizes < ladder.small_voxels).any()), scores)
 
 
-def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout) -> dict[Method, LabelMap]:
+def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout, noise: CaseNoise) -> dict[Method, LabelMap]:
     """The label map of each method that the ladder's models allow, on the layout's region, without postprocessing.
 
     The ensembles are those of the paper: baseline, + blob loss, + subtraction, and + TTA as a member of its own.
+    `noise` is of the passes of `ladder.tta`; it is given back.
     """
     plan = ladder.ensemble.plan
     plain = predict_case(case, _ensemble_of(ladder, TtaPlan(variant="none"), set(ladder.models.values())), layout)
     names = set(ladder.models.values()) if ladder.as_frozen else {ladder.models["sub"]}
-    augmented = {item.name: item for item in predict_case(case, _ensemble_of(ladder, ladder.tta, names), layout)}
+    augmented = {item.name: item for item in predict_case(case, _ensemble_of(ladder, ladder.tta, names), layout, noise)}
+    noise.forget()
     by_name = {prediction.name: prediction for prediction in plain}
     predictions: dict[str, MemberPrediction] = {model: by_name[name] for model, name in ladder.models.items()}
     predictions["tta"] = augmented[ladder.models["sub"]]

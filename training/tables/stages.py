@@ -15,7 +15,8 @@ from training.cohort.settings import CohortSettings
 from training.cohort.writing import case_id_of, write_cohort
 from training.data.split import Split
 from training.recipe import Recipe
-from training.run import SPLIT_FILE, RunRequest, train_run
+from training.run import RunRequest, train_run
+from training.run_files import SPLIT_FILE
 from training.tables.experiment import CohortPlan
 
 logger = logging.getLogger(__name__)

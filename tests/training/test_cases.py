@@ -1,0 +1,51 @@
+"""Cases of several folders: one ID means one case, and a case is known by its files."""
+
+import pytest
+
+from metseg.errors import UsageError
+from training.data.cases import case_key, find_cases
+from training.run import RunRequest, train_run
+from training.tables.experiment import load_experiment
+from training.tables.ladder import run_ladder
+from training.tables.stages import TablesRequest
+from training_support import small_recipe, write_labelled_case, write_labelled_cohort
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    return write_labelled_cohort(tmp_path / "one", 2), write_labelled_cohort(tmp_path / "two", 1, first_seed=7)
+
+
+def test_a_case_id_in_two_folders_is_refused(two_folders):
+    with pytest.raises(UsageError, match=r"found P-00000-000 in .*one and in .*two$") as caught:
+        find_cases(two_folders)
+    assert "--first" in caught.value.hint
+
+
+def test_many_ids_in_two_folders_are_counted(tmp_path):
+    folders = [write_labelled_cohort(tmp_path / name, 5) for name in ("one", "two")]
+    with pytest.raises(UsageError, match=r"P-00002-000 in \S+ and in \S+ and 2 more$"):
+        find_cases(folders)
+
+
+def test_cases_of_several_folders_are_found_together(two_folders, tmp_path):
+    write_labelled_case(tmp_path / "three", "P-00009-000", 3)
+    assert list(find_cases([two_folders[0], tmp_path / "three"])) == ["P-00000-000", "P-00001-000", "P-00009-000"]
+
+
+def test_training_and_tables_refuse_an_id_in_two_folders(two_folders, tmp_path):
+    request = RunRequest(two_folders, tmp_path / "run", tmp_path / "cache", device="cpu", threads=1)
+    with pytest.raises(UsageError, match="found P-00000-000 in"):
+        train_run(small_recipe(), request)
+    with pytest.raises(UsageError, match="found P-00000-000 in"):
+        run_ladder(load_experiment("tiny"), TablesRequest(tmp_path / "out", data=two_folders))
+
+
+def test_a_key_follows_images_and_reference(two_folders):
+    first, second = (find_cases([folder])["P-00000-000"] for folder in two_folders)
+    assert case_key(first).startswith("P-00000-000-")
+    assert case_key(first) != case_key(second)
+    before = case_key(first)
+    reference = first.folder / "P-00000-000-seg.nii.gz"
+    reference.write_bytes((second.folder / reference.name).read_bytes())
+    assert case_key(first) != before

@@ -1,0 +1,78 @@
+"""The cases that a command is given, and what tells them apart: their IDs within a call, their bytes between calls."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from metseg.discovery import MODALITIES, discover_cases, modalities_of
+from metseg.domain import CaseFiles, Modality
+from metseg.errors import UsageError
+from metseg.labels import REGIONS
+from metseg.plan import Plan
+from metseg.problems import listed
+from training.data.prepared import reference_path
+
+
+def find_cases(folders: Sequence[Path], *, modalities: Sequence[Modality] = MODALITIES) -> dict[str, CaseFiles]:
+    """The cases of several folders, by ID.
+
+    Args:
+        folders: of cases.
+        modalities: see `metseg.discovery.discover_cases`.
+
+    Raises:
+        InputError: see there.
+        UsageError: an ID occurs in two folders.
+    """
+    cases: dict[str, CaseFiles] = {}
+    folder_of: dict[str, Path] = {}
+    twice: list[str] = []
+    for folder in folders:
+        for files in discover_cases(folder, modalities=modalities):
+            first = folder_of.setdefault(files.case_id, folder)
+            if files.case_id in cases:
+                twice.append(f"{files.case_id} in {first} and in {folder}")
+            cases[files.case_id] = files
+    if twice:
+        raise UsageError(
+            f"--data: expected each case ID once, found {listed(twice)}",
+            hint="Name each folder once; `python -m training cohort --first N` simulates cases with other IDs.",
+        )
+    return cases
+
+
+def cases_of_plan(folders: Sequence[Path], plan: Plan) -> dict[str, CaseFiles]:
+    """The cases to score a plan's bundle on, by WT, TC and ET; as `find_cases`.
+
+    Raises:
+        InputError: see `find_cases`.
+        UsageError: see there, or the plan's one region is the metastasis.
+    """
+    if plan.system == "radiosurgery":
+        raise UsageError(
+            f"plan {plan.name}: expected members of {', '.join(REGIONS)}, found the radiosurgery system's of "
+            f"{', '.join(plan.regions)}",
+            hint="Segment with `metseg infer` and score with `python -m evaluation score --protocol hu2019`.",
+        )
+    return find_cases(folders, modalities=modalities_of(plan.modalities))
+
+
+def file_hashes(files: CaseFiles) -> bytes:
+    """Name and hash of each of the case's images and of its reference, one after the other.
+
+    Raises:
+        InputError: it has no reference.
+    """
+    return b"".join(
+        name.encode() + hashlib.blake2b(path.read_bytes()).digest()
+        for name, path in [*sorted(files.images.items()), ("seg", reference_path(files))]
+    )
+
+
+def case_key(files: CaseFiles) -> str:
+    """The case's ID and a hash of its files' bytes: synthetic cases of every seed have the same IDs.
+
+    Raises:
+        InputError: it has no reference.
+    """
+    return f"{files.case_id}-{hashlib.blake2b(file_hashes(files), digest_size=8).hexdigest()}"
