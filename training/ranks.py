@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from metseg.device import cgroup_quota
+from metseg.device import granted_cpus
 
 TIMEOUT = timedelta(minutes=30)
 """How long ranks wait for each other in a step or a validation, of which each has the same share."""
@@ -87,9 +87,7 @@ class Ranks:
         All for the first rank, which has the machine for itself; then the others share theirs. Unlike a rank's threads
         they don't follow OMP_NUM_THREADS, which torchrun sets to 1.
         """
-        count, quota = len(os.sched_getaffinity(0)), cgroup_quota()
-        count = min(count, int(quota)) if quota else count
-        return max(1, count if self.is_first else count // self.local_world)
+        return granted_cpus() if self.is_first else max(1, granted_cpus() // self.local_world)
 
 
 @contextmanager

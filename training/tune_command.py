@@ -51,7 +51,7 @@ def tune(
             write_atomically(output, (json.dumps(done, indent=1) + "\n").encode())
             logger.info("%s", files.case_id)
     summaries = {
-        setting: summary_of([CaseFigures(**case[names[setting]]) for case in (done["cases"][key] for key in cases)])
+        setting: summary_of([CaseFigures(**done["cases"][key][names[setting]]) for key in cases])
         for setting in settings
     }
     table = Table("threshold", "rules", *next(iter(summaries.values())), "best for")

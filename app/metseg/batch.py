@@ -74,8 +74,9 @@ def run_batch(job: Job, ensemble: Ensemble, listener: Listener | None = None) ->
     """
     cases = job.cases
     prepare_output(job.output_path)
-    todo = [files for files in cases if not (job.resume and _is_done(label_map_path(job, files)))]
-    records = {files.case_id: CaseRecord(files.case_id, "present") for files in cases if files not in todo}
+    done = [files.case_id for files in cases if job.resume and _is_done(label_map_path(job, files))]
+    records = {case_id: CaseRecord(case_id, "present") for case_id in done}
+    todo = [files for files in cases if files.case_id not in records]
     if records:
         logger.info("resume: %d of %d label maps with a label are there already", len(records), len(cases))
     for record, segmentation, case in _run_cases(job, ensemble, todo):

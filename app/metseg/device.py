@@ -188,15 +188,19 @@ def cpu_flags() -> frozenset[str]:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, cut to OMP_NUM_THREADS and the container's quota (cgroup 1, 2)."""
+    """CPUs that this process's threads may use: those granted to it, cut to OMP_NUM_THREADS."""
+    granted, asked = granted_cpus(), os.environ.get("OMP_NUM_THREADS", "")
+    return min(granted, int(asked)) if asked.isdecimal() and int(asked) else granted
+
+
+def granted_cpus() -> int:
+    """CPUs that the system grants this process: its affinity, cut to the container's quota (cgroup 1, 2)."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    count = min(count, int(asked)) if asked.isdecimal() and int(asked) else count
-    quota = cgroup_quota()
+    quota = _cgroup_quota()
     return max(1, min(count, int(quota))) if quota else count
 
 
-def cgroup_quota() -> float | None:
+def _cgroup_quota() -> float | None:
     """CPUs that the container's limit grants; None without one."""
     root = Path("/sys/fs/cgroup")
     try:

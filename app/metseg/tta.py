@@ -104,7 +104,7 @@ class CaseNoise:
     def forget(self) -> None:
         """Gives the memory back; what is asked for again is drawn again."""
         self.drawn.clear()
-        self.sent.clear()
+        self.leave_devices()
 
 
 def images_of_rounds(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tensor, tuple[Flip, ...]]]":

@@ -55,11 +55,11 @@ def test_the_cpus_precision_follows_its_flags(monkeypatch, flags, precision):
 def test_threads_keep_to_the_containers_quota(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setattr(device, "cgroup_quota", lambda: 2.5)
+    monkeypatch.setattr(device, "_cgroup_quota", lambda: 2.5)
     assert usable_cpus() == 2
-    monkeypatch.setattr(device, "cgroup_quota", lambda: 0.5)
+    monkeypatch.setattr(device, "_cgroup_quota", lambda: 0.5)
     assert usable_cpus() == 1
-    monkeypatch.setattr(device, "cgroup_quota", lambda: None)
+    monkeypatch.setattr(device, "_cgroup_quota", lambda: None)
     assert usable_cpus() == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert usable_cpus() == 3
