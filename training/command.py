@@ -19,6 +19,13 @@ def train(
     data: Annotated[list[Path], typer.Option(help="Folder of cases with -seg; may be given several times.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it is continued.")],
     init: Annotated[Path | None, typer.Option(help="Run folder or checkpoint whose weights to begin with.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of an earlier model's label maps of the training cases, for a recipe with "
+            "crops.false_positive_probability; may be given several times."
+        ),
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="split.json of another run; else drawn from the recipe.")] = None,
     cache: Annotated[Path, typer.Option(help="Folder for prepared volumes.")] = Path(".cache/prepared"),
     max_hours: Annotated[float | None, typer.Option(help="End (and the cosine schedule's end) after so long.")] = None,
@@ -41,6 +48,7 @@ def train(
         output=output,
         cache=cache,
         init=init,
+        predictions=tuple(predictions or ()),
         split=split,
         max_hours=max_hours,
         max_steps=max_steps,

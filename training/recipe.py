@@ -100,10 +100,12 @@ class CropRecipe(Section):
         lesion_probability: chance that a crop holds a voxel of a lesion, chosen uniformly among the lesions of
             `lesion_region`, at a uniformly drawn place inside it. The paper draws crops uniformly: 0.
         lesion_region: whose components count as lesions for that.
+        false_positive_probability: chance that a crop holds a voxel of what an earlier model took for a lesion
+            (`train --predictions`), chosen uniformly among these components of the case; None for none.
         context: voxels around a crop that the network reads and does not answer for (DeepMedic's 42); None for none.
     """
 
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"context"})
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"context", "false_positive_probability"})
 
     size: tuple[int, int, int] = (192, 192, 32)
     other_sizes: tuple[tuple[int, int, int], ...] = ()
@@ -111,6 +113,7 @@ class CropRecipe(Section):
     domain: Literal["volume", "brain"] = "volume"
     lesion_probability: float = Field(0.0, ge=0, le=1)
     lesion_region: RegionName = "TC"
+    false_positive_probability: float | None = Field(None, gt=0, le=1)
     context: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
@@ -118,6 +121,15 @@ class CropRecipe(Section):
         for size in (self.size, *self.other_sizes):
             if any(side <= 0 or (side % 8 and not self.context) for side in size):
                 raise ValueError(f"crop sides must be positive multiples of 8, found {size}")
+        return self
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        together = self.lesion_probability + (self.false_positive_probability or 0)
+        if together > 1:
+            raise ValueError(
+                f"lesion_probability and false_positive_probability must not exceed 1 together, found {together:g}"
+            )
         return self
 
     @property

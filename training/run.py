@@ -14,16 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from metseg.atomic import write_atomically
 from metseg.device import Device, DeviceChoice, choose_device
 from metseg.discovery import MODALITIES
 from metseg.domain import CaseFiles
-from metseg.errors import InputError
+from metseg.errors import InputError, UsageError
 from training.checkpoint import Progress
-from training.data.cache import prepare_all
+from training.data.cache import open_entry, prepare_all
 from training.data.cases import find_cases
+from training.data.false_positives import find_false_positives
 from training.data.split import Split, read_split, split_patients, write_split
 from training.ranks import Ranks, joined_ranks
 from training.recipe import Recipe
@@ -43,6 +46,8 @@ class RunRequest:
         output: the run's folder.
         cache: folder of prepared volumes; several runs share it, and ranks on several machines must see it.
         init: run folder or checkpoint whose weights the run begins with.
+        predictions: folders of an earlier model's label maps of the training cases, for the recipe's
+            `crops.false_positive_probability`.
         split: split.json of another run; None draws it from the recipe.
         max_hours: see RunSettings.
         max_steps: see RunSettings.
@@ -58,6 +63,7 @@ class RunRequest:
     output: Path
     cache: Path
     init: Path | None = None
+    predictions: tuple[Path, ...] = ()
     split: Path | None = None
     max_hours: float | None = None
     max_steps: int | None = None
@@ -74,14 +80,15 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
 
     Raises:
         InputError: a case can't be used.
-        UsageError: the folder holds a run of another recipe, the split doesn't fit the data, or two folders of data
-            hold a case of the same ID.
+        UsageError: the folder holds a run of another recipe, the split doesn't fit the data, two folders of data
+            hold a case of the same ID, or only one of recipe and request asks for false positives.
         DivergenceError: the loss is not finite.
         InterruptedRunError: a signal came; the same request continues the run.
     """
     import torch  # noqa: PLC0415 - heavy
 
     place = _training_device(request)
+    _check_predictions(recipe, request)
     with joined_ranks(place.name) as ranks:
         torch.set_num_threads(request.threads or max(1, place.threads // ranks.local_world))
         known = (*MODALITIES, "ct") if "ct" in recipe.data.channels else MODALITIES
@@ -96,8 +103,37 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
         train_ids = _with_lesions(split.train, entries, recipe)
         logger.info("%d training and %d validation cases; %s", len(train_ids), len(split.validation), place.description)
         settings = _settings(request, place, recipe)
-        trainer = Trainer(recipe, entries, train_ids, split.validation, settings=settings, ranks=ranks)
+        trainer = Trainer(
+            recipe,
+            entries,
+            train_ids,
+            split.validation,
+            settings=settings,
+            ranks=ranks,
+            false_positives=_false_positives([usable[case_id] for case_id in train_ids], entries, recipe, request),
+        )
         return trainer.run()
+
+
+def _check_predictions(recipe: Recipe, request: RunRequest) -> None:
+    """The recipe says how often crops go to false positives, the request where these are found."""
+    share = recipe.crops.false_positive_probability
+    if (share is None) != (not request.predictions):
+        found = f"crops.false_positive_probability {share}" if share else "--predictions alone"
+        raise UsageError(
+            f"recipe {recipe.name}: expected both crops.false_positive_probability and --predictions, or neither; "
+            f"found {found}",
+            hint="--predictions names folders of label maps of the training cases, made by an earlier model.",
+        )
+
+
+def _false_positives(
+    cases: Sequence[CaseFiles], entries: Mapping[str, Path], recipe: Recipe, request: RunRequest
+) -> dict[str, NDArray[np.int32]]:
+    if not request.predictions:
+        return {}
+    prepared = {files.case_id: open_entry(entries[files.case_id]) for files in cases}
+    return find_false_positives(cases, request.predictions, prepared, recipe)
 
 
 def _training_device(request: RunRequest) -> Device:
@@ -181,6 +217,7 @@ def _write_run_files(
         "git_revision": git_revision(),
         "device": place.description,
         "init": request.init.name if request.init else None,
+        "predictions": [str(folder) for folder in request.predictions],
         "max_hours": request.max_hours,
         "cases": {"train": len(split.train), "validation": len(split.validation)},
         "cache": str(request.cache.resolve()),

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -79,12 +81,13 @@ class Trainer:
         *,
         settings: RunSettings,
         ranks: Ranks,
+        false_positives: Mapping[str, NDArray[np.int32]] | None = None,
     ) -> None:
         self.recipe, self.settings, self.ranks = recipe, settings, ranks
         self.device = torch.device(settings.device.name)
         visits = [case_id for case_id in train for _ in range(recipe.data.visits_of(case_id))]
         self.schedule = Schedule(visits, recipe.batch_cases, recipe.seed)
-        self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe)
+        self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe, false_positives)
         self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
         self.total_steps = recipe.epochs * self.schedule.steps_per_epoch
         self.objective = objective_of(recipe)

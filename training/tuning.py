@@ -19,7 +19,7 @@ from metseg.geometry import labels_to_source
 from metseg.labels import REGIONS, LabelMap
 from metseg.nifti import read_label_map
 from metseg.pipeline import fuse_members, load_case
-from metseg.plan import PostprocessPlan
+from metseg.plan import Plan, PostprocessPlan
 from metseg.postprocess import postprocess
 from training.data.prepared import reference_path
 
@@ -100,8 +100,14 @@ def _label_maps(
         fused = fuse_members(predictions, votes, plan.model_copy(update={"threshold": threshold}))
         for setting in settings:
             if setting.threshold == threshold:
-                clean = postprocess(fused, RULES[setting.rules], voxel_volume_mm3=plan.voxel_volume_mm3)
+                clean = postprocess(fused, _rules_of(setting, plan), voxel_volume_mm3=plan.voxel_volume_mm3)
                 yield setting, labels_to_source(loaded.layout.paste(clean, trip.network.shape), trip)
+
+
+def _rules_of(setting: Setting, plan: Plan) -> PostprocessPlan:
+    """The setting's size rules; what the plan does with further cores stays as it is."""
+    rules = RULES[setting.rules]
+    return rules.model_copy(update={"min_further_core_mm3": plan.postprocess.min_further_core_mm3})
 
 
 def figures_of(reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]) -> CaseFigures:

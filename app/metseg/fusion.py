@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.components import find_components
 from metseg.errors import InputError, UsageError
-from metseg.labels import REGION_LABELS, LabelMap, RegionMasks, decode_regions, region_masks
+from metseg.labels import BACKGROUND, REGION_LABELS, LabelMap, RegionMasks, decode_regions, region_masks
 from metseg.plan import FusionPlan
 from metseg.votes import VotePatterns, count_patterns
 
@@ -49,6 +50,27 @@ def fuse_labels(label_maps: Sequence[LabelMap], plan: FusionPlan) -> LabelMap:
         )
     patterns = count_patterns(label_maps)
     return patterns.to_label_map(fuse_patterns(patterns, plan))
+
+
+def keep_confirmed(labels: LabelMap, confirming: Sequence[LabelMap], below_voxels: float) -> LabelMap:
+    """Removes small components that no other map knows of.
+
+    Args:
+        labels: shape (x, y, z); components are 26-connected, of all labels but 0 together (the whole tumour).
+        confirming: maps of the same shape. One voxel of one of them confirms the component that it lies in.
+        below_voxels: components of so many voxels or more need no confirmation.
+
+    Returns:
+        A new map.
+    """
+    components = find_components(labels != BACKGROUND)
+    needs = components.sizes < below_voxels
+    for other in confirming:
+        confirms = other.reshape(-1)[components.voxels] != BACKGROUND
+        needs[components.component_of[confirms] - 1] = False
+    kept = labels.copy(order="C")
+    kept.reshape(-1)[components.voxels[needs[components.component_of - 1]]] = BACKGROUND
+    return kept
 
 
 def _simple(patterns: VotePatterns, plan: FusionPlan) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from metseg.ensemble import (
 )
 from metseg.errors import InputError
 from metseg.flags import Flag, missing_flag
-from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
+from metseg.fusion import fuse_labels, fuse_probabilities, keep_confirmed, member_labels
 from metseg.geometry import labels_to_source
 from metseg.labels import LabelMap
 from metseg.ladder import predict_within_memory
@@ -168,11 +168,13 @@ def fuse_members(predictions: Sequence[MemberPrediction], votes: Sequence[LabelM
     Args:
         predictions: one per member that ran, at least one.
         votes: their label maps, in the same order.
-        plan: method, threshold, and which members don't vote but join by maximum.
+        plan: method, threshold, and which members don't vote: they join by maximum, and confirm what is small.
     """
     voting, added = divide_members(votes, predictions, plan)
     voters, _ = divide_members(predictions, predictions, plan)
     fused = _fuse(voters, voting, plan)
+    if added and plan.fusion.confirmed_below_mm3 is not None:
+        fused = keep_confirmed(fused, added, plan.fusion.confirmed_below_mm3 / plan.voxel_volume_mm3)
     return fuse_labels([fused, *added], FusionPlan(method="maximum")) if added else fused
 
 

@@ -105,7 +105,11 @@ class FusionPlan(Section):
         langerak_alpha: members under mean - alpha * standard deviation leave (`simple_langerak`).
         added_by_maximum: names of members that don't vote: what they segment joins the others' result by voxel-wise
             maximum (the small-lesion model, Erdur et al., section 2.5).
+        confirmed_below_mm3: what the others segment stays only where one of these finds something in it too, if it is a
+            26-connected WT component smaller than this; None asks for no confirmation, as the paper.
     """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"confirmed_below_mm3"})
 
     method: Literal["simple", "simple_langerak", "majority", "mean", "maximum"] = "simple"
     max_iterations: int = Field(25, ge=1)
@@ -113,15 +117,33 @@ class FusionPlan(Section):
     langerak_alpha: float = Field(1.0, ge=0)
     maximum_of: Literal["probabilities", "masks"] = "probabilities"
     added_by_maximum: tuple[str, ...] = ()
+    confirmed_below_mm3: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _somebody_confirms(self) -> Self:
+        if self.confirmed_below_mm3 is not None and not self.added_by_maximum:
+            raise ValueError("confirmed_below_mm3 needs members in added_by_maximum, who confirm: found none")
+        return self
 
 
 class PostprocessPlan(Section):
     """Rules applied once, after fusion, in this order; volumes in mm3 = voxels at 1 mm (Erdur et al., section 2.8).
 
     A component is removed (or relabelled) when it is strictly smaller than its threshold; 0 switches a rule off.
+
+    Attributes:
+        min_wt_mm3: whole-tumour components smaller than this are removed.
+        min_further_core_mm3: tumour-core components smaller than this become SNFH where the same whole-tumour component
+            holds a larger core. Not in the paper: None, or 0, switches it off.
+        min_netc_mm3: NETC components smaller than this become ET.
+        min_snfh_mm3: SNFH components smaller than this are removed.
+        min_et_mm3: ET components smaller than this are removed.
     """
 
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"min_further_core_mm3"})
+
     min_wt_mm3: int = Field(25, ge=0)
+    min_further_core_mm3: int | None = Field(None, ge=0)
     min_netc_mm3: int = Field(20, ge=0)
     min_snfh_mm3: int = Field(20, ge=0)
     min_et_mm3: int = Field(10, ge=0)
@@ -220,8 +242,12 @@ class Plan(Section):
         if len(regions) != 1:
             raise ValueError(f"all members must have the same regions, found {sorted(regions)}")
         rules = self.postprocess
-        if regions == {METASTASIS_REGIONS} and (rules.min_netc_mm3 or rules.min_snfh_mm3 or rules.min_et_mm3):
-            raise ValueError("metastases have no parts: postprocess.min_netc_mm3, min_snfh_mm3, min_et_mm3 must be 0")
+        of_parts = (rules.min_further_core_mm3, rules.min_netc_mm3, rules.min_snfh_mm3, rules.min_et_mm3)
+        if regions == {METASTASIS_REGIONS} and any(of_parts):
+            raise ValueError(
+                "metastases have no parts: postprocess.min_further_core_mm3, min_netc_mm3, min_snfh_mm3, min_et_mm3 "
+                "must be 0"
+            )
         reads_ct = "ct" in self.modalities
         if reads_ct != (self.registration is not None):
             raise ValueError("a member reads ct if and only if the plan has a registration section")

@@ -14,12 +14,14 @@ ROUNDING_VOXELS: Final = 1e-3
 
 
 def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: float = 1.0) -> LabelMap:
-    """Applies the four rules, in this order; components are 26-connected and found anew for each rule.
+    """Applies the rules, in this order; components are 26-connected and found anew for each rule.
 
     1. Whole-tumour components (labels 1, 2, 3 together) under `min_wt_mm3` are removed.
-    2. NETC components under `min_netc_mm3` become ET.
-    3. SNFH components under `min_snfh_mm3` are removed.
-    4. ET components under `min_et_mm3` are removed; voxels that rule 2 made ET count here.
+    2. Tumour-core components (labels 1, 3) under `min_further_core_mm3` become SNFH where their whole-tumour component
+       holds a larger core: specks in the oedema of a lesion. Off in the paper's plan.
+    3. NETC components under `min_netc_mm3` become ET.
+    4. SNFH components under `min_snfh_mm3` are removed.
+    5. ET components under `min_et_mm3` are removed; voxels that rule 3 made ET count here.
 
     "Under" is strict: a component of exactly the threshold stays. A threshold of 0 switches its rule off.
 
@@ -37,11 +39,27 @@ def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: fl
         return cleaned
     part = labels[box].copy(order="C")
     _relabel_small(part, (part != BACKGROUND) & (part != RC), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
+    _relabel_further_cores(part, (plan.min_further_core_mm3 or 0) / voxel_volume_mm3)
     _relabel_small(part, part == NETC, plan.min_netc_mm3 / voxel_volume_mm3, ET)
     _relabel_small(part, part == SNFH, plan.min_snfh_mm3 / voxel_volume_mm3, BACKGROUND)
     _relabel_small(part, part == ET, plan.min_et_mm3 / voxel_volume_mm3, BACKGROUND)
     cleaned[box] = part
     return cleaned
+
+
+def _relabel_further_cores(labels: LabelMap, min_voxels: float) -> None:
+    """Makes cores of fewer than `min_voxels` voxels SNFH beside a larger core, in place; `labels` is C-contiguous."""
+    if min_voxels <= 1:
+        return
+    cores = find_components((labels == NETC) | (labels == ET))
+    lesions = find_components((labels != BACKGROUND) & (labels != RC)).to_volume().reshape(-1)
+    lesion_of_voxel = lesions[cores.voxels]
+    lesion_of_core = np.zeros(cores.sizes.size, dtype=np.intp)
+    lesion_of_core[cores.component_of - 1] = lesion_of_voxel
+    largest = np.zeros(int(lesions.max(initial=0)) + 1, dtype=np.intp)
+    np.maximum.at(largest, lesion_of_core, cores.sizes)
+    goes = (cores.sizes < min_voxels - ROUNDING_VOXELS) & (cores.sizes < largest[lesion_of_core])
+    labels.reshape(-1)[cores.voxels[goes[cores.component_of - 1]]] = SNFH
 
 
 def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float, new_label: int) -> None:

@@ -1,4 +1,4 @@
-"""The four rules one by one, their order, and a plain reference implementation."""
+"""The rules one by one, their order, and a plain reference implementation."""
 
 import numpy as np
 import pytest
@@ -17,16 +17,24 @@ def plain_postprocess(labels, plan):
     labels = labels.copy()
     for targets, minimum, new_label in (
         ((1, 2, 3), plan.min_wt_mm3, 0),
+        ((1, 3), plan.min_further_core_mm3 or 0, 2),
         ((1,), plan.min_netc_mm3, 3),
         ((2,), plan.min_snfh_mm3, 0),
         ((3,), plan.min_et_mm3, 0),
     ):
+        original = labels.copy()
         numbers, count = ndimage.label(np.isin(labels, targets), structure=np.ones((3, 3, 3)))
         for number in range(1, count + 1):
             component = numbers == number
-            if component.sum() < minimum:
+            if component.sum() < minimum and (targets != (1, 3) or has_larger_core(original, numbers, component)):
                 labels[component] = new_label
     return labels
+
+
+def has_larger_core(labels, cores, component):
+    lesions, _ = ndimage.label(np.isin(labels, (1, 2, 3)), structure=np.ones((3, 3, 3)))
+    beside = cores[lesions == lesions[component][0]]
+    return np.bincount(beside[beside > 0]).max() > component.sum()
 
 
 def rod(*parts, shape=(4, 5, 80)):
@@ -93,6 +101,20 @@ def test_components_of_a_label_are_counted_one_by_one():
     np.testing.assert_array_equal(postprocess(labels, PAPER), rod((0, 9), (2, 30), (3, 10)))
 
 
+def test_a_speck_of_core_beside_a_larger_core_becomes_oedema():
+    rule = PostprocessPlan(**{**OFF, "min_further_core_mm3": 10})
+    two = rod((3, 20), (2, 5), (1, 4), (3, 5))
+    np.testing.assert_array_equal(postprocess(two, rule), rod((3, 20), (2, 14)))
+    np.testing.assert_array_equal(postprocess(two, PostprocessPlan(**OFF)), two)
+    for stays in (
+        rod((3, 20), (2, 5), (1, 4), (3, 6)),  # exactly the threshold
+        rod((3, 20), (0, 3), (2, 20), (3, 9)),  # the only core of its lesion
+        rod((3, 9), (2, 5), (3, 9)),  # none is the larger
+    ):
+        np.testing.assert_array_equal(postprocess(stays, rule), stays)
+    np.testing.assert_array_equal(postprocess(two, rule, voxel_volume_mm3=2.0), two)
+
+
 def test_thresholds_are_volumes_on_other_grids():
     labels = rod((3, 30))
     assert not postprocess(labels, PAPER, voxel_volume_mm3=0.5).any()
@@ -119,6 +141,7 @@ def test_an_empty_map_stays_empty():
         min_netc_mm3=st.integers(0, 8),
         min_snfh_mm3=st.integers(0, 8),
         min_et_mm3=st.integers(0, 8),
+        min_further_core_mm3=st.none() | st.integers(0, 12),
     ),
     st.sampled_from("CF"),
 )

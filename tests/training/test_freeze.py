@@ -180,8 +180,8 @@ def plan_with(members, **fusion):
 
 
 def prediction(name, *voxels):
-    """WT, TC and ET at these voxels of a row of 6."""
-    probabilities = np.zeros((3, 6, 1, 1), dtype=np.float32)
+    """WT, TC and ET at these voxels of a row of 8."""
+    probabilities = np.zeros((3, 8, 1, 1), dtype=np.float32)
     probabilities[:, list(voxels)] = 0.9
     return MemberPrediction(name, probabilities)
 
@@ -200,6 +200,20 @@ def test_an_added_member_does_not_vote_and_loses_nothing(method):
     assert fused(voted, *three[:2]) == [0, 1]
     # What it leaves out it does not take away.
     assert fused(plan, *three[:2], prediction("few")) == [0, 1]
+
+
+def test_small_components_need_the_added_member_s_confirmation():
+    plan = plan_with(["a", "b", "few"], added_by_maximum=["few"], confirmed_below_mm3=3)
+    two = [prediction("a", 0, 1, 4, 5, 6), prediction("b", 0, 1, 4, 5, 6)]
+    assert fused(plan, *two, prediction("few")) == [4, 5, 6]  # three voxels need none
+    assert fused(plan, *two, prediction("few", 1)) == [0, 1, 4, 5, 6]
+    assert fused(plan, *two, prediction("few", 2)) == [2, 4, 5, 6]  # a neighbour confirms nothing
+    assert fused(plan, *two) == [0, 1, 4, 5, 6]  # where it could not run
+
+
+def test_confirmation_needs_somebody_who_confirms():
+    with pytest.raises(ValueError, match="confirmed_below_mm3 needs members"):
+        plan_with(["a", "few"], confirmed_below_mm3=3)
 
 
 def test_an_added_member_alone_is_the_result():

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metseg.network.segresnet import VAE_LATENT
 from training.data.augment import add_noise, augmented_crop, change_intensities, stack_channels
 from training.data.cache import open_entry
-from training.data.crops import draw_start
+from training.data.crops import NOWHERE, draw_start
 from training.recipe import Recipe
 
 
@@ -99,11 +100,18 @@ class CropDataset(Dataset[Batch]):
     Args:
         entries: folder of each training case's cache entry.
         recipe: of the run.
+        false_positives: by case ID, where crops shall go (`training.data.false_positives`).
     """
 
-    def __init__(self, entries: Mapping[str, Path], recipe: Recipe) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, Path],
+        recipe: Recipe,
+        false_positives: Mapping[str, NDArray[np.int32]] | None = None,
+    ) -> None:
         self.entries = entries
         self.recipe = recipe
+        self.false_positives = false_positives or {}
 
     def __getitem__(self, slot: Slot) -> Batch:
         recipe = self.recipe
@@ -113,7 +121,7 @@ class CropDataset(Dataset[Batch]):
         latent = VAE_LATENT if recipe.loss.vae_weight > 0 else 0
         for number in range(crops.per_case):
             generator = np.random.default_rng([recipe.seed, slot.epoch, slot.place, number])
-            start = draw_start(case, crops, generator)
+            start = draw_start(case, crops, generator, self.false_positives.get(slot.case_id, NOWHERE))
             cut, numbers = augmented_crop(case, start, crops, recipe.augmentation, generator)
             cut = change_intensities(cut, recipe.augmentation, generator)
             channels = stack_channels(cut, case.modalities, recipe.data.channels, recipe.data.missing_t2w)

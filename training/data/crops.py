@@ -1,5 +1,7 @@
 """Where a crop lies, and how it is cut out of a prepared case."""
 
+from typing import Final
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -12,18 +14,33 @@ Start = tuple[int, int, int]
 """First voxel of a crop in the brain's box; negative where the crop overhangs it."""
 
 
-def draw_start(case: TrainingCase, recipe: CropRecipe, generator: Generator) -> Start:
+NOWHERE: Final = np.zeros((0, 4), dtype=np.int32)
+"""No component to centre a crop on."""
+
+
+def draw_start(
+    case: TrainingCase, recipe: CropRecipe, generator: Generator, false_positives: NDArray[np.int32] = NOWHERE
+) -> Start:
     """Draws a crop's place.
 
     With chance `lesion_probability`, in a case that has a lesion, the crop holds a voxel of a lesion at a uniformly
-    drawn place inside the crop; the crop then stays inside the domain, as every other crop. Where the domain is smaller
-    than the crop along an axis, the crop covers all of it, at a uniformly drawn place.
+    drawn place inside the crop, and with chance `false_positive_probability` likewise one of a false positive; the crop
+    then stays inside the domain, as every other crop. Where the domain is smaller than the crop along an axis, the crop
+    covers all of it, at a uniformly drawn place.
+
+    Args:
+        case: where.
+        recipe: size, domain, chances.
+        generator: drawn from.
+        false_positives: shape (n, 4): component, and x, y, z inside the case's box.
     """
     lesions = case.lesion_voxels[case.lesion_voxels[:, 0] == REGIONS.index(recipe.lesion_region)]
     target: NDArray[np.int32] | None = None
-    if generator.random() < recipe.lesion_probability and len(lesions):
-        number = generator.choice(np.unique(lesions[:, 1]))
-        target = generator.choice(lesions[lesions[:, 1] == number])[2:]
+    chance = generator.random()
+    if chance < recipe.lesion_probability and len(lesions):
+        target = _draw_voxel(lesions[:, 1:], generator)
+    elif chance < recipe.lesion_probability + (recipe.false_positive_probability or 0) and len(false_positives):
+        target = _draw_voxel(false_positives, generator)
     start = []
     brain = case.brain or case.box
     for axis, size in enumerate(recipe.size):
@@ -37,6 +54,13 @@ def draw_start(case: TrainingCase, recipe: CropRecipe, generator: Generator) -> 
             wish = int(target[axis]) - int(generator.integers(0, size))
             start.append(min(max(wish, lowest), highest))
     return start[0], start[1], start[2]
+
+
+def _draw_voxel(components: NDArray[np.int32], generator: Generator) -> NDArray[np.int32]:
+    """A voxel (x, y, z) of one component, each component with the same chance."""
+    number = generator.choice(np.unique(components[:, 0]))
+    voxel: NDArray[np.int32] = generator.choice(components[components[:, 0] == number])[1:]
+    return voxel
 
 
 def cut_repeated(volume: NDArray[np.generic], start: Start, size: tuple[int, int, int]) -> NDArray[np.generic]:

@@ -109,7 +109,7 @@ def assemble(
         modalities=tuple(images),
         images=np.stack([volume[cut] for volume in images.values()]).astype(np.float16),
         components=components.astype(np.int16),
-        lesion_voxels=_lesion_voxels(components),
+        lesion_voxels=seed_voxels(components),
         box=box,
         volume_shape=labels.shape,
         volumes=np.concatenate([[0], np.bincount(components[0].reshape(-1))[1:]]),
@@ -176,7 +176,15 @@ def _widened(box: Box, labels: LabelMap) -> Box:
     return sides[0], sides[1], sides[2]
 
 
-def _lesion_voxels(components: NDArray[np.int32]) -> NDArray[np.int32]:
+def seed_voxels(components: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Voxels of each component to centre crops on: at most SEED_VOXELS, evenly taken.
+
+    Args:
+        components: shape (regions, x, y, z): 0 or the component's number.
+
+    Returns:
+        Shape (n, 5): region, component, x, y, z.
+    """
     rows = [np.zeros((0, 5), dtype=np.int32)]
     for region in range(len(components)):
         flat = components[region].ravel()

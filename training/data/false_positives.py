@@ -1,0 +1,80 @@
+"""What an earlier model invented in the training cases: places for crops that teach it better (hard negatives)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.components import find_components
+from metseg.domain import CaseFiles
+from metseg.errors import UsageError
+from metseg.examine import grid_difference
+from metseg.geometry import labels_to_network, plan_trip
+from metseg.labels import REGIONS, region_masks
+from metseg.nifti import read_label_map
+from training.data.prepared import TrainingCase, reference_path, seed_voxels
+from training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+def find_false_positives(
+    cases: Sequence[CaseFiles], folders: Sequence[Path], prepared: Mapping[str, TrainingCase], recipe: Recipe
+) -> dict[str, NDArray[np.int32]]:
+    """Finds them in label maps as `metseg infer` writes them.
+
+    A false positive is a 26-connected component of the recipe's `crops.lesion_region` that touches no label of the
+    reference, large lesions included where the recipe leaves those out.
+
+    Args:
+        cases: the training cases; one without label map in any folder has none.
+        folders: of `<ID>.nii.gz`; the first that has a case's counts.
+        prepared: the cases' prepared volumes, by ID.
+        recipe: of the run.
+
+    Returns:
+        By case ID, where there are any: shape (n, 4) int32, component and x, y, z inside the prepared box, as in
+        `TrainingCase.lesion_voxels`.
+
+    Raises:
+        InputError: a label map can't be read.
+        UsageError: no training case has a label map, or one lies on another grid than the case's reference.
+    """
+    found = {}
+    maps = 0
+    for files in cases:
+        path = next((path for folder in folders if (path := folder / f"{files.case_id}.nii.gz").is_file()), None)
+        if path is None:
+            continue
+        maps += 1
+        voxels = _in_case(files, path, prepared[files.case_id], recipe)
+        if len(voxels):
+            found[files.case_id] = voxels
+    if not maps:
+        raise UsageError(
+            f"--predictions {', '.join(map(str, folders))}: expected label maps <ID>.nii.gz of the training cases, "
+            "found none",
+            hint="Make them with `metseg infer --data-path DATA --output-path FOLDER`.",
+        )
+    logger.info("false positives in %d of %d training cases with a label map", len(found), maps)
+    return found
+
+
+def _in_case(files: CaseFiles, path: Path, case: TrainingCase, recipe: Recipe) -> NDArray[np.int32]:
+    predicted, grid = read_label_map(path)
+    reference, reference_grid = read_label_map(reference_path(files))
+    difference = grid_difference(grid, reference_grid)
+    if difference:
+        raise UsageError(
+            f"case {files.case_id}: {path} is not on the reference's grid: {difference}",
+            hint="Label maps must be of the training cases themselves.",
+        )
+    region = 0 if recipe.is_radiosurgery else REGIONS.index(recipe.crops.lesion_region)
+    trip = plan_trip(grid, recipe.data.spacing_mm, recipe.data.frame)
+    components = find_components(region_masks(labels_to_network(predicted, trip))[region]).to_volume()
+    true = np.unique(components[labels_to_network(reference, trip) > 0])
+    components[np.isin(components, true)] = 0
+    cut = components[tuple(slice(first, end) for first, end in case.box)]
+    return seed_voxels(cut[np.newaxis])[:, 1:]
