@@ -19,6 +19,7 @@ from training.data.augment import augmented_crop, change_intensities, rotation_m
 from training.data.batches import CropDataset, Schedule, batch_loader
 from training.data.cache import cached_entry, open_entry, prepared_entry, problem_of
 from training.data.crops import draw_start
+from training.data.false_positives import find_false_positives
 from training.data.prepared import drop_large_lesions, prepare_training_case
 from training.data.split import patient_of, read_split, split_patients, write_split
 from training.recipe import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe, load_recipe, recipe_names
@@ -221,6 +222,53 @@ def test_a_centred_crop_holds_a_lesion_and_a_uniform_one_lies_in_its_domain(doma
     assert held[0.0] < 1
 
 
+def test_a_crop_holds_a_false_positive_where_there_is_one():
+    case = training_case(3, lesions=0)
+    rng = np.random.default_rng(0)
+    recipe = CropRecipe(size=(8, 8, 8), lesion_probability=0.4, false_positive_probability=0.6)
+    spots = np.array([[1, 2, 3, 4], [2, 20, 30, 10], [2, 20, 30, 11]], dtype=np.int32)
+    starts = np.array([draw_start(case, recipe, rng, spots) for _ in range(200)])
+    held = ((starts[:, None] <= spots[:, 1:]) & (spots[:, 1:] < starts[:, None] + 8)).all(axis=2)
+    assert held.any(axis=1).all()
+    assert 60 < held[:, 0].sum() < 140  # each component as often as the other, however many voxels it has
+    uniform = np.array([draw_start(case, recipe, rng) for _ in range(200)])
+    assert len(np.unique(uniform, axis=0)) > 100
+
+
+def test_false_positives_touch_no_lesion_and_lie_in_the_box(tmp_path):
+    case_folder = write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
+    files = discover_cases(tmp_path / "data")[0]
+    recipe = small_recipe()
+    prepared = {"P-0-000": prepare_training_case(files, recipe.data)}
+    reference = nib.load(case_folder / "P-0-000-seg.nii.gz")
+    labels = np.asarray(reference.dataobj).astype(np.uint8)
+    spots = ((x + 12, y + 14, z + 8) for x, y, z in np.ndindex(8, 12, 8))
+    far = next(spot for spot in spots if not labels[tuple(slice(axis - 2, axis + 3) for axis in spot)].any())
+    predicted = labels.copy()  # what is true, and one voxel of core far from it
+    predicted[far] = 3
+    (tmp_path / "maps").mkdir()
+    nib.save(nib.Nifti1Image(predicted, reference.affine), tmp_path / "maps" / "P-0-000.nii.gz")
+    found = find_false_positives([files], [tmp_path / "maps"], prepared, recipe)["P-0-000"]
+    box = prepared["P-0-000"].box
+    turned = [39 - far[1] if axis == 1 else 31 - far[0] if axis == 0 else far[2] for axis in range(3)]  # LPS to RAS
+    assert found[:, 1:].tolist() == [[turned[axis] - box[axis][0] for axis in range(3)]]
+    nib.save(nib.Nifti1Image(labels, reference.affine), tmp_path / "maps" / "P-0-000.nii.gz")
+    assert not find_false_positives([files], [tmp_path / "maps"], prepared, recipe)
+
+
+def test_predictions_of_other_cases_or_grids_are_refused(tmp_path):
+    write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
+    files = discover_cases(tmp_path / "data")[0]
+    recipe = small_recipe()
+    prepared = {"P-0-000": prepare_training_case(files, recipe.data)}
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(UsageError, match=r"expected label maps <ID>.nii.gz of the training cases, found none"):
+        find_false_positives([files], [tmp_path / "maps"], prepared, recipe)
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), LPS), tmp_path / "maps" / "P-0-000.nii.gz")
+    with pytest.raises(UsageError, match=r"P-0-000.* is not on the reference's grid"):
+        find_false_positives([files], [tmp_path / "maps"], prepared, recipe)
+
+
 def test_starts_are_uniform_over_the_domain():
     case = training_case(3)
     recipe = CropRecipe(size=(16, 16, 16), domain="volume")
@@ -381,6 +429,10 @@ def test_the_ladders_recipes_differ_in_their_step_alone():
         ("name: x\ncrops: {size: [24, 16, 16]}", "crop sides divide by 16"),
         ("name: x\ncrops: {other_sizes: [[20, 16, 16]]}", "multiples of 8"),
         ("name: x\ncrops: {other_sizes: [[32, 32, 32]]}", "VAE branch knows one crop size"),
+        (
+            "name: x\ncrops: {lesion_probability: 0.8, false_positive_probability: 0.3}",
+            "not exceed 1 together, found 1.1",
+        ),
         ("name: x\ndata: {visits: {A: 0}}", "visits"),
         ("name: [", "not YAML"),
     ],

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -236,6 +237,25 @@ def test_a_run_killed_three_times_equals_the_uninterrupted_one(tmp_path, cohort,
     killed, whole = weights_of(tmp_path), weights_of(uninterrupted)
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[name], tensor) for name, tensor in whole.items())
+
+
+def test_crops_at_false_positives_change_the_run_and_need_recipe_and_folder(tmp_path, cohort):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for case in sorted(cohort.iterdir()):
+        reference = nib.load(case / f"{case.name}-seg.nii.gz")
+        wrong = (np.asarray(reference.dataobj) == 0).astype(np.uint8) * 3
+        nib.save(nib.Nifti1Image(wrong, reference.affine), maps / f"{case.name}.nii.gz")
+    crops = {"lesion_probability": 0.2, "size": (8, 8, 8)}
+    plain = small_recipe(crops=crops, epochs=1)
+    asking = small_recipe(crops=crops | {"false_positive_probability": 0.8}, epochs=1)
+    for recipe, folders in ((plain, (maps,)), (asking, ())):
+        with pytest.raises(UsageError, match=r"expected both crops.false_positive_probability and --predictions"):
+            train_run(recipe, request_of(cohort, tmp_path / "no", predictions=folders))
+    train_run(plain, request_of(cohort, tmp_path / "plain"))
+    train_run(asking, request_of(cohort, tmp_path / "asking", predictions=(maps,)))
+    assert json.loads((tmp_path / "asking" / "run.json").read_text())["predictions"] == [str(maps)]
+    assert losses_of(tmp_path / "asking") != losses_of(tmp_path / "plain")
 
 
 def test_two_ranks_give_the_gradient_of_one_with_twice_the_batch(tmp_path, cohort, recipe_file):
