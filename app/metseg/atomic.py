@@ -159,7 +159,7 @@ def _sync(file: int) -> None:
 def _output_error(path: Path, error: OSError) -> OutputError:
     hint = ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "Free some space and start again with --resume: finished cases are kept."
+        hint = "Free some space and start again; finished cases of a batch are kept with --resume."
     elif error.errno == errno.EROFS:
         hint = "Mount the output folder for writing."
     elif error.errno in {errno.EACCES, errno.EPERM}:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 CONNECTIVITY: Final = 26
 """Voxels that share a face, an edge or a corner belong together."""
 
+ROUNDING_VOXELS: Final = 1e-3
+"""A header may say 0.9999999 mm for 1 mm: a component is small only when it falls short by more than this."""
+
 Box = tuple[slice, ...]
 """One slice per axis."""
 
@@ -35,6 +38,15 @@ class Components:
     component_of: NDArray[np.intp]
     sizes: NDArray[np.intp]
     shape: tuple[int, ...]
+
+    def smaller_than(self, voxels: float) -> NDArray[np.bool_]:
+        """Shape (components,): which have strictly fewer voxels, or less volume in voxels, than that."""
+        is_smaller: NDArray[np.bool_] = self.sizes < voxels - ROUNDING_VOXELS
+        return is_smaller
+
+    def voxels_of(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Flat indices of the voxels of some components; `chosen` has shape (components,)."""
+        return self.voxels[chosen[self.component_of - 1]]
 
     def to_volume(self) -> NDArray[np.int32]:
         """The components' numbers in an array of `shape`, 0 outside the mask."""

@@ -64,12 +64,12 @@ def keep_confirmed(labels: LabelMap, confirming: Sequence[LabelMap], below_voxel
         A new map.
     """
     components = find_components(labels != BACKGROUND)
-    needs = components.sizes < below_voxels
+    needs = components.smaller_than(below_voxels)
     for other in confirming:
         confirms = other.reshape(-1)[components.voxels] != BACKGROUND
         needs[components.component_of[confirms] - 1] = False
     kept = labels.copy(order="C")
-    kept.reshape(-1)[components.voxels[needs[components.component_of - 1]]] = BACKGROUND
+    kept.reshape(-1)[components.voxels_of(needs)] = BACKGROUND
     return kept
 
 

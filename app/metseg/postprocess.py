@@ -1,16 +1,11 @@
 """Postprocessing of the fused label map: components too small to be believed go (Erdur et al. 2023, section 2.8)."""
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
 from metseg.components import bounding_box, find_components
 from metseg.labels import BACKGROUND, ET, NETC, RC, SNFH, LabelMap
 from metseg.plan import PostprocessPlan
-
-ROUNDING_VOXELS: Final = 1e-3
-"""A header may say 0.9999999 mm for 1 mm: a component is small only when it falls short by more than this."""
 
 
 def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: float = 1.0) -> LabelMap:
@@ -53,13 +48,12 @@ def _relabel_further_cores(labels: LabelMap, min_voxels: float) -> None:
         return
     cores = find_components((labels == NETC) | (labels == ET))
     lesions = find_components((labels != BACKGROUND) & (labels != RC)).to_volume().reshape(-1)
-    lesion_of_voxel = lesions[cores.voxels]
     lesion_of_core = np.zeros(cores.sizes.size, dtype=np.intp)
-    lesion_of_core[cores.component_of - 1] = lesion_of_voxel
+    lesion_of_core[cores.component_of - 1] = lesions[cores.voxels]
     largest = np.zeros(int(lesions.max(initial=0)) + 1, dtype=np.intp)
     np.maximum.at(largest, lesion_of_core, cores.sizes)
-    goes = (cores.sizes < min_voxels - ROUNDING_VOXELS) & (cores.sizes < largest[lesion_of_core])
-    labels.reshape(-1)[cores.voxels[goes[cores.component_of - 1]]] = SNFH
+    goes = cores.smaller_than(min_voxels) & (cores.sizes < largest[lesion_of_core])
+    labels.reshape(-1)[cores.voxels_of(goes)] = SNFH
 
 
 def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float, new_label: int) -> None:
@@ -67,6 +61,4 @@ def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float,
     if min_voxels <= 1:
         return
     components = find_components(mask)
-    is_small = components.sizes < min_voxels - ROUNDING_VOXELS
-    voxels = components.voxels[is_small[components.component_of - 1]]
-    labels.reshape(-1)[voxels] = new_label
+    labels.reshape(-1)[components.voxels_of(components.smaller_than(min_voxels))] = new_label

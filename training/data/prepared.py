@@ -119,9 +119,8 @@ def assemble(
 def drop_large_lesions(labels: LabelMap, max_voxels: int) -> LabelMap:
     """Removes WT components of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
     found = find_components(region_masks(labels)[0])
-    large = np.concatenate([[False], found.sizes > max_voxels])
     kept = labels.copy()
-    kept.reshape(-1)[found.voxels[large[found.component_of]]] = 0
+    kept.reshape(-1)[found.voxels_of(found.sizes > max_voxels)] = 0
     return kept
 
 
