@@ -14,9 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from metseg.atomic import write_atomically
 from metseg.device import Device, DeviceChoice, choose_device
@@ -24,7 +22,7 @@ from metseg.discovery import MODALITIES
 from metseg.domain import CaseFiles
 from metseg.errors import InputError, UsageError
 from training.checkpoint import Progress
-from training.data.cache import open_entry, prepare_all
+from training.data.cache import prepare_all
 from training.data.cases import find_cases
 from training.data.false_positives import find_false_positives
 from training.data.split import Split, read_split, split_patients, write_split
@@ -103,14 +101,10 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
         train_ids = _with_lesions(split.train, entries, recipe)
         logger.info("%d training and %d validation cases; %s", len(train_ids), len(split.validation), place.description)
         settings = _settings(request, place, recipe)
+        train_cases = [usable[case_id] for case_id in train_ids]
+        false = find_false_positives(train_cases, request.predictions, entries, recipe) if request.predictions else None
         trainer = Trainer(
-            recipe,
-            entries,
-            train_ids,
-            split.validation,
-            settings=settings,
-            ranks=ranks,
-            false_positives=_false_positives([usable[case_id] for case_id in train_ids], entries, recipe, request),
+            recipe, entries, train_ids, split.validation, settings=settings, ranks=ranks, false_positives=false
         )
         return trainer.run()
 
@@ -125,15 +119,6 @@ def _check_predictions(recipe: Recipe, request: RunRequest) -> None:
             f"found {found}",
             hint="--predictions names folders of label maps of the training cases, made by an earlier model.",
         )
-
-
-def _false_positives(
-    cases: Sequence[CaseFiles], entries: Mapping[str, Path], recipe: Recipe, request: RunRequest
-) -> dict[str, NDArray[np.int32]]:
-    if not request.predictions:
-        return {}
-    prepared = {files.case_id: open_entry(entries[files.case_id]) for files in cases}
-    return find_false_positives(cases, request.predictions, prepared, recipe)
 
 
 def _training_device(request: RunRequest) -> Device:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.components import find_components
-from metseg.labels import BACKGROUND, RC, LabelMap
+from metseg.labels import LabelMap, whole_tumour
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ def lesion_agreement(
     if not member_maps or any(member.shape != labels.shape for member in maps):
         shapes = [member.shape for member in maps]
         raise ValueError(f"agreement needs members' label maps of shape {labels.shape}, found {shapes}")
-    lesions = find_components(_is_wt(labels))
+    lesions = find_components(whole_tumour(labels))
     lesion_of = lesions.component_of - 1
     count = lesions.sizes.size
     votes = np.zeros(lesion_of.size, dtype=np.intp)
     finders = np.zeros(count, dtype=np.intp)
     members = np.full(count, len(member_maps), dtype=np.intp)
     for number, member in enumerate(maps):
-        vote = _is_wt(member.reshape(-1)[lesions.voxels])
+        vote = whole_tumour(member.reshape(-1)[lesions.voxels])
         votes += vote
         found = np.bincount(lesion_of[vote], minlength=count) > 0
         finders += found
@@ -78,11 +78,6 @@ def lesion_agreement(
         )
         for number, size in enumerate(lesions.sizes)
     )
-
-
-def _is_wt(labels: LabelMap) -> NDArray[np.bool_]:
-    is_wt: NDArray[np.bool_] = (labels != BACKGROUND) & (labels != RC)
-    return is_wt
 
 
 def _vote_entropies_bits(most: int) -> NDArray[np.float64]:

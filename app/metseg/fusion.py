@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from metseg.components import find_components
 from metseg.errors import InputError, UsageError
-from metseg.labels import BACKGROUND, REGION_LABELS, LabelMap, RegionMasks, decode_regions, region_masks
+from metseg.labels import (
+    BACKGROUND,
+    REGION_LABELS,
+    LabelMap,
+    RegionMasks,
+    decode_regions,
+    region_masks,
+    whole_tumour,
+)
 from metseg.plan import FusionPlan
 from metseg.votes import VotePatterns, count_patterns
 
@@ -56,17 +64,17 @@ def keep_confirmed(labels: LabelMap, confirming: Sequence[LabelMap], below_voxel
     """Removes small components that no other map knows of.
 
     Args:
-        labels: shape (x, y, z); components are 26-connected, of all labels but 0 together (the whole tumour).
+        labels: shape (x, y, z); components are 26-connected, of the whole tumour.
         confirming: maps of the same shape. One voxel of one of them confirms the component that it lies in.
         below_voxels: components of so many voxels or more need no confirmation.
 
     Returns:
         A new map.
     """
-    components = find_components(labels != BACKGROUND)
+    components = find_components(whole_tumour(labels))
     needs = components.smaller_than(below_voxels)
     for other in confirming:
-        confirms = other.reshape(-1)[components.voxels] != BACKGROUND
+        confirms = whole_tumour(other.reshape(-1)[components.voxels])
         needs[components.component_of[confirms] - 1] = False
     kept = labels.copy(order="C")
     kept.reshape(-1)[components.voxels_of(needs)] = BACKGROUND

@@ -45,6 +45,12 @@ RegionMasks = NDArray[np.bool_]
 """Shape (3, x, y, z), channels WT, TC, ET; where a system knows metastases alone, (1, x, y, z)."""
 
 
+def whole_tumour(labels: LabelMap) -> NDArray[np.bool_]:
+    """Where a map of labels 0..4 shows the whole tumour: everything but background and resection cavity; any shape."""
+    mask: NDArray[np.bool_] = (labels != BACKGROUND) & (labels != RC)
+    return mask
+
+
 def region_masks(labels: LabelMap) -> RegionMasks:
     """Splits a label map into its regions.
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.components import bounding_box, find_components
-from metseg.labels import BACKGROUND, ET, NETC, RC, SNFH, LabelMap
+from metseg.labels import BACKGROUND, ET, NETC, SNFH, LabelMap, whole_tumour
 from metseg.plan import PostprocessPlan
 
 
@@ -33,7 +33,7 @@ def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: fl
     if box is None:
         return cleaned
     part = labels[box].copy(order="C")
-    _relabel_small(part, (part != BACKGROUND) & (part != RC), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
+    _relabel_small(part, whole_tumour(part), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
     _relabel_further_cores(part, (plan.min_further_core_mm3 or 0) / voxel_volume_mm3)
     _relabel_small(part, part == NETC, plan.min_netc_mm3 / voxel_volume_mm3, ET)
     _relabel_small(part, part == SNFH, plan.min_snfh_mm3 / voxel_volume_mm3, BACKGROUND)
@@ -47,7 +47,7 @@ def _relabel_further_cores(labels: LabelMap, min_voxels: float) -> None:
     if min_voxels <= 1:
         return
     cores = find_components((labels == NETC) | (labels == ET))
-    lesions = find_components((labels != BACKGROUND) & (labels != RC)).to_volume().reshape(-1)
+    lesions = find_components(whole_tumour(labels)).to_volume().reshape(-1)
     lesion_of_core = np.zeros(cores.sizes.size, dtype=np.intp)
     lesion_of_core[cores.component_of - 1] = lesions[cores.voxels]
     largest = np.zeros(int(lesions.max(initial=0)) + 1, dtype=np.intp)

@@ -239,7 +239,7 @@ def test_false_positives_touch_no_lesion_and_lie_in_the_box(tmp_path):
     case_folder = write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
     files = discover_cases(tmp_path / "data")[0]
     recipe = small_recipe()
-    prepared = {"P-0-000": prepare_training_case(files, recipe.data)}
+    entries = {"P-0-000": prepared_entry(files, recipe.data, tmp_path / "cache")}
     reference = nib.load(case_folder / "P-0-000-seg.nii.gz")
     labels = np.asarray(reference.dataobj).astype(np.uint8)
     spots = ((x + 12, y + 14, z + 8) for x, y, z in np.ndindex(8, 12, 8))
@@ -248,25 +248,25 @@ def test_false_positives_touch_no_lesion_and_lie_in_the_box(tmp_path):
     predicted[far] = 3
     (tmp_path / "maps").mkdir()
     nib.save(nib.Nifti1Image(predicted, reference.affine), tmp_path / "maps" / "P-0-000.nii.gz")
-    found = find_false_positives([files], [tmp_path / "maps"], prepared, recipe)["P-0-000"]
-    box = prepared["P-0-000"].box
+    found = find_false_positives([files], [tmp_path / "maps"], entries, recipe)["P-0-000"]
+    box = open_entry(entries["P-0-000"]).box
     turned = [39 - far[1] if axis == 1 else 31 - far[0] if axis == 0 else far[2] for axis in range(3)]  # LPS to RAS
     assert found[:, 1:].tolist() == [[turned[axis] - box[axis][0] for axis in range(3)]]
     nib.save(nib.Nifti1Image(labels, reference.affine), tmp_path / "maps" / "P-0-000.nii.gz")
-    assert not find_false_positives([files], [tmp_path / "maps"], prepared, recipe)
+    assert not find_false_positives([files], [tmp_path / "maps"], entries, recipe)
 
 
 def test_predictions_of_other_cases_or_grids_are_refused(tmp_path):
     write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
     files = discover_cases(tmp_path / "data")[0]
     recipe = small_recipe()
-    prepared = {"P-0-000": prepare_training_case(files, recipe.data)}
+    entries = {"P-0-000": prepared_entry(files, recipe.data, tmp_path / "cache")}
     (tmp_path / "maps").mkdir()
     with pytest.raises(UsageError, match=r"expected label maps <ID>.nii.gz of the training cases, found none"):
-        find_false_positives([files], [tmp_path / "maps"], prepared, recipe)
+        find_false_positives([files], [tmp_path / "maps"], entries, recipe)
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 8), np.uint8), LPS), tmp_path / "maps" / "P-0-000.nii.gz")
     with pytest.raises(UsageError, match=r"P-0-000.* is not on the reference's grid"):
-        find_false_positives([files], [tmp_path / "maps"], prepared, recipe)
+        find_false_positives([files], [tmp_path / "maps"], entries, recipe)
 
 
 def test_starts_are_uniform_over_the_domain():

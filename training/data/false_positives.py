@@ -14,14 +14,15 @@ from metseg.examine import grid_difference
 from metseg.geometry import labels_to_network, plan_trip
 from metseg.labels import REGIONS, region_masks
 from metseg.nifti import read_label_map
-from training.data.prepared import TrainingCase, reference_path, seed_voxels
+from training.data.cache import open_entry
+from training.data.prepared import Box, reference_path, seed_voxels
 from training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
 
 def find_false_positives(
-    cases: Sequence[CaseFiles], folders: Sequence[Path], prepared: Mapping[str, TrainingCase], recipe: Recipe
+    cases: Sequence[CaseFiles], folders: Sequence[Path], entries: Mapping[str, Path], recipe: Recipe
 ) -> dict[str, NDArray[np.int32]]:
     """Finds them in label maps as `metseg infer` writes them.
 
@@ -31,7 +32,7 @@ def find_false_positives(
     Args:
         cases: the training cases; one without label map in any folder has none.
         folders: of `<ID>.nii.gz`; the first that has a case's counts.
-        prepared: the cases' prepared volumes, by ID.
+        entries: folder of each case's cache entry, by ID.
         recipe: of the run.
 
     Returns:
@@ -49,7 +50,7 @@ def find_false_positives(
         if path is None:
             continue
         maps += 1
-        voxels = _in_case(files, path, prepared[files.case_id], recipe)
+        voxels = _in_case(files, path, open_entry(entries[files.case_id]).box, recipe)
         if len(voxels):
             found[files.case_id] = voxels
     if not maps:
@@ -62,7 +63,7 @@ def find_false_positives(
     return found
 
 
-def _in_case(files: CaseFiles, path: Path, case: TrainingCase, recipe: Recipe) -> NDArray[np.int32]:
+def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[np.int32]:
     predicted, grid = read_label_map(path)
     reference, reference_grid = read_label_map(reference_path(files))
     difference = grid_difference(grid, reference_grid)
@@ -71,10 +72,10 @@ def _in_case(files: CaseFiles, path: Path, case: TrainingCase, recipe: Recipe) -
             f"case {files.case_id}: {path} is not on the reference's grid: {difference}",
             hint="Label maps must be of the training cases themselves.",
         )
-    region = 0 if recipe.is_radiosurgery else REGIONS.index(recipe.crops.lesion_region)
+    region = REGIONS.index(recipe.crops.lesion_region)
     trip = plan_trip(grid, recipe.data.spacing_mm, recipe.data.frame)
     components = find_components(region_masks(labels_to_network(predicted, trip))[region]).to_volume()
     true = np.unique(components[labels_to_network(reference, trip) > 0])
     components[np.isin(components, true)] = 0
-    cut = components[tuple(slice(first, end) for first, end in case.box)]
+    cut = components[tuple(slice(first, end) for first, end in box)]
     return seed_voxels(cut[np.newaxis])[:, 1:]

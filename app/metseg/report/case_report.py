@@ -7,7 +7,7 @@ from typing import Final
 from metseg.components import find_components
 from metseg.domain import FloatVolume, Grid, Modality
 from metseg.flags import Flag, agreement_flags, count_flags, edge_flags
-from metseg.labels import BACKGROUND, RC, LabelMap, SystemName
+from metseg.labels import LabelMap, SystemName, whole_tumour
 from metseg.problems import printable
 from metseg.records import CaseRecord
 from metseg.report.lesions import Lesion, Votes, measure_lesions, region_volumes_mm3
@@ -161,5 +161,5 @@ def _complete(record: CaseRecord, lesions: tuple[Lesion, ...]) -> tuple[Flag, ..
 def _reference(evidence: Evidence) -> Reference | None:
     if evidence.reference is None:
         return None
-    wt = (evidence.reference != BACKGROUND) & (evidence.reference != RC)
+    wt = whole_tumour(evidence.reference)
     return Reference(find_components(wt).sizes.size, float(wt.sum()) * evidence.grid.voxel_volume_mm3)

@@ -11,7 +11,7 @@ from metseg.agreement import LesionAgreement, lesion_agreement
 from metseg.components import Components, find_components
 from metseg.domain import FloatVolume, Grid
 from metseg.flags import is_low
-from metseg.labels import BACKGROUND, ET, NETC, RC, LabelMap
+from metseg.labels import ET, NETC, RC, LabelMap, whole_tumour
 from metseg.report.brain_edge import outside_brain, touches_edge
 from metseg.report.diameters import axial_axis, longest_3d_diameter_mm, longest_axial_diameter
 
@@ -116,7 +116,7 @@ def measure_lesions(
     Returns:
         The lesions by volume, the largest first; none for an empty map.
     """
-    components = find_components((labels != BACKGROUND) & (labels != RC))
+    components = find_components(whole_tumour(labels))
     count = components.sizes.size
     if not count:
         return ()

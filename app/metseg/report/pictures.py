@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from metseg.components import bounding_box
 from metseg.domain import FloatVolume, Grid, Modality
-from metseg.labels import BACKGROUND, ET, METASTASIS, NETC, RC, LabelMap, SystemName
+from metseg.labels import ET, METASTASIS, NETC, RC, LabelMap, SystemName, whole_tumour
 from metseg.report.canvas import Canvas, Frame, Outline, Pixels
 from metseg.report.lesions import Lesion
 from metseg.report.planes import LETTERS, RADIOLOGICAL, PlaneName, View, cut, plan_view, plane_spacing_mm
@@ -148,13 +148,13 @@ def region_outlines(labels: NDArray[np.uint8], system: SystemName = "brats") -> 
     if system == "radiosurgery":
         name = "metastasis"
         return (Outline(labels == METASTASIS, COLOURS[name], LINE_PX[name]),)
-    wt = (labels != BACKGROUND) & (labels != RC)
+    wt = whole_tumour(labels)
     masks = {"WT": wt, "TC": (labels == ET) | (labels == NETC), "ET": labels == ET, "RC": labels == RC}
     return tuple(Outline(mask, COLOURS[name], LINE_PX[name]) for name, mask in masks.items())
 
 
 def _reference_outlines(labels: NDArray[np.uint8]) -> tuple[Outline, ...]:
-    wt = (labels != BACKGROUND) & (labels != RC)
+    wt = whole_tumour(labels)
     core = (labels == ET) | (labels == NETC)
     return tuple(Outline(mask, REFERENCE_COLOUR, dashed=True) for mask in (wt, core))
 
@@ -274,7 +274,7 @@ def _planes_through(scene: Scene, view: View, box: tuple[slice, ...]) -> dict[Pl
     # Within its box the largest lesion may have neighbours, which hardly matter for choosing a slice.
     inner = scene.labels[place]
     core = (inner == ET) | (inner == NETC)
-    mask = core if core.any() else (inner != BACKGROUND) & (inner != RC)
+    mask = core if core.any() else whole_tumour(inner)
     best = [first[axis] + _fullest(mask.sum(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     x, y, z = (int(index) for index in view.turn_index((best[0], best[1], best[2])))
     return {"sagittal": x, "coronal": y, "axial": z}
