@@ -39,6 +39,8 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
     from monai.inferers import SlidingWindowInferer  # noqa: PLC0415 - heavy
 
     plan = ensemble.plan
+    if plan.own_spacings:
+        raise SystemExit(f"plan {plan.name}: this path knows one grid, members have their own: {plan.own_spacings}")
     channels = read_channels(folder, ensemble)
     noise = CaseNoise(plan.tta, voxel_seed(channels, tuple(slice(None) for _ in range(3))))  # type: ignore[arg-type]
     predictions = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from stage_clock import StageClock, cover_network
 
@@ -64,13 +65,15 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, choices=[2, 4], default=2, help="of a number")
     arguments = parser.parse_args()
     plan = open_bundle(arguments.weights, arguments.plan).plan
-    x, y, z = (side + MARGIN for side in arguments.box)
-    brain = tuple(slice(MARGIN // 2, MARGIN // 2 + side) for side in arguments.box)
     members = [with_filters(member, arguments.filters) for member in plan.members]
     dtype = torch.float16 if arguments.bytes == 2 else torch.float32
     print(f"plan {plan.name}, box {tuple(arguments.box)}, {8 * arguments.bytes} bits a number")
     counted: list[tuple[int, Layer]] = []
     for member in members:
+        steps = np.broadcast_to(np.asarray(plan.spacing_of(member)) / np.asarray(plan.spacing_mm), 3)
+        box = [math.ceil(side / step) for side, step in zip(arguments.box, steps, strict=True)]
+        x, y, z = (side + MARGIN for side in box)
+        brain = tuple(slice(MARGIN // 2, MARGIN // 2 + side) for side in box)
         layout = lay_windows((x, y, z), brain, plan.window_of(member), plan.side_multiples)
         calls = len(layout.origins) * count_passes(plan.tta)
         print(f"  {member.name}: window {layout.window}, {calls} calls")

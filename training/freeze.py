@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from metseg.atomic import write_atomically
-from metseg.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of
+from metseg.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of, read_metadata
 from metseg.errors import UsageError
 from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan, WindowPlan
@@ -34,8 +34,8 @@ class FreezeOptions:
     Attributes:
         name: of the bundle.
         plan: plan keys that differ from the defaults. Its `members`, where given, are what each member must be
-            (`name`, `channels`, `regions`, `network`, any of them), in order.
-        variants: further plans by name: keys on top of `plan`'s.
+            (`name`, `channels`, `regions`, `network`, any of them), in order; or the names of those that vote in it.
+        variants: further plans by name: keys on top of `plan`'s; `members` names those that vote in the variant.
         small_lesions: run of a small-lesion model, for the plans whose `fusion.added_by_maximum` names it; where the
             default does not, there is a plan `small_lesions` that does. It keeps the windows of its recipe's validation
             where they are of another size than the plan's.
@@ -59,7 +59,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     """Writes a bundle: each member's weights without the VAE branch, plan.yaml, and the named plans.
 
     Args:
-        runs: finished runs, in the ensemble's order.
+        runs: finished runs, in the ensemble's order; or weights files of a bundle, which are taken over as they are.
         output: made where it is missing.
         options: see there.
 
@@ -71,17 +71,20 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
         WeightsError: a frozen network's logits are not bitwise those of the trained one.
     """
     keys = dict(options.plan)
-    expected = keys.pop("members", None)
+    expected = [item for item in keys.get("members") or () if isinstance(item, Mapping)]
+    if expected:
+        del keys["members"]
     small = options.small_lesions
     recipes = {run: _recipe_of(run) for run in (*runs, *([small] if small else []))}
     _require_expected([recipes[run] for run in runs], expected)
     keys |= _shared_keys(tuple(recipes.values()), keys)
     output.mkdir(parents=True, exist_ok=True)
-    members = [_freeze_member(run, recipes[run], output, options) for run in runs]
+    members = [_with_own_grid(_freeze_member(run, recipes[run], output, options), recipes[run], keys) for run in runs]
     variants = dict(options.variants)
     added: MemberPlan | None = None
     if small is not None:
-        added = _with_own_window(_freeze_member(small, recipes[small], output, options), recipes[small], keys)
+        added = _with_own_grid(_freeze_member(small, recipes[small], output, options), recipes[small], keys)
+        added = _with_own_window(added, recipes[small], keys)
         if added.name not in _added_by(keys):
             variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
     default = _make_plan({"name": options.name, **keys}, members, added)
@@ -97,6 +100,8 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
 
 
 def _recipe_of(run: Path) -> Recipe:
+    if run.is_file():
+        return _recipe_in(run)
     for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
         if not (run / file).is_file():
             raise UsageError(
@@ -105,9 +110,20 @@ def _recipe_of(run: Path) -> Recipe:
     return load_recipe(str(run / RECIPE_FILE))
 
 
-def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]] | None) -> None:
+def _recipe_in(weights: Path) -> Recipe:
+    """The recipe that a frozen member was trained with."""
+    try:
+        return Recipe.model_validate(json.loads(read_metadata(weights.read_bytes(), weights)["recipe"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"weights {weights}: no recipe in them: {error!r:.200}",
+            hint="Name a member's file of a bundle that `freeze` made, or a run's folder.",
+        ) from error
+
+
+def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]]) -> None:
     """Refuses runs that are not the members that the plan speaks of."""
-    if expected is None:
+    if not expected:
         return
     if len(expected) != len(recipes):
         raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
@@ -139,8 +155,11 @@ def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str
         if not found:
             continue
         first = next(iter(found.values()))
+        if key == "spacing_mm" and keys.get(key) in found.values():
+            continue  # the others keep their own grid
         if any(value != first for value in found.values()):
-            raise UsageError(f"the members were trained with different data.{key}: {found}")
+            hint = "State the plan's own in --plan: the others keep theirs." if key == "spacing_mm" else ""
+            raise UsageError(f"the members were trained with different data.{key}: {found}", hint=hint)
         if key in keys and _filled(keys[key], first) != first:
             raise UsageError(f"the plan's {key} is {keys[key]}, the members were trained with {first}")
         shared[key] = first
@@ -172,9 +191,25 @@ def _with_own_window(member: MemberPlan, recipe: Recipe, keys: Mapping[str, Any]
     return member if own.size == plans.size else member.model_copy(update={"window": own})
 
 
+def _with_own_grid(member: MemberPlan, recipe: Recipe, keys: Mapping[str, Any]) -> MemberPlan:
+    """The member with its recipe's spacing and the windows of its validation, where the plan's spacing is another."""
+    if keys["spacing_mm"] == recipe.data.model_dump(mode="json")["spacing_mm"]:
+        return member
+    return member.model_copy(update={"spacing_mm": recipe.data.spacing_mm, "window": recipe.validation.window})
+
+
 def _make_plan(content: Mapping[str, Any], members: Sequence[MemberPlan], small: MemberPlan | None) -> Plan:
-    """A plan of all `members`, and of the small-lesion model where it names that."""
-    used = [*members, small] if small is not None and small.name in _added_by(content) else members
+    """A plan of the `members` that it names, else of all, and of the small-lesion model where it names that."""
+    named = content.get("members") or [member.name for member in members]
+    unknown = sorted(set(map(str, named)) - {member.name for member in members})
+    if unknown:
+        raise UsageError(
+            f"plan {content['name']}: members has {unknown}, which are none of the runs",
+            hint=f"Name some of {[member.name for member in members]}.",
+        )
+    used = [member for member in members if member.name in named]
+    if small is not None and small.name in _added_by(content):
+        used.append(small)
     try:
         return Plan.model_validate({**content, "members": [member.model_dump(mode="json") for member in used]})
     except ValueError as error:
@@ -186,6 +221,8 @@ def _write_plan(path: Path, plan: Plan) -> None:
 
 
 def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptions) -> MemberPlan:
+    if run.is_file():
+        return _take_over(run, recipe, output)
     import torch  # noqa: PLC0415 - heavy
 
     from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
@@ -203,14 +240,7 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
         key: tensor.to(stored if tensor.is_floating_point() else torch.float32).contiguous()
         for key, tensor in state.items()
     }
-    member = MemberPlan(
-        name=recipe.name,
-        weights=f"{recipe.name}.safetensors",
-        sha256="0" * 64,
-        channels=recipe.data.channels,
-        regions=recipe.regions,
-        network=recipe.network,
-    )
+    member = _member_of(recipe)
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
     # Proven before the file has its final metadata, which holds what the proof found.
     member = _write_member(output, member, _saved(state, metadata))
@@ -220,6 +250,25 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
         "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
     }
     return _write_member(output, member, _saved(state, metadata))
+
+
+def _member_of(recipe: Recipe) -> MemberPlan:
+    """A recipe's entry in a plan, before there are weights."""
+    return MemberPlan(
+        name=recipe.name,
+        weights=f"{recipe.name}.safetensors",
+        sha256="0" * 64,
+        channels=recipe.data.channels,
+        regions=recipe.regions,
+        network=recipe.network,
+    )
+
+
+def _take_over(weights: Path, recipe: Recipe, output: Path) -> MemberPlan:
+    """A frozen member of another bundle, or of this one, byte by byte."""
+    member = _write_member(output, _member_of(recipe), weights.read_bytes())
+    load_member(output, member)
+    return member
 
 
 def _saved(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:

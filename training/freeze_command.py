@@ -12,7 +12,7 @@ from training.freeze import CheckpointName, FreezeOptions, freeze_bundle
 
 
 def freeze(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, one member each, in the ensemble's order.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders or weights files of a bundle, one member each.")],
     *,
     output: Annotated[Path, typer.Option(help="The bundle's folder, such as weights/NAME.")],
     name: Annotated[str | None, typer.Option(help="The bundle's name; default the folder's.")] = None,
@@ -25,7 +25,7 @@ def freeze(
     small_lesions: Annotated[
         Path | None,
         typer.Option(
-            help="Run of a small-lesion model, for the plans that name it in fusion.added_by_maximum; "
+            help="Run or weights file of a small-lesion model, for plans that name it in fusion.added_by_maximum; "
             "if the bundle's own doesn't, for a plan small_lesions, too."
         ),
     ] = None,

@@ -19,7 +19,8 @@ from metseg.bundle import Bundle, load_member
 from metseg.device import Device, send
 from metseg.errors import NotFiniteError
 from metseg.network_plans import DeepMedicPlan
-from metseg.plan import ChannelName, MemberPlan, Plan
+from metseg.own_grid import logits_between_grids
+from metseg.plan import ChannelName, MemberPlan, Plan, Spacing
 from metseg.preprocess import PreparedCase, voxel_seed
 from metseg.problems import printable
 from metseg.tiles import tiled_logits
@@ -122,10 +123,11 @@ def plan_layout(case: PreparedCase, plan: Plan) -> Layout:
 
 
 def member_layout(case: PreparedCase, plan: Plan, member: MemberPlan, layout: Layout) -> Layout:
-    """Where a member's windows go: `layout`, the plan's, unless it has its own."""
-    if member.window is None:
+    """Where a member's windows go on its grid: `layout`, the plan's, unless it has windows or a grid of its own."""
+    if member.window is None and member.spacing_mm is None:
         return layout
-    return lay_windows(case.trip.network.shape, case.brain, member.window, plan.side_multiples)
+    own = case.on_grid(member.spacing_mm)
+    return lay_windows(own.trip.network.shape, own.brain, plan.window_of(member), plan.side_multiples)
 
 
 def noise_of(case: PreparedCase, plan: Plan) -> CaseNoise:
@@ -163,9 +165,9 @@ def predict_case(
     store = _store_of(ensemble)
 
     @cache
-    def cut(name: ChannelName, own: Layout) -> "Tensor":
+    def cut(name: ChannelName, spacing: Spacing | None, own: Layout) -> "Tensor":
         """Cut out and sent once for all members that read it there."""
-        return send(own.cut(case.channels[name]), store)
+        return send(own.cut(case.on_grid(spacing).channels[name]), store)
 
     noise = noise or noise_of(case, ensemble.plan)
     predictions = []
@@ -174,9 +176,11 @@ def predict_case(
             whole = [case.channels[channel] for channel in member.plan.channels]
             own, logits = layout, tiled_logits(member.network, whole, layout, ensemble.device)
         else:
-            own = member_layout(case, ensemble.plan, member.plan, layout)
-            image = torch.stack([cut(name, own) for name in member.plan.channels])
+            own, spacing = member_layout(case, ensemble.plan, member.plan, layout), member.plan.spacing_mm
+            image = torch.stack([cut(name, spacing, own) for name in member.plan.channels])
             logits = sliding_logits(member.network, image, own, ensemble, noise)
+            if spacing is not None:
+                logits, own = logits_between_grids(logits, own, case.on_grid(spacing).trip, layout, case.trip), layout
         _require_finite(logits, member, case, ensemble.device)
         probabilities = own.move(logits.sigmoid_().cpu().numpy(), layout)
         predictions.append(MemberPrediction(member.plan.name, probabilities))

@@ -19,7 +19,7 @@ from metseg.geometry import plan_trip
 from metseg.image import ImageError, read_shape
 from metseg.network_plans import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.nifti_header import image_grid, parse_header
-from metseg.plan import Plan, WindowPlan
+from metseg.plan import Plan, Spacing, WindowPlan
 from metseg.problems import Problem
 from metseg.tta import NOISY_COPIES, uses_noise
 
@@ -71,24 +71,24 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     """
     network_shape = plan_trip(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
-    spacing = np.broadcast_to(np.asarray(plan.spacing_mm, dtype=float), 3)
-    brain = [min(side, math.ceil(mm / step)) for side, mm, step in zip(network_shape, BRAIN_MM, spacing, strict=True)]
-    sides = {window: _window_shape(window, brain, plan.side_multiples) for window in map(plan.window_of, plan.members)}
-    region = sum(
-        math.prod(map(max, network_shape if window.extent == "volume" else brain, shape))
-        for window, shape in sides.items()
-    )
+    keys = {(plan.window_of(member), plan.spacing_of(member)) for member in plan.members}
+    sides = {key: _window_and_region(grid, plan, *key) for key in keys}
+    region = sum(math.prod(covered) for _, covered in sides.values())
     channels = {channel for member in plan.members for channel in member.channels}
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
     images = len(plan.modalities) * source if scan is None else source + math.prod(scan.shape)
-    case = images + len(channels) * network
+    on_own_grids = sum(math.prod(plan_trip(grid, spacing).network.shape) for spacing in plan.own_spacings)
+    case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
     noises = NOISY_COPIES * widest if uses_noise(plan.tta) else 0
     on_region = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
         held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),
-        window=max(_window_bytes(member.network, math.prod(sides[plan.window_of(member)])) for member in plan.members),
+        window=max(
+            _window_bytes(member.network, math.prod(sides[plan.window_of(member), plan.spacing_of(member)][0]))
+            for member in plan.members
+        ),
     )
 
 
@@ -138,6 +138,17 @@ def _read_grid(path: Path) -> Grid | None:
     except ImageError:
         return None
     return grid
+
+
+def _window_and_region(
+    grid: Grid, plan: Plan, window: WindowPlan, spacing_mm: Spacing
+) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Sides of a window, and of the region that such windows cover, in voxels of the spacing."""
+    shape = plan_trip(grid, spacing_mm, plan.frame).network.shape
+    steps = np.broadcast_to(np.asarray(spacing_mm, dtype=float), 3)
+    brain = [min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, steps, strict=True)]
+    sides = _window_shape(window, brain, plan.side_multiples)
+    return sides, tuple(map(max, shape if window.extent == "volume" else brain, sides))
 
 
 def _window_shape(window: WindowPlan, brain: Sequence[int], multiples: Sequence[int]) -> tuple[int, int, int]:

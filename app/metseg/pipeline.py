@@ -28,7 +28,7 @@ from metseg.ladder import predict_within_memory
 from metseg.nifti import read_case
 from metseg.plan import FusionPlan, Plan
 from metseg.postprocess import postprocess
-from metseg.preprocess import PreparedCase, prepare_case
+from metseg.preprocess import PreparedCase, prepare_for_plan
 from metseg.records import Stopwatch
 from metseg.tta import CaseNoise
 from metseg.windows import Layout
@@ -88,9 +88,7 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> Loaded:
     with watch.stage("read"):
         case = read_case(files, modalities=wanted, reference=REFERENCE)
     with watch.stage("prepare"):
-        prepared = prepare_case(
-            case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
-        )
+        prepared = prepare_for_plan(case, plan)
         layout, noise = plan_layout(prepared, plan), noise_of(prepared, plan)
         if ensemble.device.is_cuda:  # which would wait for it; a CPU has as much to do either way
             draw_noise_ahead(noise, prepared, ensemble, layout)

@@ -161,9 +161,11 @@ class MemberPlan(Section):
         network: its architecture.
         window: its own sliding window; None for the plan's. Group norm sees all of a window, so a network trained on
             small blocks (the small-lesion model) works in windows of their size.
+        spacing_mm: of its own grid, whose voxels its window counts; None for the plan's. Its logits are brought to the
+            plan's grid before the threshold (`metseg.own_grid`).
     """
 
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"window"})
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"window", "spacing_mm"})
 
     name: str = Field(min_length=1)
     weights: str = Field(pattern=r"^[^/\\]+\.safetensors$")
@@ -172,6 +174,7 @@ class MemberPlan(Section):
     regions: tuple[RegionName | Literal["metastasis"], ...] = REGIONS
     network: NetworkPlan = SegResNetPlan()
     window: WindowPlan | None = None
+    spacing_mm: Spacing | None = None
 
     @model_validator(mode="after")
     def _known_regions(self) -> Self:
@@ -260,9 +263,28 @@ class Plan(Section):
             raise ValueError("DeepMedic is run without test-time augmentation: tta.variant must be none")
         return self
 
+    @model_validator(mode="after")
+    def _own_grids(self) -> Self:
+        """The radiosurgery system's grid is that of its frame and registration, for all members."""
+        named = [item.name for item in self.members if item.spacing_mm is not None]
+        if named and (self.system == "radiosurgery" or self.frame is not None):
+            raise ValueError(
+                f"a frame or the radiosurgery system leaves no member a spacing_mm of its own: found {named}"
+            )
+        return self
+
     def window_of(self, member: MemberPlan) -> WindowPlan:
         """The window that a member works in."""
         return member.window or self.window
+
+    def spacing_of(self, member: MemberPlan) -> Spacing:
+        """Voxel side of the grid that a member works on."""
+        return self.spacing_mm if member.spacing_mm is None else member.spacing_mm
+
+    @property
+    def own_spacings(self) -> tuple[Spacing, ...]:
+        """Of the grids that members have for themselves, each once."""
+        return tuple(dict.fromkeys(item.spacing_mm for item in self.members if item.spacing_mm is not None))
 
     @property
     def side_multiples(self) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ Training prepares its volumes with these same functions, so that the two can't d
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from metseg.domain import Case, FloatVolume
 from metseg.errors import InputError
 from metseg.geometry import Trip, plan_trip, to_network
 from metseg.intensity import percentiles, scale_intensities
-from metseg.plan import SUBTRACTION, ChannelName, IntensityPlan
+from metseg.plan import SUBTRACTION, ChannelName, IntensityPlan, Plan, Spacing
 from metseg.radiosurgery import prepare_radiosurgery
 from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.registration import Registration
@@ -26,6 +26,7 @@ __all__ = [
     "brain_box",
     "percentiles",
     "prepare_case",
+    "prepare_for_plan",
     "scale_intensities",
     "subtract",
     "voxel_seed",
@@ -43,6 +44,7 @@ class PreparedCase:
             radiosurgery system's intensities: of zero mean and unit variance).
         brain: bounding box of the voxels that are not background in some channel.
         registration: where the CT lies; None without one.
+        on_own_grids: the same case on the grids that single members have for themselves (`MemberPlan.spacing_mm`).
     """
 
     case_id: str
@@ -50,6 +52,26 @@ class PreparedCase:
     channels: Mapping[ChannelName, FloatVolume]
     brain: Box
     registration: Registration | None = None
+    on_own_grids: "Mapping[Spacing, PreparedCase]" = field(default_factory=dict)
+
+    def on_grid(self, spacing_mm: Spacing | None) -> "PreparedCase":
+        """The case on a member's own grid; None for the plan's."""
+        return self if spacing_mm is None else self.on_own_grids[spacing_mm]
+
+
+def prepare_for_plan(case: Case, plan: Plan) -> PreparedCase:
+    """Brings a case to the plan's grid, and to those that members have for themselves.
+
+    A member's own grid is filled from the images, as in its training, not from the plan's grid.
+
+    Raises:
+        InputError: as `prepare_case`.
+    """
+    prepared = prepare_case(
+        case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
+    )
+    own = {spacing: prepare_case(case, plan.intensity, spacing_mm=spacing) for spacing in plan.own_spacings}
+    return replace(prepared, on_own_grids=own) if own else prepared
 
 
 def prepare_case(

@@ -11,12 +11,16 @@ from metseg.bundle import open_bundle
 from metseg.device import Device, choose_device
 from metseg.domain import Case, Grid
 from metseg.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
+from metseg.geometry import plan_trip, to_network, volume_to_source
+from metseg.own_grid import logits_between_grids
 from metseg.plan import IntensityPlan, TtaPlan, WindowPlan
-from metseg.preprocess import prepare_case, voxel_seed
+from metseg.preprocess import prepare_case, prepare_for_plan, voxel_seed
 from metseg.tta import CaseNoise, flip, images_of_rounds
+from metseg.windows import lay_windows, paste_region
 from support import phantom, write_bundle
 
 SHAPE = (24, 32, 20)
+WHOLE = WindowPlan(extent="whole")
 FP32 = Device("cpu", "float32", "test", 1)
 
 
@@ -128,6 +132,62 @@ def test_a_member_with_a_window_of_its_own_works_in_it_beside_the_others(folder,
     outside[(slice(None), *inside)] = False
     assert found[outside].max(initial=0) == 0
     assert not np.allclose(found, others[-1].probabilities, atol=1e-3), "group norm sees another window"
+
+
+@pytest.mark.parametrize("shape", [(48, 64, 40), (47, 63, 39)])
+@pytest.mark.parametrize("codes", ["RAS", "LPS"])
+def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_own(folder, shape, codes):
+    """And its logits come back to the shared grid as `volume_to_source` would bring them."""
+    affine = np.diag([1.0 if codes == "RAS" else -1.0] * 2 + [1.0, 1.0])
+    case = Case("c", Grid(shape, affine), phantom(shape, 0), b"")
+    loaded = load_ensemble(open_bundle(folder), FP32)
+    first, last = loaded.members[0], loaded.members[-1]
+    coarse = last.plan.model_copy(update={"spacing_mm": 2.0})
+    plan = loaded.plan.model_copy(update={"window": WHOLE, "members": (first.plan, coarse)})
+    prepared_case = prepare_for_plan(case, plan)
+    layout = plan_layout(prepared_case, plan)
+    ensemble = Ensemble(plan, (first, Member(coarse, last.network)), FP32)
+    fine, found = predict_case(prepared_case, ensemble, layout)
+
+    alone = loaded.plan.model_copy(update={"window": WHOLE, "members": (last.plan,), "spacing_mm": 2.0})
+    own_case = prepare_for_plan(case, alone)
+    own_layout = plan_layout(own_case, alone)
+    (there,) = predict_case(own_case, Ensemble(alone, (last,), FP32), own_layout)
+    logits = np.log(there.probabilities / (1 - there.probabilities)).astype(np.float32)
+    raised = logits - logits.min() + 1  # zeros stay out of interpolation
+    shift = logits.min() - 1
+    back = [
+        to_network(
+            volume_to_source(paste_region(channel, own_layout.start, own_case.trip.network.shape), own_case.trip),
+            prepared_case.trip,
+        )
+        for channel in raised
+    ]
+    expected = 1 / (1 + np.exp(-(np.stack([layout.cut(channel) for channel in back]) + shift)))
+    inside = (slice(None), *(slice(8, -8) for _ in range(3)))
+    assert fine.probabilities.shape == found.probabilities.shape == (3, *layout.shape)
+    np.testing.assert_allclose(found.probabilities[inside], expected[inside], atol=1e-4)
+    assert found.probabilities[inside].std() > 0.01, "the comparison must have something to compare"
+
+
+def test_logits_of_a_ramp_stay_a_ramp_on_the_other_grid():
+    """Odd and even sides: both grids have one centre, so only that may decide what lies where."""
+    source = Grid((21, 16, 13), np.eye(4))
+    trip, own_trip = plan_trip(source), plan_trip(source, 2.0)
+    own = lay_windows(own_trip.network.shape, tuple(slice(0, side) for side in own_trip.network.shape), WHOLE)
+    layout = lay_windows(trip.network.shape, tuple(slice(0, side) for side in source.shape), WHOLE)
+    axes = [np.arange(side) + start for side, start in zip(own.shape, own.start, strict=True)]
+    positions = np.stack(np.meshgrid(*axes, [1], indexing="ij")).reshape(4, -1)
+    positions[3] = 1
+    ramp = (own_trip.network.affine @ positions)[:3].reshape(3, *own.shape)
+    found = logits_between_grids(torch.from_numpy(ramp.astype(np.float32)), own, own_trip, layout, trip).numpy()
+    axes = [np.arange(side) + start for side, start in zip(layout.shape, layout.start, strict=True)]
+    expected = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+    between = (expected >= ramp.min(axis=(1, 2, 3), keepdims=True)) & (
+        expected <= ramp.max(axis=(1, 2, 3), keepdims=True)
+    )
+    assert between.mean() > 0.8
+    np.testing.assert_allclose(found[between], expected[between], atol=1e-4)
 
 
 def test_a_member_without_its_channels_does_not_vote(folder):

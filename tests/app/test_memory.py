@@ -35,6 +35,15 @@ def test_larger_grids_and_windows_need_more(tmp_path):
     assert estimate_need(grid((240, 240, 155)), fixed).window < challenge.window / 10
 
 
+def test_a_member_on_a_coarser_grid_counts_with_that(tmp_path):
+    plan = plan_of(tmp_path, window={"extent": "whole"})
+    coarse = [member.model_copy(update={"spacing_mm": 2.0}) for member in plan.members]
+    head = grid((240, 240, 155))
+    fine, both = (estimate_need(head, plan.model_copy(update={"members": tuple(of)})) for of in (plan.members, coarse))
+    assert both.window < fine.window / 7
+    assert both.held < fine.held
+
+
 def test_a_member_with_a_window_of_its_own_counts_with_it(tmp_path):
     plan = plan_of(tmp_path, window={"extent": "whole"})
     small = WindowPlan(size=(48, 48, 48))

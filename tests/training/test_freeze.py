@@ -40,6 +40,21 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def coarse_run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("coarse")
+    data = write_labelled_cohort(root / "data", 4)
+    recipe = small_recipe(
+        name="coarse",
+        data={"spacing_mm": 2.0},
+        validation={"window": {"size": (8, 8, 8), "extent": "whole"}},
+        split={"train": 0.75, "validation": 0.25},
+    )
+    request = RunRequest((data,), root / "run", root / "cache", max_steps=1, device="cpu", threads=1, workers=0)
+    train_run(recipe, request)
+    return root / "run"
+
+
 def freeze(runs, output, *names, **options):
     return freeze_bundle([runs / name for name in names], output, FreezeOptions(name="b", **options))
 
@@ -69,6 +84,44 @@ def test_freezing_twice_gives_the_same_files(runs, tmp_path):
         assert list(file.metadata()) != [], "readable"
     header = json.loads(one.read_bytes()[8 : 8 + int.from_bytes(one.read_bytes()[:8], "little")])
     assert list(header["__metadata__"]) == sorted(header["__metadata__"])
+
+
+def test_a_frozen_member_is_taken_over_as_it_is(runs, tmp_path):
+    freeze(runs, tmp_path / "old", "vae", "few")
+    old = tmp_path / "old/vae.safetensors"
+    small = tmp_path / "old/few.safetensors"
+    keys = {"fusion": {"added_by_maximum": ["few"]}}
+    options = FreezeOptions(name="new", plan=keys, small_lesions=small)
+    plan = freeze_bundle([old, runs / "sub"], tmp_path / "new", options)
+    assert [member.name for member in plan.members] == ["vae", "sub", "few"]
+    assert (tmp_path / "new/vae.safetensors").read_bytes() == old.read_bytes()
+    assert open_bundle(tmp_path / "new").plan == plan
+    again = freeze_bundle([tmp_path / "new/vae.safetensors", runs / "sub"], tmp_path / "new", options)
+    assert again == plan, "into the same folder, too"
+
+
+def test_a_weights_file_without_its_recipe_is_refused(tmp_path):
+    stray = tmp_path / "stray.safetensors"
+    save_file({"a": torch.zeros(1)}, stray)
+    with pytest.raises(UsageError, match="no recipe in them"):
+        freeze_bundle([stray], tmp_path / "b", FreezeOptions(name="b"))
+
+
+def test_members_of_two_spacings_where_the_plan_states_its_own(runs, coarse_run, tmp_path):
+    with pytest.raises(UsageError, match=r"different data\.spacing_mm"):
+        freeze_bundle([runs / "vae", coarse_run], tmp_path / "b", FreezeOptions(name="b"))
+    variants = {"fine": {"members": ["vae"]}}
+    options = FreezeOptions(name="b", plan={"spacing_mm": 1.0}, variants=variants)
+    plan = freeze_bundle([runs / "vae", coarse_run], tmp_path / "b", options)
+    fine, coarse = plan.members
+    assert plan.spacing_mm == 1.0
+    assert fine.spacing_mm is None
+    assert coarse.spacing_mm == 2.0
+    assert coarse.window == load_recipe(str(coarse_run / "recipe.yaml")).validation.window
+    assert open_bundle(tmp_path / "b", "fine").plan.members == (fine,)
+    wrong = FreezeOptions(name="b", plan={"spacing_mm": 1.0}, variants={"odd": {"members": ["nobody"]}})
+    with pytest.raises(UsageError, match="none of the runs"):
+        freeze_bundle([runs / "vae", coarse_run], tmp_path / "c", wrong)
 
 
 def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path):

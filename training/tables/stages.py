@@ -148,7 +148,8 @@ def scores_key(ensemble: Ensemble, facts: Sequence[Any]) -> str:
     """
     plan = ensemble.plan
     settings = plan.model_dump(mode="json", exclude={"members"})
-    windows = [plan.window_of(member.plan).model_dump(mode="json") for member in ensemble.members]
+    windows: list[object] = [plan.window_of(member.plan).model_dump(mode="json") for member in ensemble.members]
+    windows += [member.plan.spacing_mm for member in ensemble.members if member.plan.spacing_mm is not None]
     content = json.dumps([*facts, settings, windows, ensemble.device.precision], sort_keys=True)
     digest = hashlib.sha256(content.encode())
     for member in ensemble.members:

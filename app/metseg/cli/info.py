@@ -11,7 +11,7 @@ from metseg.cli.infer import WeightsOption
 from metseg.versions import package_versions, platform_name, python_version
 
 if TYPE_CHECKING:
-    from metseg.plan import MemberPlan, Plan
+    from metseg.plan import MemberPlan, Plan, Spacing
 
 
 def info(
@@ -62,6 +62,7 @@ def _member_facts(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
         "sha256": member.sha256,
         "channels": list(member.channels),
         "window": None if tiled else plan.window_of(member).model_dump(mode="json"),
+        "spacing_mm": plan.spacing_of(member),
         "fusion": "maximum" if member.name in plan.fusion.added_by_maximum else plan.fusion.method,
     }
 
@@ -74,6 +75,11 @@ def _window_words(window: dict[str, Any] | None) -> str:
     return f"windows of {'x'.join(map(str, window['size']))}, overlap {window['overlap']:g}, {window['extent']}"
 
 
+def _spacing_words(spacing_mm: "Spacing") -> str:
+    sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
+    return "x".join(f"{side:g}" for side in sides)
+
+
 def _lines(facts: dict[str, Any]) -> list[str]:
     bundle = facts["bundle"]
     lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]
@@ -81,7 +87,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [f"bundle {bundle['folder']}", f"  plans: {', '.join(bundle['plans'])} (the first is the default)"]
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
-        f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])}; "
+        f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])} "
+        f"at {_spacing_words(member['spacing_mm'])} mm; "
         f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
     ]
