@@ -156,14 +156,15 @@ def test_info_says_how_each_member_works(tmp_path, capsys):
     folder = write_bundle(tmp_path / "b", channels=(ALL, ALL))
     plan = yaml.safe_load((folder / "plan.yaml").read_text())
     plan["fusion"] = {"added_by_maximum": ["m1"]}
-    plan["members"][1]["window"] = {"size": [16, 16, 16], "overlap": 0.25}
+    plan["members"][1] |= {"window": {"size": [16, 16, 16], "overlap": 0.25}, "spacing_mm": 2.0}
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
     assert run(["info", "--json", f"--weights={folder}"]) == ExitCode.DONE
     first, second = json.loads(capsys.readouterr().out)["bundle"]["members"]
     assert (first["fusion"], second["fusion"]) == ("simple", "maximum")
     assert second["window"] == {"size": [16, 16, 16], "overlap": 0.25, "extent": "fixed"}
+    assert (first["spacing_mm"], second["spacing_mm"]) == (1, 2)
     assert run(["info", f"--weights={folder}"]) == ExitCode.DONE
-    assert "member m1: t1n, t1c, t2w, t2f; windows of 16x16x16, overlap 0.25, fixed; fused by maximum" in (
+    assert "member m1: t1n, t1c, t2w, t2f; windows of 16x16x16, overlap 0.25, fixed at 2 mm; fused by maximum" in (
         capsys.readouterr().out
     )
 

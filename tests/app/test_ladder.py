@@ -234,14 +234,14 @@ def test_numpy_and_torch_say_what_is_expected():
 def test_a_case_that_never_fits_costs_the_others_nothing(monkeypatch, ensemble, tmp_path):
     for case_id in ("c0", "c1", "c2"):
         write_case(tmp_path / "data", case_id)
-    real = metseg.pipeline.prepare_case
+    real = metseg.pipeline.prepare_for_plan
 
     def prepare(case, *args, **options):
         if case.case_id == "c1":
             raise MemoryError("Unable to allocate 7 GiB")
         return real(case, *args, **options)
 
-    monkeypatch.setattr(metseg.pipeline, "prepare_case", prepare)
+    monkeypatch.setattr(metseg.pipeline, "prepare_for_plan", prepare)
     cases = discover_cases(tmp_path / "data")
     records = run_batch(Job(cases, tmp_path / "out", on_error="skip"), ensemble)
     assert [record.outcome for record in records] == ["segmented", "failed", "segmented"]

@@ -35,6 +35,8 @@ def test_defaults_are_the_papers(tmp_path):
         ({"members": []}, "members"),
         ({"members": [MEMBER, MEMBER]}, "different names"),
         ({"members": [MEMBER | {"weights": "../a.safetensors"}]}, "members.0.weights"),
+        ({"frame": [96, 96], "members": [MEMBER | {"spacing_mm": 2.0}]}, "no member a spacing_mm of its own"),
+        ({"members": [MEMBER | {"spacing_mm": 0}]}, "members.0.spacing_mm"),
         ({"members": [MEMBER | {"regions": ["ET", "TC", "WT"]}]}, "regions of member 'a'"),
     ],
 )
