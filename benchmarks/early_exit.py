@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--plan", default="paper")
-    parser.add_argument("--run-plan", default="fast")
+    parser.add_argument("--run-plan", default="fine")
     parser.add_argument("--cases", type=int, default=None)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse_args()

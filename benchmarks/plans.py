@@ -149,11 +149,11 @@ def with_members(bundle: Bundle, count: int | None) -> Bundle:
 
 
 def make_rows(group: str, bundle: Bundle, arguments: argparse.Namespace) -> Iterator[Row]:
-    own, paper = bundle.plan, named_plan(bundle, "paper")
+    own, paper = bundle.plan, named_plan(bundle, "paper", arguments.members)
     once = changed(paper, variant="none")
     if group == "plans":
         names = sorted(path.stem for path in (bundle.folder / "plans").glob("*.yaml") if path.stem != "paper")
-        for plan in (paper, own, *(named_plan(bundle, name) for name in names)):
+        for plan in (paper, own, *(named_plan(bundle, name, arguments.members) for name in names)):
             yield Row(group, plan.name, plan)
     elif group == "windows":
         over_brain, voxels = changed(once, extent="fixed"), math.prod(once.window.size)
@@ -172,11 +172,9 @@ def make_rows(group: str, bundle: Bundle, arguments: argparse.Namespace) -> Iter
         yield Row(group, f"paper, {arguments.reference_tta}", plan)
 
 
-def named_plan(bundle: Bundle, name: str) -> Plan:
+def named_plan(bundle: Bundle, name: str, count: int | None) -> Plan:
     """One of the bundle's plans, with the members that were asked for."""
-    plan = open_bundle(bundle.folder, name).plan
-    wanted = {member.name for member in bundle.plan.members}
-    return plan.model_copy(update={"members": tuple(member for member in plan.members if member.name in wanted)})
+    return with_members(open_bundle(bundle.folder, name), count).plan
 
 
 def changed(plan: Plan, variant: str | None = None, extent: str | None = None) -> Plan:

@@ -40,7 +40,7 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
 
     plan = ensemble.plan
     if plan.own_spacings:
-        raise SystemExit(f"plan {plan.name}: this path knows one grid, members have their own: {plan.own_spacings}")
+        raise SystemExit(f"plan {plan.name}: members have grids of their own, this path knows one (paper, fine)")
     channels = read_channels(folder, ensemble)
     noise = CaseNoise(plan.tta, voxel_seed(channels, tuple(slice(None) for _ in range(3))))  # type: ignore[arg-type]
     predictions = []
