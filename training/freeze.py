@@ -71,20 +71,23 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
         WeightsError: a frozen network's logits are not bitwise those of the trained one.
     """
     keys = dict(options.plan)
-    expected = [item for item in keys.get("members") or () if isinstance(item, Mapping)]
-    if expected:
-        del keys["members"]
+    stated = keys.get("members") or ()
+    names_voters = bool(stated) and all(isinstance(item, str) for item in stated)
+    expected = None if names_voters else keys.pop("members", None)
     small = options.small_lesions
     recipes = {run: _recipe_of(run) for run in (*runs, *([small] if small else []))}
     _require_expected([recipes[run] for run in runs], expected)
     keys |= _shared_keys(tuple(recipes.values()), keys)
     output.mkdir(parents=True, exist_ok=True)
-    members = [_with_own_grid(_freeze_member(run, recipes[run], output, options), recipes[run], keys) for run in runs]
+    frozen = {
+        run: _with_own_grid(_freeze_member(run, recipe, output, options), recipe, keys)
+        for run, recipe in recipes.items()
+    }
+    members = [frozen[run] for run in runs]
     variants = dict(options.variants)
     added: MemberPlan | None = None
     if small is not None:
-        added = _with_own_grid(_freeze_member(small, recipes[small], output, options), recipes[small], keys)
-        added = _with_own_window(added, recipes[small], keys)
+        added = _with_own_window(frozen[small], recipes[small], keys)
         if added.name not in _added_by(keys):
             variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
     default = _make_plan({"name": options.name, **keys}, members, added)
@@ -121,9 +124,9 @@ def _recipe_in(weights: Path) -> Recipe:
         ) from error
 
 
-def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]]) -> None:
+def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]] | None) -> None:
     """Refuses runs that are not the members that the plan speaks of."""
-    if not expected:
+    if expected is None:
         return
     if len(expected) != len(recipes):
         raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
@@ -240,7 +243,7 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
         key: tensor.to(stored if tensor.is_floating_point() else torch.float32).contiguous()
         for key, tensor in state.items()
     }
-    member = _member_of(recipe)
+    member = recipe.member
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
     # Proven before the file has its final metadata, which holds what the proof found.
     member = _write_member(output, member, _saved(state, metadata))
@@ -252,21 +255,9 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
     return _write_member(output, member, _saved(state, metadata))
 
 
-def _member_of(recipe: Recipe) -> MemberPlan:
-    """A recipe's entry in a plan, before there are weights."""
-    return MemberPlan(
-        name=recipe.name,
-        weights=f"{recipe.name}.safetensors",
-        sha256="0" * 64,
-        channels=recipe.data.channels,
-        regions=recipe.regions,
-        network=recipe.network,
-    )
-
-
 def _take_over(weights: Path, recipe: Recipe, output: Path) -> MemberPlan:
     """A frozen member of another bundle, or of this one, byte by byte."""
-    member = _write_member(output, _member_of(recipe), weights.read_bytes())
+    member = _write_member(output, recipe.member, weights.read_bytes())
     load_member(output, member)
     return member
 

@@ -372,16 +372,20 @@ class Recipe(Section):
         """What the network's output channels are."""
         return METASTASIS_REGIONS if self.is_radiosurgery else REGIONS
 
-    def plan_of_validation(self) -> Plan:
-        """The plan by which a run's network segments its validation cases: one pass, no rules."""
-        member = MemberPlan(
+    @property
+    def member(self) -> MemberPlan:
+        """The network's entry in a plan, before there are weights to hash."""
+        return MemberPlan(
             name=self.name,
-            weights="none.safetensors",
+            weights=f"{self.name}.safetensors",
             sha256="0" * 64,
             channels=self.data.channels,
             regions=self.regions,
             network=self.network,
         )
+
+    def plan_of_validation(self) -> Plan:
+        """The plan by which a run's network segments its validation cases: one pass, no rules."""
         rules = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
         return Plan(
             name="validation",
@@ -393,7 +397,7 @@ class Recipe(Section):
             tta=TtaPlan(variant="none"),
             threshold=self.validation.threshold,
             postprocess=rules,
-            members=(member,),
+            members=(self.member,),
         )
 
     @property

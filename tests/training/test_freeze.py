@@ -19,11 +19,12 @@ from training.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 SUB = ("t1n", "t1c", "t2f", "sub")
+COARSE_WINDOW = {"size": (8, 8, 8), "extent": "whole"}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two steps of a member with the VAE branch, of one with the subtraction, of a small-lesion model."""
+    """Two steps of members with the VAE branch, with the subtraction and at 2 mm, and of a small-lesion model."""
     root = tmp_path_factory.mktemp("runs")
     data = write_labelled_cohort(root / "data", 4)
     split = {"split": {"train": 0.75, "validation": 0.25}}
@@ -31,6 +32,7 @@ def runs(tmp_path_factory):
         small_recipe(name="vae", loss={"vae_weight": 0.1}, **split),
         small_recipe(name="sub", data={"channels": SUB}, optimizer={"ema_decay": 0.9}, **split),
         small_recipe(name="few", data={"channels": SUB, "max_lesion_voxels": 150}, **split),
+        small_recipe(name="coarse", data={"spacing_mm": 2.0}, validation={"window": COARSE_WINDOW}, **split),
     ]
     for recipe in recipes:
         request = RunRequest(
@@ -38,21 +40,6 @@ def runs(tmp_path_factory):
         )
         train_run(recipe, request)
     return root
-
-
-@pytest.fixture(scope="module")
-def coarse_run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("coarse")
-    data = write_labelled_cohort(root / "data", 4)
-    recipe = small_recipe(
-        name="coarse",
-        data={"spacing_mm": 2.0},
-        validation={"window": {"size": (8, 8, 8), "extent": "whole"}},
-        split={"train": 0.75, "validation": 0.25},
-    )
-    request = RunRequest((data,), root / "run", root / "cache", max_steps=1, device="cpu", threads=1, workers=0)
-    train_run(recipe, request)
-    return root / "run"
 
 
 def freeze(runs, output, *names, **options):
@@ -107,21 +94,21 @@ def test_a_weights_file_without_its_recipe_is_refused(tmp_path):
         freeze_bundle([stray], tmp_path / "b", FreezeOptions(name="b"))
 
 
-def test_members_of_two_spacings_where_the_plan_states_its_own(runs, coarse_run, tmp_path):
+def test_members_of_two_spacings_where_the_plan_states_its_own(runs, tmp_path):
     with pytest.raises(UsageError, match=r"different data\.spacing_mm"):
-        freeze_bundle([runs / "vae", coarse_run], tmp_path / "b", FreezeOptions(name="b"))
+        freeze_bundle([runs / "vae", runs / "coarse"], tmp_path / "b", FreezeOptions(name="b"))
     variants = {"fine": {"members": ["vae"]}}
     options = FreezeOptions(name="b", plan={"spacing_mm": 1.0}, variants=variants)
-    plan = freeze_bundle([runs / "vae", coarse_run], tmp_path / "b", options)
+    plan = freeze_bundle([runs / "vae", runs / "coarse"], tmp_path / "b", options)
     fine, coarse = plan.members
     assert plan.spacing_mm == 1.0
     assert fine.spacing_mm is None
     assert coarse.spacing_mm == 2.0
-    assert coarse.window == load_recipe(str(coarse_run / "recipe.yaml")).validation.window
+    assert coarse.window == load_recipe(str(runs / "coarse" / "recipe.yaml")).validation.window
     assert open_bundle(tmp_path / "b", "fine").plan.members == (fine,)
     wrong = FreezeOptions(name="b", plan={"spacing_mm": 1.0}, variants={"odd": {"members": ["nobody"]}})
     with pytest.raises(UsageError, match="none of the runs"):
-        freeze_bundle([runs / "vae", coarse_run], tmp_path / "c", wrong)
+        freeze_bundle([runs / "vae", runs / "coarse"], tmp_path / "c", wrong)
 
 
 def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path):
