@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from stage_clock import StageClock, cover_network
 
 from metseg.bundle import bundle_folder, open_bundle
 from metseg.network import build_network
 from metseg.network_plans import SegResNetPlan
-from metseg.plan import MemberPlan
+from metseg.plan import MemberPlan, sides_of
 from metseg.tta import count_passes
 from metseg.windows import lay_windows
 
@@ -70,8 +69,8 @@ def main() -> None:
     print(f"plan {plan.name}, box {tuple(arguments.box)}, {8 * arguments.bytes} bits a number")
     counted: list[tuple[int, Layer]] = []
     for member in members:
-        steps = np.broadcast_to(np.asarray(plan.spacing_of(member)) / np.asarray(plan.spacing_mm), 3)
-        box = [math.ceil(side / step) for side, step in zip(arguments.box, steps, strict=True)]
+        sides = zip(arguments.box, plan.sides_mm, sides_of(plan.spacing_of(member)), strict=True)
+        box = [math.ceil(voxels * shared / own) for voxels, shared, own in sides]
         x, y, z = (side + MARGIN for side in box)
         brain = tuple(slice(MARGIN // 2, MARGIN // 2 + side) for side in box)
         layout = lay_windows((x, y, z), brain, plan.window_of(member), plan.side_multiples)

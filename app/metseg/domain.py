@@ -62,6 +62,11 @@ class Grid:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
+def sides_in_words(sides_mm: tuple[float, float, float]) -> str:
+    """Voxel sides for people: `0.6x0.6x2`, or one number where they are all the same."""
+    return "x".join(f"{side:.4g}" for side in (sides_mm[:1] if len(set(sides_mm)) == 1 else sides_mm))
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """An image on a grid of its own.

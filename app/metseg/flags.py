@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from metseg.domain import Grid
+from metseg.domain import Grid, sides_in_words
 
 FlagCode = Literal[
     "no-lesion", "many-lesions", "brain-edge", "low-agreement", "missing-modality", "resampled", "blank", "no-label-map"
@@ -109,7 +109,5 @@ def grid_flags(
     if not resampled:
         return ()
     sides = "x".join(f"{side:.4g}" for side in grid.spacing_mm)
-    if network_mm is None:
-        return (flag("resampled", f"voxels of {sides} mm, not of 1 mm"),)
-    at = "x".join(f"{side:.4g}" for side in (network_mm[:1] if len(set(network_mm)) == 1 else network_mm))
-    return (flag("resampled", f"voxels of {sides} mm, segmented at {at} mm"),)
+    network = "not of 1 mm" if network_mm is None else f"segmented at {sides_in_words(network_mm)} mm"
+    return (flag("resampled", f"voxels of {sides} mm, {network}"),)

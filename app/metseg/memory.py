@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from metseg.discovery import modalities_of, survey_cases
 from metseg.domain import CaseFiles, Grid
 from metseg.errors import InputError
@@ -19,7 +17,7 @@ from metseg.geometry import plan_trip
 from metseg.image import ImageError, read_shape
 from metseg.network_plans import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.nifti_header import image_grid, parse_header
-from metseg.plan import Plan, Spacing, WindowPlan
+from metseg.plan import Plan, Spacing, WindowPlan, sides_of
 from metseg.problems import Problem
 from metseg.tta import NOISY_COPIES, uses_noise
 
@@ -145,8 +143,9 @@ def _window_and_region(
 ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Sides of a window, and of the region that such windows cover, in voxels of the spacing."""
     shape = plan_trip(grid, spacing_mm, plan.frame).network.shape
-    steps = np.broadcast_to(np.asarray(spacing_mm, dtype=float), 3)
-    brain = [min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, steps, strict=True)]
+    brain = [
+        min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, sides_of(spacing_mm), strict=True)
+    ]
     sides = _window_shape(window, brain, plan.side_multiples)
     return sides, tuple(map(max, shape if window.extent == "volume" else brain, sides))
 

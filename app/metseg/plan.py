@@ -57,6 +57,11 @@ Spacing = Millimetres | tuple[Millimetres, Millimetres, Millimetres]
 """Voxel sides: one for all axes, or one each along x, y, z of the network's RAS grid."""
 
 
+def sides_of(spacing_mm: Spacing) -> tuple[float, float, float]:
+    """Voxel sides along x, y, z in mm, however they were written."""
+    return spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm, spacing_mm)
+
+
 class WindowPlan(Section):
     """The sliding window (Erdur et al., section 2.6; weighting and padding after AURORA).
 
@@ -311,9 +316,7 @@ class Plan(Section):
     @property
     def sides_mm(self) -> tuple[float, float, float]:
         """Sides of such a voxel along x, y, z."""
-        if isinstance(self.spacing_mm, tuple):
-            return self.spacing_mm
-        return self.spacing_mm, self.spacing_mm, self.spacing_mm
+        return sides_of(self.spacing_mm)
 
     @property
     def modalities(self) -> frozenset[Modality]:

@@ -11,7 +11,7 @@ from metseg.cli.infer import WeightsOption
 from metseg.versions import package_versions, platform_name, python_version
 
 if TYPE_CHECKING:
-    from metseg.plan import MemberPlan, Plan, Spacing
+    from metseg.plan import MemberPlan, Plan
 
 
 def info(
@@ -75,12 +75,10 @@ def _window_words(window: dict[str, Any] | None) -> str:
     return f"windows of {'x'.join(map(str, window['size']))}, overlap {window['overlap']:g}, {window['extent']}"
 
 
-def _spacing_words(spacing_mm: "Spacing") -> str:
-    sides = spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm,)
-    return "x".join(f"{side:g}" for side in sides)
-
-
 def _lines(facts: dict[str, Any]) -> list[str]:
+    from metseg.domain import sides_in_words  # noqa: PLC0415 - heavy
+    from metseg.plan import sides_of  # noqa: PLC0415 - heavy
+
     bundle = facts["bundle"]
     lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]
     lines += [f"  {name} {found or 'not installed'}" for name, found in facts["packages"].items()]
@@ -88,7 +86,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
         f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])} "
-        f"at {_spacing_words(member['spacing_mm'])} mm; "
+        f"at {sides_in_words(sides_of(member['spacing_mm']))} mm; "
         f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
     ]
