@@ -148,7 +148,7 @@ def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str
     """Spacing and intensity as the members were trained; one plan prepares a case once for all of them.
 
     Raises:
-        UsageError: the members differ in them, or the plan says otherwise.
+        UsageError: the members differ in them, or the plan says otherwise; of the spacing it may.
     """
     shared = {}
     for key in ("spacing_mm", "intensity", "frame", "registration"):
@@ -158,8 +158,8 @@ def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str
         if not found:
             continue
         first = next(iter(found.values()))
-        if key == "spacing_mm" and keys.get(key) in found.values():
-            continue  # the others keep their own grid
+        if key == "spacing_mm" and key in keys:
+            continue  # members of another one keep their own grid
         if any(value != first for value in found.values()):
             hint = "State the plan's own in --plan: the others keep theirs." if key == "spacing_mm" else ""
             raise UsageError(f"the members were trained with different data.{key}: {found}", hint=hint)

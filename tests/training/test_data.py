@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -61,6 +62,29 @@ def test_a_split_that_tears_a_patient_apart_is_refused(tmp_path):
     (tmp_path / "split.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match="patient P-1 is in train and in validation"):
         read_split(tmp_path / "split.json", ["P-1-000", "P-1-001"])
+
+
+SPLITS = sorted((Path(__file__).parents[2] / "training" / "splits").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SPLITS, ids=lambda path: path.stem)
+def test_the_bundled_splits_keep_patients_whole_and_the_challenge_case_out(path):
+    content = json.loads(path.read_text())
+    split = read_split(path, content["train"] + content["validation"])
+    assert split.train
+    assert not any(case_id.startswith("BraTS-MET") for case_id in (*split.train, *split.validation, *split.test))
+
+
+def test_the_folds_measure_each_glioma_once_and_never_train_on_it_there():
+    gliomas = {"train": [], "test": []}
+    for path in (path for path in SPLITS if path.stem.startswith("mets_fold_")):
+        content = json.loads(path.read_text())
+        for part, found in gliomas.items():
+            found.append({patient_of(case_id) for case_id in content[part] if case_id.startswith("BraTS-GLI")})
+    everyone = set.union(*gliomas["test"])
+    assert len(everyone) == sum(map(len, gliomas["test"])) == 10
+    for trained, tested in zip(gliomas["train"], gliomas["test"], strict=True):
+        assert trained == everyone - tested
 
 
 # ---- preparation and cache

@@ -111,6 +111,12 @@ def test_members_of_two_spacings_where_the_plan_states_its_own(runs, tmp_path):
         freeze_bundle([runs / "vae", runs / "coarse"], tmp_path / "c", wrong)
 
 
+def test_a_plan_finer_than_all_of_its_members(runs, tmp_path):
+    plan = freeze_bundle([runs / "coarse"], tmp_path / "b", FreezeOptions(name="b", plan={"spacing_mm": 1.0}))
+    assert plan.spacing_mm == 1.0
+    assert plan.members[0].spacing_mm == 2.0
+
+
 def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path):
     freeze(runs, tmp_path / "whole", "vae")
     freeze(runs, tmp_path / "half", "vae", half=True)
@@ -155,7 +161,7 @@ def test_members_that_disagree_with_the_plan_are_refused(runs, tmp_path, members
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"spacing_mm": 2.0}, "spacing_mm is 2.0, the members were trained with 1.0"),
+        ({"spacing_mm": -1.0}, "don't make a plan"),
         ({"intensity": {"upper_percentile": 99.0}}, "intensity is"),
         ({"threshold": 7}, "don't make a plan"),
         ({"unknown": 1}, "don't make a plan"),
