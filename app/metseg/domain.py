@@ -62,9 +62,14 @@ class Grid:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
-def sides_in_words(sides_mm: tuple[float, float, float]) -> str:
-    """Voxel sides for people: `0.6x0.6x2`, or one number where they are all the same."""
-    return "x".join(f"{side:.4g}" for side in (sides_mm[:1] if len(set(sides_mm)) == 1 else sides_mm))
+def sides_in_words(sides_mm: tuple[float, ...]) -> str:
+    """Voxel sides for people: `0.6x0.6x2`."""
+    return "x".join(f"{side:.4g}" for side in sides_mm)
+
+
+def spacing_in_words(sides_mm: tuple[float, float, float]) -> str:
+    """The same, but one number where all sides are the same: `2`."""
+    return sides_in_words(sides_mm[:1] if len(set(sides_mm)) == 1 else sides_mm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from metseg.discovery import missing_modalities
-from metseg.domain import OWN_GRID, CaseFiles, FloatVolume, Grid, Modality
+from metseg.domain import OWN_GRID, CaseFiles, FloatVolume, Grid, Modality, sides_in_words
 from metseg.image import Image, read_image
 from metseg.nifti_header import ImageError, corner_shift_mm, times
 from metseg.problems import Problem, ProblemCode, Severity, printable
@@ -86,10 +86,9 @@ def grid_difference(grid: Grid, reference: Grid) -> str:
     shift_mm = corner_shift_mm(grid, reference)
     if shift_mm <= GRID_TOLERANCE_VOXELS * min(reference.spacing_mm):
         return ""
-    sides = [f"{side:.4g}" for side in (*grid.spacing_mm, *reference.spacing_mm)]
     return (
-        f"corners up to {shift_mm:.3g} mm apart (voxels of {'x'.join(sides[:3])} mm, axes {_axes(grid)}; "
-        f"expected {'x'.join(sides[3:])} mm, axes {_axes(reference)})"
+        f"corners up to {shift_mm:.3g} mm apart (voxels of {sides_in_words(grid.spacing_mm)} mm, axes {_axes(grid)}; "
+        f"expected {sides_in_words(reference.spacing_mm)} mm, axes {_axes(reference)})"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from metseg.domain import Grid, sides_in_words
+from metseg.domain import Grid, sides_in_words, spacing_in_words
 
 FlagCode = Literal[
     "no-lesion", "many-lesions", "brain-edge", "low-agreement", "missing-modality", "resampled", "blank", "no-label-map"
@@ -108,6 +108,5 @@ def grid_flags(
     """
     if not resampled:
         return ()
-    sides = "x".join(f"{side:.4g}" for side in grid.spacing_mm)
-    network = "not of 1 mm" if network_mm is None else f"segmented at {sides_in_words(network_mm)} mm"
-    return (flag("resampled", f"voxels of {sides} mm, {network}"),)
+    network = "not of 1 mm" if network_mm is None else f"segmented at {spacing_in_words(network_mm)} mm"
+    return (flag("resampled", f"voxels of {sides_in_words(grid.spacing_mm)} mm, {network}"),)

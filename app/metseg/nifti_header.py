@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from metseg.domain import Grid
+from metseg.domain import Grid, sides_in_words
 from metseg.errors import InputError
 from metseg.problems import ProblemCode, printable
 
@@ -237,7 +237,7 @@ def _check_affine(grid: Grid) -> None:
         )
     spacing = grid.spacing_mm
     low, high = SPACING_RANGE_MM
-    sides = "x".join(f"{side:.4g}" for side in spacing)
+    sides = sides_in_words(spacing)
     if not all(low <= side <= high for side in spacing):
         raise ImageError("affine", f"voxels of {sides} mm, expected sides of {low:g} to {high:g} mm", hint=hint)
     if grid.voxel_volume_mm3 < MIN_DETERMINANT * float(np.prod(spacing)):

@@ -76,7 +76,7 @@ def _window_words(window: dict[str, Any] | None) -> str:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    from metseg.domain import sides_in_words  # noqa: PLC0415 - heavy
+    from metseg.domain import spacing_in_words  # noqa: PLC0415 - heavy
     from metseg.plan import sides_of  # noqa: PLC0415 - heavy
 
     bundle = facts["bundle"]
@@ -86,7 +86,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
         f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])} "
-        f"at {sides_in_words(sides_of(member['spacing_mm']))} mm; "
+        f"at {spacing_in_words(sides_of(member['spacing_mm']))} mm; "
         f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
     ]
