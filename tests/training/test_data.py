@@ -430,19 +430,26 @@ def test_the_paper_is_the_default():
     assert load_recipe("small_lesions").data.max_lesion_voxels == 1000
 
 
+def differing(one, other):
+    """The sections in which two recipes differ, beyond what tells runs of one kind apart."""
+    recipes = [load_recipe(name).model_dump() for name in (one, other)]
+    return {key for key in recipes[0] if recipes[0][key] != recipes[1][key]} - {"name", "description", "seed"}
+
+
 def test_the_ladders_recipes_differ_in_their_step_alone():
     """What a row adds is all that changes from the row before: else its difference would show something else."""
-    base, blob, sub = (load_recipe(name).model_dump() for name in ("tiny_baseline", "tiny_blob", "tiny_blob_sub"))
-    small, centred = (load_recipe(name).model_dump() for name in ("tiny_small_lesions", "tiny_baseline_centred"))
+    assert differing("tiny_baseline", "tiny_blob") == {"loss"}
+    assert differing("tiny_blob", "tiny_blob_sub") == {"data"}
+    assert differing("tiny_blob_sub", "tiny_small_lesions") == {"data"}
+    assert differing("tiny_baseline", "tiny_baseline_centred") == {"crops"}
+    assert load_recipe("tiny_baseline").seed == load_recipe("tiny_baseline_centred").seed
 
-    def differing(one, other):
-        return {key for key in one if one[key] != other[key]} - {"name", "description", "seed"}
 
-    assert differing(base, blob) == {"loss"}
-    assert differing(blob, sub) == {"data"}
-    assert differing(sub, small) == {"data"}
-    assert differing(base, centred) == {"crops"}
-    assert base["seed"] == centred["seed"]
+def test_the_folds_recipes_are_their_bundles():
+    """A recipe is whole and can't inherit; the cross-validation measures the way in which the bundle is trained."""
+    folds = [f"mets_fold_{number}" for number in (1, 2, 3)]
+    assert all(differing(fold, "mets_coarse") == set() for fold in folds)
+    assert len({load_recipe(name).seed for name in (*folds, "mets_coarse")}) == 4
 
 
 @pytest.mark.parametrize(
