@@ -1,10 +1,8 @@
-"""The network as training runs it: with or without the VAE branch, and arranged for the processor it runs on."""
+"""The network as training runs it: with or without the VAE branch."""
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from metseg.network import build_network
 from metseg.network.segresnet import build_segresnet_vae
@@ -61,26 +59,3 @@ class TrainingNetwork(nn.Module):
         for up, layer in zip(net.up_samples, net.up_layers, strict=True):
             picture = layer(up(picture))
         return net.vae_conv_final(picture), latent
-
-
-class _SingleChannelGroupNorm(nn.GroupNorm):
-    """GroupNorm with one channel a group, through batch norm's kernel, sample by sample.
-
-    The same numbers to rounding. torch's GroupNorm on channels-last tensors of 8 channels takes about five times as
-    long on a CPU (benchmarks/training.py).
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        parts = [
-            functional.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=self.eps)
-            for sample in input.split(1)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def arrange_for_cpu(network: nn.Module) -> nn.Module:
-    """Channels-last weights and the quicker norm; parameters keep their names and values."""
-    for module in network.modules():
-        if isinstance(module, nn.GroupNorm) and module.num_groups == module.num_channels:
-            module.__class__ = _SingleChannelGroupNorm
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it

@@ -17,15 +17,17 @@ from torch.nn.parallel import DistributedDataParallel
 from metseg.device import Device
 from metseg.errors import UsageError
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.cpu import arrange_for_cpu
 from training.data.batches import Batch, CropDataset, Schedule, batch_loader
 from training.errors import DivergenceError, InterruptedRunError
 from training.losses import Counts, Objective, RadiosurgeryObjective, count_terms
 from training.monitor import Monitor
-from training.network import TrainingNetwork, arrange_for_cpu
+from training.network import TrainingNetwork
 from training.ranks import Ranks
 from training.recipe import OptimizerRecipe, RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
 from training.rmsprop import rmsprop_of
 from training.validation import ValidationResult, ValidationTotals, figure_names, score_entry
+from training.widening import widen
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
@@ -373,7 +375,8 @@ FIRST_LAYER = "net.convInit.conv.weight"
 def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequence[str]) -> None:
     """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
 
-    The first layer is matched by channel name: a channel that the other run did not read keeps its random weights.
+    The first layer is matched by channel name: a channel that the other run did not read keeps its random weights. A
+    network with a half or a third of the filters is widened (`training.widening`).
 
     Args:
         network: changed in place.
@@ -387,16 +390,36 @@ def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequenc
     theirs = load_recipe(str(checkpoint.parent / "recipe.yaml")).data.channels
     weights = {f"net.{name}": tensor for name, tensor in trained_weights(checkpoint).items()}
     own = network.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
-    missing = [name for name in own if name not in fitting and not name.startswith("net.vae") and name != FIRST_LAYER]
+    fitting = {}
+    for name, tensor in own.items():
+        if name == FIRST_LAYER and name in weights:
+            found = _matched_by_channel(weights[name], theirs, tensor, channels)
+        elif name.startswith("net.vae"):
+            found = weights.get(name, tensor)
+            found = found if found.shape == tensor.shape else tensor
+        else:
+            found = widen(weights[name], tensor.shape) if name in weights else None
+        if found is not None:
+            fitting[name] = found
+    missing = [name for name in own if name not in fitting]
     if missing:
         raise UsageError(
             f"--init {checkpoint}: {len(missing)} tensors don't fit this recipe's network, first {missing[0]}",
-            hint="Start from a run with the same filters and blocks.",
+            hint="Start from a run with the same blocks and the same filters, or a half, a third... of them.",
         )
-    first = own[FIRST_LAYER].clone()
-    for index, channel in enumerate(channels):
-        if channel in theirs:
-            first[:, index] = weights[FIRST_LAYER][:, theirs.index(channel)]
-    network.load_state_dict({**own, **fitting, FIRST_LAYER: first})
+    network.load_state_dict(fitting)
     logger.info("begins with the weights of %s", checkpoint)
+
+
+def _matched_by_channel(
+    theirs: Tensor, their_channels: Sequence[str], own: Tensor, channels: Sequence[str]
+) -> Tensor | None:
+    """The first layer's kernel, shape (filters, channels, x, y, z): theirs where they read a channel, else our own."""
+    wide = widen(theirs, torch.Size((own.shape[0], *theirs.shape[1:])))
+    if wide is None or wide.shape[2:] != own.shape[2:]:
+        return None
+    result = own.clone()
+    for index, channel in enumerate(channels):
+        if channel in their_channels:
+            result[:, index] = wide[:, their_channels.index(channel)]
+    return result

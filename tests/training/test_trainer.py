@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from metseg.errors import UsageError, WeightsError
-from training.checkpoint import read_checkpoint
+from training.checkpoint import Progress, read_checkpoint, save_checkpoint
 from training.data.cache import cached_entry
 from training.errors import DivergenceError, InterruptedRunError
 from training.monitor import read_metrics
-from training.network import TrainingNetwork, arrange_for_cpu
+from training.network import TrainingNetwork
 from training.ranks import Ranks
 from training.recipe import load_recipe
 from training.run import RunRequest, train_run
@@ -164,6 +165,49 @@ def test_initial_weights_are_matched_by_channel_name(entries, tmp_path):
     assert torch.equal(loaded[:, 3], own[:, 3])  # sub: new
 
 
+def saved(network, recipe, folder):
+    """A run's last checkpoint."""
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    save_checkpoint(folder / LAST, network, None, torch.optim.AdamW(network.parameters()), Progress())
+    return folder / LAST
+
+
+def test_a_wider_network_begins_as_the_narrower_and_its_copies_part(tmp_path):
+    torch.manual_seed(1)
+    recipes = [small_recipe(network={"init_filters": filters}) for filters in (8, 16)]
+    narrow, wide = (TrainingNetwork(recipe) for recipe in recipes)
+    for module in narrow.modules():
+        if isinstance(module, nn.GroupNorm):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    channels = recipes[0].data.channels
+    load_initial_weights(wide, saved(narrow, recipes[0], tmp_path / "run"), channels)
+    images = torch.rand(1, 4, 16, 24, 16)
+    torch.testing.assert_close(wide(images).logits, narrow(images).logits, rtol=1e-3, atol=1e-4)
+    # The same shares on every rank.
+    torch.manual_seed(2)
+    once = TrainingNetwork(recipes[1])
+    load_initial_weights(once, tmp_path / "run" / LAST, channels)
+    torch.manual_seed(2)
+    twice = TrainingNetwork(recipes[1])
+    load_initial_weights(twice, tmp_path / "run" / LAST, channels)
+    assert all(torch.equal(one, two) for one, two in zip(once.parameters(), twice.parameters(), strict=True))
+    # Two copies of a filter get different gradients, else they would stay copies.
+    wide(images).logits.square().mean().backward()
+    kernel = wide.net.down_layers[1][1].conv1.conv.weight
+    assert not torch.allclose(kernel.grad[0::2], kernel.grad[1::2], rtol=1e-2)
+
+
+def test_what_does_not_fit_is_refused_with_what_would(tmp_path):
+    recipes = [small_recipe(network={"init_filters": filters}) for filters in (16, 24)]
+    narrow, wide = (TrainingNetwork(recipe) for recipe in recipes)
+    checkpoint = saved(narrow, recipes[0], tmp_path / "run")
+    with pytest.raises(UsageError, match=r"don't fit this recipe's network, first net\.convInit") as caught:
+        load_initial_weights(wide, checkpoint, recipes[0].data.channels)
+    assert "a half" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("step", "share", "expected"), [(0, 0.0, 0.1), (9, 0.0, 1.0), (50, 0.5, 0.505), (99, 1.0, 0.01)]
 )
@@ -172,15 +216,6 @@ def test_the_rate_warms_up_and_falls(step, share, expected):
         optimizer={"learning_rate": 1.0, "schedule": "cosine", "warmup_steps": 10, "final_share": 0.01}
     )
     assert learning_rate(recipe.optimizer, step, share) == pytest.approx(expected)
-
-
-def test_the_arrangement_for_the_processor_keeps_the_numbers():
-    torch.manual_seed(0)
-    network = TrainingNetwork(small_recipe()).eval()
-    images = torch.rand((2, 4, 16, 16, 16))
-    before = network(images).logits
-    arranged = arrange_for_cpu(network)(images.contiguous(memory_format=torch.channels_last_3d)).logits
-    assert torch.allclose(arranged, before, atol=1e-5)
 
 
 # ---- whole processes
