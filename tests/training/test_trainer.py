@@ -199,6 +199,15 @@ def test_a_wider_network_begins_as_the_narrower_and_its_copies_part(tmp_path):
     assert not torch.allclose(kernel.grad[0::2], kernel.grad[1::2], rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["unet_small", "deepmedic_small"])
+def test_the_radiosurgery_networks_begin_with_another_runs_weights_too(name, tmp_path):
+    recipe = load_recipe(name)
+    torch.manual_seed(1)
+    theirs, own = TrainingNetwork(recipe), TrainingNetwork(recipe)
+    load_initial_weights(own, saved(theirs, recipe, tmp_path / "run"), recipe.data.channels)
+    assert all(torch.equal(one, other) for one, other in zip(own.parameters(), theirs.parameters(), strict=True))
+
+
 def test_what_does_not_fit_is_refused_with_what_would(tmp_path):
     recipes = [small_recipe(network={"init_filters": filters}) for filters in (16, 24)]
     narrow, wide = (TrainingNetwork(recipe) for recipe in recipes)
