@@ -15,8 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from typing_extensions import override
 
-CHUNK = 1 << 16
-"""Elements at a time and thread: with their temporaries they stay in a core's cache."""
+from metseg.network.cpu import mish_chunk, replace_layers
 
 LINEAR_FROM = 20.0
 """From here on Mish is the identity in float32; beyond, e^2x would overflow."""
@@ -30,7 +29,7 @@ class _MishFunction(Function):
         dense = batch.movedim(1, -1).contiguous()
         source = dense.view(-1)
         result, slope = torch.empty_like(source), torch.empty_like(source)
-        chunk = min(CHUNK * torch.get_num_threads(), source.numel())
+        chunk = mish_chunk(source.numel())
         buffers = [torch.empty(chunk, device=source.device) for _ in range(4)]
         for start in range(0, source.numel(), chunk):
             part = slice(start, min(start + chunk, source.numel()))
@@ -133,11 +132,11 @@ def arrange_for_cpu(network: nn.Module) -> nn.Module:
     Returns:
         The same network.
     """
-    # A module that stands in several places is listed once for each.
-    for path, module in list(network.named_modules(remove_duplicate=False)):
-        if isinstance(module, nn.GroupNorm):
-            module.__class__ = TrainingGroupNorm
-        elif type(module).__name__ == "Mish":  # MONAI has a class of its own beside torch's
-            parent, _, name = path.rpartition(".")
-            setattr(network.get_submodule(parent), name, TrainingMish())
+    replace_layers(network, mish=TrainingMish, norm=_with_own_gradient)
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it
+
+
+def _with_own_gradient(norm: nn.GroupNorm) -> nn.GroupNorm:
+    """The same layer of the other class: its parameters keep their names."""
+    norm.__class__ = TrainingGroupNorm
+    return norm

@@ -392,15 +392,14 @@ def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequenc
     own = network.state_dict()
     fitting = {}
     for name, tensor in own.items():
-        if name == FIRST_LAYER and name in weights:
-            found = _matched_by_channel(weights[name], theirs, tensor, channels)
-        elif name.startswith("net.vae"):
-            found = weights.get(name, tensor)
-            found = found if found.shape == tensor.shape else tensor
-        else:
-            found = widen(weights[name], tensor.shape) if name in weights else None
-        if found is not None:
-            fitting[name] = found
+        given = weights.get(name)
+        if name.startswith("net.vae"):
+            fitting[name] = given if given is not None and given.shape == tensor.shape else tensor
+        elif given is not None:
+            of_images = name == FIRST_LAYER
+            found = _matched_by_channel(given, theirs, tensor, channels) if of_images else widen(given, tensor.shape)
+            if found is not None:
+                fitting[name] = found
     missing = [name for name in own if name not in fitting]
     if missing:
         raise UsageError(
@@ -415,8 +414,8 @@ def _matched_by_channel(
     theirs: Tensor, their_channels: Sequence[str], own: Tensor, channels: Sequence[str]
 ) -> Tensor | None:
     """The first layer's kernel, shape (filters, channels, x, y, z): theirs where they read a channel, else our own."""
-    wide = widen(theirs, torch.Size((own.shape[0], *theirs.shape[1:])))
-    if wide is None or wide.shape[2:] != own.shape[2:]:
+    wide = widen(theirs, torch.Size((own.shape[0], theirs.shape[1], *own.shape[2:])))
+    if wide is None:
         return None
     result = own.clone()
     for index, channel in enumerate(channels):

@@ -5,6 +5,8 @@ kernel is scalar in bfloat16, and its GroupNorm up to a quarter, because it has 
 approximated: both layers compute the same function, Mish in float32 inside.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,11 @@ from typing_extensions import override
 MISH_SHARE = 1 << 16
 """Elements at a time and thread: with their temporaries they stay in a core's cache. Of under half as many torch makes
 one share."""
+
+
+def mish_chunk(elements: int) -> int:
+    """How many of so many elements Mish takes at a time."""
+    return min(MISH_SHARE * max(torch.get_num_threads(), 2), elements)
 
 
 class ChunkedMish(nn.Module):
@@ -26,7 +33,7 @@ class ChunkedMish(nn.Module):
         dense = batch.movedim(1, -1).contiguous()
         source = dense.view(-1)
         result = source.new_empty(source.shape)
-        chunk = min(MISH_SHARE * max(torch.get_num_threads(), 2), source.numel())
+        chunk = mish_chunk(source.numel())
         values, ratios = (torch.empty(chunk, device=source.device) for _ in range(2))
         for start in range(0, source.numel(), chunk):
             part = source[start : start + chunk]
@@ -94,17 +101,29 @@ def channel_moments(batch: Tensor) -> tuple[Tensor, Tensor]:
     return (guess + offset).float(), (squares / len(values) - offset.square()).clamp(min=0).float()
 
 
+def replace_layers(
+    network: nn.Module, mish: Callable[[], nn.Module], norm: Callable[[nn.GroupNorm], nn.Module]
+) -> None:
+    """Puts other layers wherever a Mish or a GroupNorm stands, in place; one in several places is replaced in each.
+
+    Args:
+        network: any; changed.
+        mish: makes what stands in for a Mish.
+        norm: makes what stands in for the GroupNorm that it is given.
+    """
+    for path, module in list(network.named_modules(remove_duplicate=False)):
+        parent, _, name = path.rpartition(".")
+        if type(module).__name__ == "Mish":  # MONAI has a class of its own beside torch's
+            setattr(network.get_submodule(parent), name, mish())
+        elif isinstance(module, nn.GroupNorm):
+            setattr(network.get_submodule(parent), name, norm(module))
+
+
 def arrange_for_cpu(network: nn.Module) -> nn.Module:
     """Puts the layers above in place of torch's, in place; the parameters stay the same objects.
 
     Returns:
         The same network.
     """
-    for name, child in network.named_children():
-        if type(child).__name__ == "Mish":  # MONAI has a class of its own beside torch's
-            setattr(network, name, ChunkedMish())
-        elif isinstance(child, nn.GroupNorm):
-            setattr(network, name, SingleGroupNorm(child))
-        else:
-            arrange_for_cpu(child)
+    replace_layers(network, mish=ChunkedMish, norm=SingleGroupNorm)
     return network
