@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, str]] = {
     "measure": "training.cohort.command:measure",
     "train": "training.command:train",
     "freeze": "training.freeze_command:freeze",
+    "average": "training.average_command:average",
     "tune": "training.tune_command:tune",
     "tables": "training.tables.command:tables",
 }

@@ -104,7 +104,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
 
 def _recipe_of(run: Path) -> Recipe:
     if run.is_file():
-        return _recipe_in(run)
+        return recipe_in(run)
     for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
         if not (run / file).is_file():
             raise UsageError(
@@ -113,8 +113,12 @@ def _recipe_of(run: Path) -> Recipe:
     return load_recipe(str(run / RECIPE_FILE))
 
 
-def _recipe_in(weights: Path) -> Recipe:
-    """The recipe that a frozen member was trained with."""
+def recipe_in(weights: Path) -> Recipe:
+    """The recipe that a frozen member was trained with.
+
+    Raises:
+        UsageError: there is no such file, or no recipe in it.
+    """
     try:
         return Recipe.model_validate(json.loads(read_metadata(weights.read_bytes(), weights)["recipe"]))
     except (OSError, KeyError, ValueError) as error:
@@ -246,13 +250,13 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
     member = recipe.member
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
     # Proven before the file has its final metadata, which holds what the proof found.
-    member = _write_member(output, member, _saved(state, metadata))
+    member = _write_member(output, member, saved_bytes(state, metadata))
     proof = prove_equal(load_member(output, member), path, recipe, stored, _proof_entry(run, options.cache))
     metadata |= {
         "proven_on": proof.case_id,
         "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
     }
-    return _write_member(output, member, _saved(state, metadata))
+    return _write_member(output, member, saved_bytes(state, metadata))
 
 
 def _take_over(weights: Path, recipe: Recipe, output: Path) -> MemberPlan:
@@ -262,7 +266,7 @@ def _take_over(weights: Path, recipe: Recipe, output: Path) -> MemberPlan:
     return member
 
 
-def _saved(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
+def saved_bytes(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
     """A safetensors file whose bytes depend on nothing but its content: the library writes metadata in random order."""
     from safetensors.torch import save  # noqa: PLC0415 - needs torch
 

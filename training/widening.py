@@ -12,16 +12,17 @@ SHARES = (0.5, 1.5)
 """Of a weight, for each copy of what it reads, before they are made to sum to 1: unequal, so that copies part."""
 
 
-def widen(tensor: Tensor, shape: torch.Size) -> Tensor | None:
+def widen(tensor: Tensor, shape: torch.Size, *, even: bool = False) -> Tensor | None:
     """One tensor of a network as it is in the wider one.
 
     Args:
         tensor: kernel (filters, inputs, x, y, z), matrix (filters, inputs), or a figure for each filter.
         shape: of the same tensor in the wider network.
+        even: copies share what they read evenly, and nothing is drawn: for what is not trained on.
 
     Returns:
         The wider tensor, `tensor` itself where the shapes are equal; None where no whole number of copies gives
-        `shape`. The shares are drawn from torch's generator.
+        `shape`. Uneven shares are drawn from torch's generator.
     """
     if tensor.shape == shape:
         return tensor
@@ -33,6 +34,8 @@ def widen(tensor: Tensor, shape: torch.Size) -> Tensor | None:
     if tensor.dim() == 1:
         return filters
     copies = shape[1] // tensor.shape[1]
-    shares = torch.empty(*filters.shape[:2], copies, *shape[2:]).uniform_(*SHARES)
+    shares = torch.ones(*filters.shape[:2], copies, *shape[2:])
+    if not even:
+        shares.uniform_(*SHARES)
     shares /= shares.sum(2, keepdim=True)
     return (filters.unsqueeze(2) * shares).reshape(shape)
