@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
 from metseg.atomic import write_atomically
 from metseg.bundle import read_metadata
-from metseg.errors import UsageError
+from metseg.errors import UsageError, WeightsError
 from training.freeze import recipe_in, saved_bytes
 from training.widening import widen
 
@@ -38,6 +39,7 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
 
     Raises:
         UsageError: `share` is outside 0..1, a file is not a member that `freeze` made, or the two don't fit together.
+        WeightsError: a file is damaged.
     """
     if not 0 <= share <= 1:
         raise UsageError(f"--share: expected a number from 0 to 1, found {share:g}")
@@ -50,7 +52,7 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
                 hint="Name a run's member and that of the run that it was trained on from (train --init).",
             )
     content, other = later.read_bytes(), earlier.read_bytes()
-    weights, start = load(content), load(other)
+    weights, start = _tensors_in(content, later), _tensors_in(other, earlier)
     mean = {name: _mean(name, tensor, start.get(name), share, earlier) for name, tensor in weights.items()}
     metadata = {key: text for key, text in read_metadata(content, later).items() if key not in SPOKEN_OF_THE_ONE} | {
         "averaged": json.dumps(
@@ -65,6 +67,13 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
     result = saved_bytes(mean, metadata)
     write_atomically(output, result)
     return hashlib.sha256(result).hexdigest()
+
+
+def _tensors_in(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise WeightsError(f"weights {path}: damaged: {error}", hint="Freeze the run once more.") from error
 
 
 def _mean(name: str, later: Tensor, earlier: Tensor | None, share: float, path: Path) -> Tensor:

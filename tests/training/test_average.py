@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from metseg.bundle import load_member, read_metadata
-from metseg.errors import UsageError
+from metseg.errors import UsageError, WeightsError
 from training.average import average_members
 from training.freeze import FreezeOptions, freeze_bundle
 from training.run import RunRequest, train_run
@@ -103,3 +103,10 @@ def test_members_that_have_no_mean_are_refused(members, tmp_path, names, share, 
 def test_a_file_that_is_no_member_is_refused(members, tmp_path):
     with pytest.raises(UsageError, match="no recipe in them"):
         average_members(file_of(members, "wide"), tmp_path / "none.safetensors", 0.5, tmp_path / "m.safetensors")
+
+
+def test_a_file_that_was_cut_short_is_refused(members, tmp_path):
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(file_of(members, "narrow").read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"cut\.safetensors: damaged"):
+        average_members(file_of(members, "wide"), cut, 0.5, tmp_path / "m.safetensors")
