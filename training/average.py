@@ -44,11 +44,11 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
     if not 0 <= share <= 1:
         raise UsageError(f"--share: expected a number from 0 to 1, found {share:g}")
     recipes = recipe_in(later), recipe_in(earlier)
+    ours, theirs = (recipe.data.model_dump(mode="json") for recipe in recipes)
     for key in ("channels", "spacing_mm", "intensity"):
-        ours, theirs = (recipe.data.model_dump(mode="json").get(key) for recipe in recipes)
-        if ours != theirs:
+        if ours.get(key) != theirs.get(key):
             raise UsageError(
-                f"{earlier}: data.{key} is {theirs}, in {later} {ours}",
+                f"{earlier}: data.{key} is {theirs.get(key)}, in {later} {ours.get(key)}",
                 hint="Name a run's member and that of the run that it was trained on from (train --init).",
             )
     content, other = later.read_bytes(), earlier.read_bytes()
@@ -77,8 +77,6 @@ def _tensors_in(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _mean(name: str, later: Tensor, earlier: Tensor | None, share: float, path: Path) -> Tensor:
-    if not later.is_floating_point():
-        return later
     start = None if earlier is None else widen(earlier.float(), later.shape, even=True)
     if start is None:
         raise UsageError(
@@ -86,4 +84,4 @@ def _mean(name: str, later: Tensor, earlier: Tensor | None, share: float, path: 
             f"found {None if earlier is None else tuple(earlier.shape)}",
             hint="Both networks need the same blocks, and as many filters or a half, a third... of them.",
         )
-    return torch.lerp(start, later.float(), share).to(later.dtype).contiguous()
+    return torch.lerp(start, later.float(), share).to(later.dtype)
