@@ -122,7 +122,7 @@ def volume_to_source(volume: FloatVolume, trip: Trip) -> FloatVolume:
         trip: see `plan_trip`.
 
     Returns:
-        Shape of the source grid; linear between network voxel centres.
+        Shape of the source grid; linear between network voxel centres, 0 outside the network's grid (`_seen`).
     """
     if trip.only_turns:
         return np.asfortranarray(_turn_back(volume, trip))
@@ -134,7 +134,9 @@ def regions_to_source(masks: RegionMasks, trip: Trip) -> RegionMasks:
 
     Each region is interpolated linearly and cut at a half. A lesion (26-connected component of a region) whose own
     voxels' nearest source voxels all came out empty keeps one, in its region and in every larger region it lies in: a
-    small lesion on a coarse grid is not lost. Two such lesions within one source voxel become one.
+    small lesion on a coarse grid is not lost. Two such lesions within one source voxel become one. Outside the
+    network's grid (a frame smaller than the field of view) there is nothing, and nothing comes from beyond the field of
+    view (a larger one).
 
     Args:
         masks: shape (3, x, y, z) on the network's grid, channels WT, TC, ET.
@@ -215,37 +217,64 @@ class _Move:
         start: the grid it leaves.
         end: the grid it arrives at.
         samplings: one for each axis of `start`.
+        first: for each axis of `start`: the voxel of `end` that its sampling starts at; before and behind it all is 0.
         order: for each axis of `end`: the axis of `start` that runs along it.
     """
 
     start: Grid
     end: Grid
     samplings: tuple[AxisSampling, ...]
+    first: tuple[int, ...]
     order: tuple[int, int, int]
 
     def part(self, volume: NDArray[np.generic]) -> tuple[FloatVolume, Box]:
         """What can be other than zero at the end, and where it lies there."""
         part, box = sample(volume, self.samplings)
-        return part.transpose(self.order), tuple(box[axis] for axis in self.order)
+        return part.transpose(self.order), self._at_end(box)
 
     def mask_part(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Box]:
         """As `part`, cut at a half."""
         part, box = sample_mask(mask, self.samplings, HALF)
-        return part.transpose(self.order), tuple(box[axis] for axis in self.order)
+        return part.transpose(self.order), self._at_end(box)
+
+    def _at_end(self, box: Box) -> Box:
+        shifted = [slice(side.start + first, side.stop + first) for side, first in zip(box, self.first, strict=True)]
+        return tuple(shifted[axis] for axis in self.order)
 
 
 def _to_network(trip: Trip) -> _Move:
     axes = [trip.source_axes.index(source_axis) for source_axis in range(3)]
     positions = [_positions(trip, axis, towards_network=True) for axis in axes]
     samplings = map(AxisSampling.at, positions, trip.source.shape)
-    return _Move(trip.source, trip.network, tuple(samplings), trip.source_axes)
+    return _Move(trip.source, trip.network, tuple(samplings), (0, 0, 0), trip.source_axes)
 
 
 def _to_source(trip: Trip) -> _Move:
     x, y, z = (trip.source_axes.index(source_axis) for source_axis in range(3))
     positions = [_positions(trip, axis, towards_network=False) for axis in range(3)]
-    samplings = map(AxisSampling.at, positions, trip.network.shape)
-    return _Move(trip.network, trip.source, tuple(samplings), (x, y, z))
+    seen = list(map(_seen, positions, trip.network.shape, trip.steps))
+    samplings = [
+        AxisSampling.at(along[part], size)
+        for along, part, size in zip(positions, seen, trip.network.shape, strict=True)
+    ]
+    return _Move(trip.network, trip.source, tuple(samplings), tuple(part.start for part in seen), (x, y, z))
+
+
+def _seen(positions: Positions, size: int, step: float) -> slice:
+    """The source voxels that an axis of the network's grid reaches: all of them, unless a frame is smaller.
+
+    It reaches half a voxel beyond its outermost centres, of the source's voxels or its own, whichever is larger: where
+    the network's grid covers the field of view that is every source voxel, and the nearest one to any network voxel is
+    always among them.
+
+    Args:
+        positions: see `_positions`, towards the source.
+        size: the axis's voxels.
+        step: see `Trip`.
+    """
+    half = max(1.0, 1 / step) / 2 + SIZE_SLACK_VOXELS / 2  # the network's grid may end that much before the source's
+    reached = np.flatnonzero(np.abs(positions - (size - 1) / 2) <= (size - 1) / 2 + half)
+    return slice(int(reached[0]), int(reached[-1]) + 1)
 
 
 def _positions(trip: Trip, axis: int, *, towards_network: bool) -> Positions:

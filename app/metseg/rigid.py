@@ -11,7 +11,7 @@ from metseg.components import Box, bounding_box
 from metseg.domain import Affine, FloatVolume, Grid
 from metseg.geometry import HALF
 from metseg.labels import BACKGROUND, METASTASIS, LabelMap
-from metseg.lost_lesions import restore_lost_lesions
+from metseg.lost_lesions import count_outside, restore_lost_lesions
 
 
 def resample_rigid(volume: FloatVolume, grid: Grid, to_grid: Grid, to_source: Affine, *, outside: float) -> FloatVolume:
@@ -37,7 +37,7 @@ def resample_rigid(volume: FloatVolume, grid: Grid, to_grid: Grid, to_source: Af
 
 
 def metastases_to(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affine) -> LabelMap:
-    """Brings a map of metastases to another grid: linear, cut at a half, and no metastasis is lost.
+    """Brings a map of metastases to another grid: linear, cut at a half, and no metastasis on it is lost.
 
     Args:
         labels: shape `grid.shape`, 0 or METASTASIS.
@@ -46,7 +46,8 @@ def metastases_to(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affi
         from_source: shape (4, 4): a point of `grid`'s world to the same point in `to_grid`'s.
 
     Returns:
-        Shape `to_grid.shape`; a metastasis that would vanish keeps one voxel (`lost_lesions`).
+        Shape `to_grid.shape`; a metastasis that would vanish keeps one voxel (`lost_lesions`), one that lies outside
+        that grid has none.
     """
     mask = labels != BACKGROUND
     moved = np.zeros((1, *to_grid.shape), dtype=np.bool_)
@@ -61,6 +62,11 @@ def metastases_to(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affi
             moved[0][target] = soft >= HALF
         restore_lost_lesions(moved, to_grid, mask[None], Grid(grid.shape, from_source @ grid.affine))
     return np.where(moved[0], np.uint8(METASTASIS), np.uint8(BACKGROUND))
+
+
+def metastases_outside(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affine) -> int:
+    """How many metastases of a map `metastases_to` leaves out because they lie outside the grid wanted; see there."""
+    return count_outside(labels != BACKGROUND, Grid(grid.shape, from_source @ grid.affine), to_grid)
 
 
 def _box_around(box: Box, index: Affine, shape: tuple[int, int, int]) -> Box:

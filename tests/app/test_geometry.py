@@ -218,6 +218,79 @@ def test_what_survives_gets_no_extra_voxel():
     assert not (alone & ~both).any()
 
 
+def test_a_label_at_a_frames_border_stays_there():
+    """Not smeared to the image's edge, which the frame does not reach."""
+    trip = plan_trip(oriented((60, 60, 10), (0.6, 0.6, 2)), (0.6, 0.6, 2), (32, 32))
+    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    labels[:3, 10:13, 4:6] = 1
+    expected = np.zeros(trip.source.shape, dtype=np.uint8)
+    expected[14:17, 24:27, 4:6] = 1
+    np.testing.assert_array_equal(labels_to_source(labels, trip), expected)
+    probability = (labels * 0.25).astype(np.float32)
+    np.testing.assert_array_equal(volume_to_source(probability, trip), expected * np.float32(0.25))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    spacing=st.tuples(*[st.sampled_from([0.3, 0.5, 0.8594, 1.0, 1.5, 2.5, 6.0])] * 3),
+    codes=st.sampled_from(ORIENTATIONS),
+    frame=st.tuples(*[st.integers(1, 30)] * 2),
+    voxel=st.tuples(*[st.floats(0, 0.999)] * 3),
+)
+def test_a_frame_gives_what_it_covers_and_nothing_else(spacing, codes, frame, voxel):
+    """Frames smaller and larger than the field of view, about the half voxel at either's border."""
+    shape = tuple(max(1, round(24 / side)) for side in spacing)
+    trip = plan_trip(oriented(shape, spacing, codes, degrees=(4, -3, 8)), frame=frame)
+    sides = np.array(spacing)
+
+    index = np.stack(np.indices(shape)).reshape(3, -1)
+    to_network_index = np.linalg.inv(trip.network.affine) @ trip.source.affine
+    at = to_network_index[:3, :3] @ index + to_network_index[:3, 3:]
+    beyond = np.maximum(-at, at - np.array(trip.network.shape)[:, None] + 1)
+    half = np.maximum(1, np.array([sides[axis] for axis in trip.source_axes])) / 2
+    is_covered = (beyond <= half[:, None] + 0.03).all(axis=0).reshape(shape)
+    values = volume_to_source(np.ones(trip.network.shape, dtype=np.float32), trip)
+    np.testing.assert_allclose(values, is_covered, rtol=1e-6)
+
+    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    where = tuple(int(part * side) for part, side in zip(voxel, labels.shape, strict=True))
+    labels[where] = 3
+    to_source = np.linalg.inv(trip.source.affine) @ trip.network.affine
+    exact = to_source[:3, :3] @ where + to_source[:3, 3]
+    moved = labels_to_source(labels, trip)
+    if (np.maximum(-exact, exact - np.array(shape) + 1) <= 0.5 + 1e-3).all():
+        nearest = np.clip(np.rint(exact).astype(int), 0, np.array(shape) - 1)
+        assert moved[tuple(nearest)] == 3
+    # One beyond the field of view may reach into it; nowhere is a voxel set that is not around the lesion's.
+    assert (np.abs(np.argwhere(moved) - exact) * sides <= np.maximum(1.0, sides / 2) + 1e-2).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sides=st.tuples(*[st.floats(0.01, 7)] * 3),
+    shape=st.tuples(*[st.integers(1, 16)] * 3),
+    spacing_mm=st.sampled_from([1.0, 2.0, (0.6, 0.6, 2.0)]),
+)
+def test_without_a_frame_the_whole_field_of_view_is_covered(sides, shape, spacing_mm):
+    trip = plan_trip(oriented(shape, sides), spacing_mm)
+    assert (volume_to_source(np.ones(trip.network.shape, dtype=np.float32), trip) > 0.999).all()
+
+
+def test_what_lies_beyond_the_field_of_view_does_not_come_back():
+    """A frame larger than the image: in its margin the image's border is repeated."""
+    trip = plan_trip(oriented((20, 20, 10), (1, 1, 2)), 1.0, (40, 40))
+    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    labels[1:5, 15:19, 6:10] = 3
+    labels[36, 36, 10] = 2
+    assert not labels_to_source(labels, trip).any()
+    labels[10, 20, 19] = 3  # the first column of the image, in the outer half of its last slice
+    moved = labels_to_source(labels, trip)
+    np.testing.assert_array_equal(np.argwhere(moved), [[0, 10, 9]])
+    # Half of it in the margin: what is inside comes back.
+    labels[6:14, 15:19, 6:10] = 3
+    assert set(np.unique(np.argwhere(labels_to_source(labels, trip) == 3)[:, 0])) == {0, 1, 2, 3}
+
+
 GRIDS = {
     "thick": oriented((256, 256, 106), (0.8594, 0.8594, 1.5), "LPS"),
     "fine": oriented((512, 512, 176), (0.5, 0.5, 1.0), "RAS"),

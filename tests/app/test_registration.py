@@ -8,7 +8,7 @@ import pytest
 from metseg.domain import Grid, Scan
 from metseg.errors import InputError
 from metseg.registration import coarsen, mutual_information, register
-from metseg.rigid import metastases_to, resample_rigid
+from metseg.rigid import metastases_outside, metastases_to, resample_rigid
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 
 
@@ -116,3 +116,34 @@ def test_metastases_follow_the_patient_and_none_is_lost():
     assert volume[1] == pytest.approx(volume[0], rel=0.15)
     nothing = metastases_to(np.zeros_like(labels), grid, to_grid, motion)
     assert not nothing.any()
+
+
+def shift(x, y, z):
+    motion = np.eye(4)
+    motion[:3, 3] = (x, y, z)
+    return motion
+
+
+def test_a_metastasis_outside_the_grid_leaves_no_voxel_on_its_border():
+    """A planning CT that ends below a metastasis: 20 slices of the MR's 40."""
+    grid, to_grid = Grid((20, 20, 40), np.eye(4)), Grid((20, 20, 20), np.eye(4))
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    labels[16:20, 16:20, 30:34] = 1
+    assert not metastases_to(labels, grid, to_grid, np.eye(4)).any()
+    assert metastases_outside(labels, grid, to_grid, np.eye(4)) == 1
+    labels[3:6, 3:6, 17:23] = 1
+    moved = metastases_to(labels, grid, to_grid, np.eye(4))
+    np.testing.assert_array_equal(moved, np.where(np.indices(grid.shape)[2] < 20, labels, 0)[..., :20])
+    assert metastases_outside(labels, grid, to_grid, np.eye(4)) == 1, "one is partly on it"
+    assert metastases_outside(np.zeros_like(labels), grid, to_grid, np.eye(4)) == 0
+
+
+@pytest.mark.parametrize(("beyond", "voxels"), [(0.45, 1), (0.5, 1), (0.55, 0)])
+def test_a_small_metastasis_in_the_outer_half_of_the_last_slice_is_kept(beyond, voxels):
+    """Its centre decides; interpolation alone would lose it."""
+    grid = Grid((20, 20, 20), np.eye(4))
+    for slice_, motion in ((19, shift(0.4, 0.4, beyond)), (0, shift(0.4, 0.4, -beyond))):
+        labels = np.zeros(grid.shape, dtype=np.uint8)
+        labels[10, 10, slice_] = 1
+        moved = metastases_to(labels, grid, grid, motion)
+        np.testing.assert_array_equal(np.argwhere(moved), [[10, 10, slice_]] * voxels or np.zeros((0, 3)))
