@@ -39,8 +39,9 @@ def lesion_agreement(
     Args:
         labels: the final map, shape (x, y, z), labels 0..4; 4 (RC) is not part of a lesion.
         member_maps: one per member that voted, same shape.
-        added_maps: one per member that joined by maximum, same shape. Such a one is a member for the lesions that it
-            found alone: the small-lesion model's silence on a large lesion is no vote against it.
+        added_maps: one per member that joined by maximum, same shape. Such a one is a member for the lesions of which
+            it calls at least half of the voxels WT: the small-lesion model's silence on a large lesion is no vote
+            against it, nor are the few voxels that it calls there.
 
     Returns:
         One entry per lesion, by its number; none for an empty map.
@@ -60,11 +61,14 @@ def lesion_agreement(
     members = np.full(count, len(member_maps), dtype=np.intp)
     for number, member in enumerate(maps):
         vote = whole_tumour(member.reshape(-1)[lesions.voxels])
-        votes += vote
-        found = np.bincount(lesion_of[vote], minlength=count) > 0
-        finders += found
+        called = np.bincount(lesion_of[vote], minlength=count)
         if number >= len(member_maps):
-            members += found
+            counts = 2 * called >= lesions.sizes
+            members += counts
+            called *= counts
+            vote &= counts[lesion_of]
+        votes += vote
+        finders += called > 0
     vote_sums = np.bincount(lesion_of, weights=votes, minlength=count)
     entropies = _vote_entropies_bits(len(maps))[members[lesion_of], votes]
     entropy_sums = np.bincount(lesion_of, weights=entropies, minlength=count)

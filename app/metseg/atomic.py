@@ -21,6 +21,9 @@ from metseg.errors import OutputError
 
 _PARTIAL: Final = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
 
+_LONGEST_NAME: Final = 255
+"""Bytes, on nearly all file systems; a name that just fits leaves no room for what marks a partial file."""
+
 _ATTEMPTS: Final = 10
 """How often a partial file may be taken away under its writer's hands; once is rare."""
 
@@ -121,8 +124,9 @@ def _write_unnamed(folder: int, path: Path, content: bytes) -> bool:
 
 
 def _write_named(folder: int, path: Path, content: bytes) -> None:
+    stem = os.fsencode(path.name)[: _LONGEST_NAME - len("..01234567.partial")].decode(errors="ignore")
     for _ in range(_ATTEMPTS):
-        partial = f".{path.name}.{secrets.token_hex(4)}.partial"
+        partial = f".{stem}.{secrets.token_hex(4)}.partial"
         file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
         try:
             with contextlib.suppress(OSError):  # a file system without locks

@@ -29,7 +29,7 @@ from metseg.nifti import read_label_map, remove_partials, write_label_map
 from metseg.pipeline import REFERENCE, Loaded, Segmentation, conclude, load_case, predict
 from metseg.plan import Plan
 from metseg.records import CaseRecord, Stopwatch
-from metseg.rigid import metastases_to
+from metseg.rigid import metastases_outside, metastases_to
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Job:
 
 
 Listener = Callable[[CaseRecord, Segmentation | None, Case | None], None]
-"""Told about each case once its file is in place, in order; what it keeps costs memory."""
+"""Told about the cases that `resume` leaves alone, then about each other one once its file is in place, in order; what
+it keeps costs memory."""
 
 
 def run_batch(job: Job, ensemble: Ensemble, listener: Listener | None = None) -> tuple[CaseRecord, ...]:
@@ -76,6 +77,9 @@ def run_batch(job: Job, ensemble: Ensemble, listener: Listener | None = None) ->
     prepare_output(job.output_path)
     done = [files.case_id for files in cases if job.resume and _is_done(label_map_path(job, files))]
     records = {case_id: CaseRecord(case_id, "present") for case_id in done}
+    for record in records.values():
+        if listener is not None:
+            listener(record, None, None)
     todo = [files for files in cases if files.case_id not in records]
     if records:
         logger.info("resume: %d of %d label maps with a label are there already", len(records), len(cases))
@@ -235,13 +239,13 @@ def _finish(files: CaseFiles, job: Job, outcome: _Predicted | _Result, plan: Pla
 def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:
     loaded = predicted.loaded
     concluded = conclude(loaded.prepared, loaded.layout, predicted.predictions, plan, loaded.watch)
-    segmentation, header = _on_grid(grid, loaded, concluded)
+    segmentation, header, warnings = _on_grid(grid, loaded, concluded)
     record = CaseRecord(
         case_id=loaded.case.case_id,
         outcome="segmented",
         lesions=segmentation.lesions,
         members=segmentation.members,
-        warnings=loaded.case.warnings,
+        warnings=(*loaded.case.warnings, *warnings),
         agreement=segmentation.agreement,
         flags=(
             *loaded.flags,
@@ -268,16 +272,20 @@ def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple
     return grid_flags(segmentation.grid, plan.sides_mm, resampled=resampled)
 
 
-def _on_grid(grid: LabelGrid, loaded: Loaded, segmentation: Segmentation) -> tuple[Segmentation, bytes]:
-    """The segmentation with the label map that is written, and the header it takes."""
+def _on_grid(
+    grid: LabelGrid, loaded: Loaded, segmentation: Segmentation
+) -> tuple[Segmentation, bytes, tuple[str, ...]]:
+    """The segmentation with the label map that is written, the header it takes, and what it can't hold."""
     registration = loaded.prepared.registration
     if grid == REFERENCE or registration is None:
-        return segmentation, loaded.case.reference_header
+        return segmentation, loaded.case.reference_header, ()
     scan = loaded.case.scans["ct"]
     with loaded.watch.stage("restore"):
-        network = loaded.prepared.trip.network
-        labels = metastases_to(segmentation.network_labels, network, scan.grid, registration.mr_to_ct)
-    return replace(segmentation, labels=labels, grid=scan.grid), scan.header
+        place = (segmentation.network_labels, loaded.prepared.trip.network, scan.grid, registration.mr_to_ct)
+        labels = metastases_to(*place)
+        outside = metastases_outside(*place)
+    left_out = f"{outside} of {segmentation.lesions} metastases lie outside the planning CT, not in its label map"
+    return replace(segmentation, labels=labels, grid=scan.grid), scan.header, (left_out,) if outside else ()
 
 
 def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:
@@ -300,7 +308,7 @@ def _write(files: CaseFiles, job: Job, result: _Result) -> _Finished:
 
 
 def exit_code_of(records: Sequence[CaseRecord], on_error: OnError) -> ExitCode:
-    """The exit code of a batch that ran to its end (contract.md, Exit code).
+    """The exit code of a batch that ran to its end (docs/exit-codes.md).
 
     Under `blank` it is 0 while at least one case succeeded: callers delete everything on a non-zero code.
     """

@@ -48,7 +48,7 @@ def check_case(
     """Looks at one case; see `check_cases`. One image is in memory at a time."""
     examined = examine_case(
         files,
-        required=tuple(dict.fromkeys((reference, *required, *files.rivals))),
+        required=tuple(dict.fromkeys((reference, *required))),
         optional=optional,
         reference=reference,
     )

@@ -89,11 +89,14 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     if choice != "cpu":
-        problem = _cuda_problem()
-        if problem is None:
-            index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
-            torch.cuda.set_device(index)
-            return Device(f"cuda:{index}", precision or "float16", torch.cuda.get_device_name(index), threads)
+        try:
+            problem = _cuda_problem()
+            if problem is None:
+                index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+                torch.cuda.set_device(index)
+                return Device(f"cuda:{index}", precision or "float16", torch.cuda.get_device_name(index), threads)
+        except (RuntimeError, AssertionError) as error:  # a GPU is there, but a driver's fault or others keep it
+            problem = first_line(error)
         if choice == "cuda":
             raise DeviceError(
                 f"device cuda: {problem}",
@@ -129,6 +132,12 @@ def _cuda_problem() -> str | None:
         architecture = f"{capability[0]}.{capability[1]}"
         return f"the GPU's compute capability {architecture} is not among those that the installed torch supports"
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the advice and the stack that torch's libraries append."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def _capability(architecture: str) -> tuple[int, int]:

@@ -21,6 +21,7 @@ SYSTEM_MODALITIES: Final[dict[SystemName, tuple[Modality, ...]]] = {"brats": MOD
 """What a complete case of each system has."""
 
 SUFFIXES: Final = (".nii.gz", ".nii")
+"""A file's name without its suffix, and without the modality where it is an image, is the case's ID."""
 
 LAYOUT_HINT: Final = (
     "Lay the cases out as <folder>/<ID>/<ID>-<modality>.nii.gz: a file's name starts with its folder's."
@@ -88,7 +89,7 @@ def survey_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITIES
     ignored = {folder: names for folder, names in names_of.items() if folder not in found}
     if not cases:
         return Survey((), (_no_case(data_path, ignored, modalities),))
-    return Survey(tuple(cases), (*_collisions(cases), *_passed_over(ignored)))
+    return Survey(tuple(cases), (*_collisions(cases), *_passed_over(ignored), *_dead_links(data_path)))
 
 
 def modalities_of(plan_modalities: Iterable[Modality]) -> tuple[Modality, ...]:
@@ -188,6 +189,13 @@ def _passed_over(ignored: Mapping[Path, tuple[str, ...]]) -> Iterable[Problem]:
     if other:
         what = f"ignored {len(other)} folder{_s(other)} without an image named after the folder: {_examples(other)}"
         yield Problem("", "warning", "ignored-folder", what, LAYOUT_HINT)
+
+
+def _dead_links(data_path: Path) -> Iterable[Problem]:
+    dead = sorted(path.name for path in data_path.iterdir() if path.is_symlink() and not os.path.exists(path))  # noqa: PTH110 - False for a loop, too
+    if dead:
+        what = f"ignored {len(dead)} link{_s(dead)} that lead{'s' if len(dead) == 1 else ''} nowhere: {listed(dead)}"
+        yield Problem("", "warning", "ignored-folder", what, "Mount or copy what they point to.")
 
 
 def _no_case(data_path: Path, ignored: Mapping[Path, tuple[str, ...]], modalities: Sequence[Modality]) -> Problem:

@@ -14,10 +14,14 @@ from metseg.nifti_header import ImageError, corner_shift_mm, times
 from metseg.problems import Problem, ProblemCode, Severity, printable
 
 MAX_NOT_FINITE_SHARE: Final = 0.01
-"""Share of the brain (the voxels that are not 0) that may be NaN or infinite and be set to 0 (method.md section 1)."""
+"""Share of the brain (the voxels that are not 0) that may be NaN or infinite and be set to 0 (docs/input.md)."""
 
 ABSURD_INTENSITY: Final = 1e6
 """Scanners store 12 to 16 bits: a million looks like an overflow or a wrong scl_slope."""
+
+LEAST_FILLED_SHARE: Final = 0.001
+"""Of all voxels: with less, the percentiles 0.1 and 99.9, between which intensities are scaled, are both 0. A brain
+fills a sixth."""
 
 GRID_TOLERANCE_VOXELS: Final = 0.1
 """How far the corners of two modalities' grids may lie apart, in units of the reference's smallest voxel side. Two
@@ -117,6 +121,11 @@ def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity
             return voxels, tuple(found)
     if low == high:
         found.append(("error", "constant", f"constant image: every voxel is {low:g}"))
+        return voxels, tuple(found)
+    filled = np.count_nonzero(voxels)
+    if filled < LEAST_FILLED_SHARE * voxels.size:
+        what = f"almost empty: {filled} of {voxels.size} voxels are not 0, expected at least {LEAST_FILLED_SHARE:.1%}"
+        found.append(("error", "constant", what))
     elif low < 0:
         share = np.count_nonzero(voxels < 0) / voxels.size
         found.append(("warning", "negative", f"negative intensities down to {low:g} in {share:.2%} of the voxels"))

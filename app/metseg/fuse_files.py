@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from metseg.discovery import SUFFIXES
 from metseg.domain import Grid
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.examine import grid_difference
@@ -19,9 +20,6 @@ from metseg.plan import FusionPlan
 from metseg.problems import listed
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES: Final = (".nii.gz", ".nii")
-"""A file's name without its suffix is the case's ID."""
 
 MAX_LABEL: Final = 255
 """Other programs' labels may mean anything; they must fit into the uint8 that is written."""

@@ -72,7 +72,7 @@ def decode_regions(masks: RegionMasks) -> LabelMap:
     A single mask is that of metastases, label 1. Of three:
 
     3 where ET; 1 where TC and not ET; then 2 where WT and not TC: so an ET voxel that is outside TC but inside WT ends
-    as 2 (method.md section 3, after the authors' AURORA tool).
+    as 2 (after the authors' AURORA tool).
 
     Args:
         masks: shape (3, x, y, z), channels WT, TC, ET, or (1, x, y, z).

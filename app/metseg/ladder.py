@@ -2,7 +2,8 @@
 
     as planned -> one window at a time -> image and sums on the host -> on the CPU (under `--device auto` alone)
 
-A case whose numbers leave the range of the GPU's arithmetic goes to that CPU at once.
+A case whose numbers leave the range of the GPU's arithmetic goes to that CPU at once, and so does one on which the GPU
+itself fails.
 
 Every case begins at the top, so that its labels don't depend on which cases ran before it. On one device the steps do
 the same sums in the same order; a CPU rounds differently.
@@ -11,6 +12,7 @@ the same sums in the same order; a CPU rounds differently.
 import gc
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -38,30 +40,26 @@ def predict_within_memory(
     Raises:
         DeviceError: it does not fit in the smallest steps either, or its numbers are not finite on any device.
     """
-    try:
-        return _predict_in_steps(case, ensemble, layout, noise)
-    except NotFiniteError as error:
-        if ensemble.fallback is None:
-            raise
-        logger.warning("%s; trying again on the CPU", error)
-    _release_memory(noise)
-    return _predict_in_steps(case, ensemble.fallback(), layout, noise)
-
-
-def _predict_in_steps(
-    case: PreparedCase, ensemble: Ensemble, layout: Layout, noise: CaseNoise | None
-) -> tuple[MemberPrediction, ...]:
-    reason, device = "", ensemble.device.description
+    failure, reason, device = "", "", ensemble.device.description
+    only_cpu = False
     for step, attempt in _steps(ensemble):
-        if reason:
-            logger.warning("case %s: out of memory (%s); trying again %s", printable(case.case_id), reason, step)
-            device = attempt.device.description
+        if only_cpu and attempt.fallback is not None:
+            continue
+        if failure:
+            logger.warning("%s; trying again %s", failure, step)
+        device = attempt.device.description
         try:
             return predict_case(case, attempt, layout, noise)
         except Exception as error:  # allocators raise errors of several kinds
-            if not is_out_of_memory(error):
-                raise
             reason = _reason(error)
+            if is_out_of_memory(error):
+                failure = f"case {printable(case.case_id)}: out of memory ({reason})"
+            elif attempt.fallback is not None and isinstance(error, NotFiniteError):
+                only_cpu, failure = True, str(error)
+            elif attempt.fallback is not None and isinstance(error, RuntimeError):
+                only_cpu, failure = True, f"case {printable(case.case_id)}: failed on {device} ({reason})"
+            else:
+                raise
         # Here, not in the handler: until it is left, the error holds the frames whose tensors filled the memory.
         _release_memory(noise)
     raise _memory_error(case.case_id, f"out of memory on {device} ({reason})")
@@ -112,4 +110,5 @@ def _release_memory(noise: CaseNoise | None) -> None:
         noise.leave_devices()
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # a GPU that has failed says so again
+            torch.cuda.empty_cache()

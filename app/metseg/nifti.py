@@ -48,7 +48,7 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Mo
     """
     problems: list[Problem] = []
     images: dict[Modality, Image] = {}
-    for examined in examine_case(files, required=(*modalities, *files.rivals), reference=reference):
+    for examined in examine_case(files, required=modalities, reference=reference):
         problems += examined.problems
         if examined.image is not None:
             images[examined.modality] = examined.image

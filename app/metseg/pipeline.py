@@ -117,7 +117,7 @@ def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[Fl
 
 
 def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Segmentation:
-    """Segments one prepared case (method.md section 3).
+    """Segments one prepared case (docs/architecture.md).
 
     Raises:
         InputError: the case lacks an image that every member reads.

@@ -1,4 +1,7 @@
-"""Test-time augmentation: the passes that a network sees a window in (method.md section 3; Erdur et al. 2023, 2.6)."""
+"""Test-time augmentation: the passes that a network sees a window in.
+
+Erdur et al. 2023, section 2.6; the passes themselves are those of the authors' AURORA tool.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

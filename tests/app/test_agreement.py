@@ -69,6 +69,19 @@ def test_an_added_member_counts_for_the_lesions_that_it_found_alone():
     assert (alone.finders, alone.vote_share) == (1, pytest.approx(1 / 3))
 
 
+def test_a_few_voxels_of_an_added_member_in_a_large_lesion_are_no_vote_against_it():
+    """With one member that votes, else, most large lesions would be flagged as hardly agreed on."""
+    final = np.zeros((6, 6, 6), np.uint8)
+    final[1:5, 1:5, 1:5] = 2
+    small = np.zeros_like(final)
+    for part, counted in ((1, False), (2, True)):
+        small[1 : 1 + part, 1:5, 1:5] = 2
+        (lesion,) = lesion_agreement(final, [final], [small])
+        assert lesion.finders == 1 + counted
+        assert lesion.vote_share == (0.75 if counted else 1)
+        assert (lesion.entropy_bits > 0) == counted
+
+
 def test_no_lesion_no_entry():
     empty = np.zeros((2, 2, 2), np.uint8)
     assert lesion_agreement(empty, [empty]) == ()

@@ -125,6 +125,29 @@ def test_torchrun_gives_the_shard(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert parse_shard(None) == (1, 4)
     assert parse_shard("0/2") == (0, 2)
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(UsageError, match="RANK/WORLD_SIZE 4/4: expected I/N with 0 <= I < N"):
+        parse_shard(None)
+
+
+def test_a_rank_of_nothing_leaves_no_case_out(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "3")
+    assert parse_shard(None) == (0, 1)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--quiet"], ["--log-format", "json"]])
+def test_without_a_command_the_exit_code_is_that_of_infer(arguments, monkeypatch, tmp_path):
+    monkeypatch.setattr("metseg.cli.application.CONTAINER_INPUT", str(tmp_path))
+    monkeypatch.setattr("metseg.cli.run.run_inference", lambda *_, **__: int(ExitCode.SOME_FAILED))
+    assert run(arguments) == ExitCode.SOME_FAILED
+
+
+@pytest.mark.parametrize("output", ["report/labels", "report/cases", "report/cases/labels"])
+def test_a_report_and_label_maps_keep_out_of_each_others_way(output, data, bundle, tmp_path, capsys):
+    refused = infer(data, bundle, tmp_path / output, f"--report-dir={tmp_path / 'report'}") == ExitCode.USAGE
+    assert refused == (output != "report/labels")
+    assert ("which may hold label maps alone" in capsys.readouterr().err) == refused
 
 
 def test_no_flag_but_bundle_plan_and_device_changes_a_voxel(data, bundle, tmp_path):

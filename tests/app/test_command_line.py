@@ -1,6 +1,7 @@
 """What a person at a terminal gets: help by purpose, completion, log lines of the kind asked for."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from metseg.__main__ import run
+from metseg.cli.logs import LogFormat, configure_logging
+from metseg.cli.progress import SHOWN_WARNINGS, BatchProgress
 from metseg.errors import ExitCode
+from metseg.records import CaseRecord
 from support import ALL, phantom, write_bundle, write_case
 
 ROOT = Path(__file__).parents[2]
@@ -128,3 +132,50 @@ def test_a_slurm_array_gives_each_job_its_shard(tmp_path, first, index, shard):
         "infer", "--data-path", "my cases", "--output-path", str(tmp_path / "labels"), "--report-dir", "report",
         "--shard", shard, "--on-error", "skip", "--resume",
     ]  # fmt: skip
+
+
+def batch_lines(capsys, records):
+    configure_logging()
+    progress = BatchProgress(len(records))
+    for record in records:
+        progress.case_done(record)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_many_warnings_are_one_line_a_case(capsys):
+    """A caller that drains only stdout blocks a program that fills stderr's pipe of 64 kB."""
+    four = tuple(f"{modality}: negative intensities down to -1" for modality in ("t1n", "t1c", "t2w", "t2f"))
+    lines = batch_lines(capsys, [CaseRecord(f"c{number}", "segmented", warnings=four) for number in range(303)])
+    assert len(lines) == 303 + SHOWN_WARNINGS + 1
+    assert all("; 4 warnings" in line for line in lines if line.startswith("warning: ["))
+    assert sum(line.startswith("warning: case c") for line in lines) == SHOWN_WARNINGS
+
+
+def test_a_case_that_fails_is_one_line_too(capsys):
+    (line,) = batch_lines(capsys, [CaseRecord("c0", "failed", error="case c0: t1c missing")])
+    assert line.startswith("error: [1/1] c0: failed")
+    assert line.endswith(": case c0: t1c missing")
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_a_traceback_is_said_once(capsys, log_format):
+    configure_logging(log_format=log_format)
+    for number in range(3):
+        try:
+            _ = 1 // 0
+        except ZeroDivisionError:
+            logging.getLogger("metseg").exception("case c%d: unexpected", number)
+    said = capsys.readouterr().err
+    assert said.count("Traceback (most recent call last)") == 1
+    assert said.count("ZeroDivisionError at the place of the traceback above") == 2
+
+
+def test_cases_that_are_there_already_do_not_count_for_the_time_that_remains(capsys, monkeypatch):
+    clock = iter([0.0, 60.0])
+    monkeypatch.setattr("metseg.cli.progress.time.monotonic", lambda: next(clock))
+    configure_logging()
+    progress = BatchProgress(300)
+    for _ in range(290):
+        progress.case_present()
+    progress.case_done(CaseRecord("c290", "segmented"))
+    assert capsys.readouterr().err.startswith("[291/300] c290: segmented, 0 lesions, 0.0 s, 9:00 remaining")

@@ -120,3 +120,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(not hasattr(device.ctypes.CDLL(None), "mallopt"), reason="glibc alone hands memory back so soon")
 def test_freed_memory_serves_the_next_layer_unless_somebody_has_chosen():
     assert page_faults_layer_by_layer() < page_faults_layer_by_layer(MALLOC_MMAP_THRESHOLD_="1000000") / 5
+
+
+@pytest.mark.parametrize("part", ["get_device_capability", "set_device"])
+def test_a_gpu_that_others_hold_is_passed_over_under_auto_and_an_error_under_cuda(monkeypatch, caplog, part):
+    def busy(_index):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nadvice")
+
+    fake_gpu(monkeypatch, (9, 0), ["sm_90"])
+    monkeypatch.setattr(torch.cuda, part, busy)
+    assert choose_device("auto").name == "cpu"
+    assert caplog.messages[-1] == (
+        "no GPU used: CUDA error: all CUDA-capable devices are busy or unavailable; running on the CPU"
+    )
+    with pytest.raises(DeviceError, match="device cuda: CUDA error: all CUDA-capable"):
+        choose_device("cuda")

@@ -170,3 +170,11 @@ def test_the_table_shows_names_as_they_are():
     assert "[bold]a" in text
     assert "Add it." in text
     console.file.close()
+
+
+def test_a_link_to_a_case_that_is_not_there_is_said(tmp_path, caplog):
+    add(tmp_path / "a", *ALL)
+    (tmp_path / "b").symlink_to(tmp_path / "not mounted" / "b")
+    (case,) = discover_cases(tmp_path)
+    assert case.case_id == "a"
+    assert caplog.messages == ["ignored 1 link that leads nowhere: b"]

@@ -20,7 +20,7 @@ from metseg.device import Device
 from metseg.discovery import discover_cases
 from metseg.domain import Case, Grid
 from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, noise_of, plan_layout, predict_case
-from metseg.errors import DeviceError, ExitCode
+from metseg.errors import DeviceError, ExitCode, NotFiniteError
 from metseg.ladder import is_out_of_memory, predict_within_memory
 from metseg.plan import IntensityPlan, TtaPlan
 from metseg.preprocess import prepare_case
@@ -171,6 +171,29 @@ def test_numbers_that_are_not_finite_are_no_empty_label_map(ensemble, case, capl
     assert caplog.messages[-1].endswith("in float16 on a GPU; trying again on the CPU")
     with pytest.raises(DeviceError, match="not finite"):
         predict_within_memory(case, replace(broken, fallback=lambda: broken), layout)
+
+
+def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, ensemble, case, caplog):
+    """At once, without the steps of the memory ladder; and without a second go where the CPU was reached already."""
+    seen = []
+
+    def fail(_case, attempt, *_rest):
+        seen.append(attempt.device.name)
+        if attempt.device.is_cuda:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nadvice")
+        raise NotFiniteError("case c0: not finite")
+
+    monkeypatch.setattr(metseg.ladder, "predict_case", fail)
+    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), batch_voxels=AMPLE)
+    layout = plan_layout(case, ensemble.plan)
+    with pytest.raises(torch.AcceleratorError):
+        predict_within_memory(case, gpu, layout)
+    seen.clear()
+    with pytest.raises(NotFiniteError):
+        predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), layout)
+    assert seen == ["cuda:0", "cpu"]
+    assert caplog.messages[-1].startswith("case c0: failed on a GPU (CUDA error: an illegal memory access")
+    assert caplog.messages[-1].endswith("trying again on the CPU")
 
 
 def test_a_retry_does_not_keep_the_noise_on_the_device(ensemble, case):

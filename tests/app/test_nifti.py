@@ -172,12 +172,22 @@ def test_every_problem_of_a_case_is_named_at_once(tmp_path):
     assert caught.value.exit_code == ExitCode.INPUT
 
 
-def test_a_modality_with_two_files_is_never_chosen_silently(tmp_path):
+def test_of_two_files_for_a_modality_that_is_read_none_is_chosen_silently(tmp_path):
     files = make_case(tmp_path / "a")
     image_file(tmp_path / "a" / "a-t2w.nii")
     (files,) = discover_cases(tmp_path)
     with pytest.raises(InputError, match=r"t2w exists 2 times: a-t2w\.nii and a-t2w\.nii\.gz"):
-        read_case(files, modalities=("t1n", "t1c", "t2f"))
+        read_case(files, modalities=("t1n", "t1c", "t2w", "t2f"))
+    assert set(read_case(files, modalities=("t1n", "t1c", "t2f")).images) == {"t1n", "t1c", "t2f"}
+
+
+@pytest.mark.parametrize("letter", ["a", "\u00e4"])
+def test_the_longest_name_is_written_and_replaced(tmp_path, letter):
+    name = letter * (248 // len(letter.encode())) + ".nii.gz"
+    for content in (b"first", b"second"):
+        write_atomically(tmp_path / name, content)
+        assert (tmp_path / name).read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_header_that_claims_the_moon_allocates_nothing(tmp_path):

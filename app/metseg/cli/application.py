@@ -60,7 +60,7 @@ def common(
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", "--log_format", help="Log lines as text or JSON.")
     ] = LogFormat.TEXT,
-) -> None:
+) -> int | None:
     """Finds and segments brain metastases on MRI: a folder of cases in, a folder of label maps out.
 
     Research software for the BraTS challenge; not a medical device.
@@ -72,8 +72,10 @@ def common(
     Without a command: infer from /input to /output, where there is an /input (challenge platforms).
     """
     configure_logging(verbose=verbose, quiet=quiet, log_format=log_format)
-    if context.invoked_subcommand is None:
-        if Path(CONTAINER_INPUT).is_dir():
-            context.invoke(infer, context=context)
-        else:
-            typer.echo(context.get_help())
+    if context.invoked_subcommand is not None:
+        return None
+    if Path(CONTAINER_INPUT).is_dir():
+        code: int = context.invoke(infer, context=context)
+        return code
+    typer.echo(context.get_help())
+    return None

@@ -19,7 +19,8 @@ def check(
         typer.Option("--weights", help="The bundle that will run: decides which images must be there."),
     ] = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", help="The plan that will run, by name or as a YAML file. [default: its own]")
+        str | None,
+        typer.Option("--plan", help="The plan that will run, by name or as a YAML file. \\[default: its own]"),
     ] = None,
     prediction_path: Annotated[
         Path | None,

@@ -17,7 +17,7 @@ CONTAINER_OUTPUT = "/output"
 
 
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", help="A bundle's folder or name. [default: METSEG_WEIGHTS, or mets]")
+    Path | None, typer.Option("--weights", help="A bundle's folder or name. \\[default: METSEG_WEIGHTS, or mets]")
 ]
 
 
@@ -59,7 +59,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
     ] = Path(CONTAINER_OUTPUT),
     weights: WeightsOption = None,
     plan: Annotated[
-        str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. [default: its own]")
+        str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. \\[default: its own]")
     ] = None,
     parameters_file: Annotated[
         Path | None,
@@ -77,14 +77,14 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         str, typer.Option("--save", help="Also save to the report folder: probabilities, agreement, or both, by comma.")
     ] = "",
     device: Annotated[
-        DeviceOption | None, typer.Option("--device", help="Where the networks run. [default: auto]")
+        DeviceOption | None, typer.Option("--device", help="Where the networks run. \\[default: auto]")
     ] = None,
     on_error: Annotated[
         OnErrorOption | None,
         typer.Option(
             "--on-error",
             "--on_error",
-            help="When a case fails: stop, skip it, or write a blank map. [default: stop, or METSEG_ON_ERROR]",
+            help="When a case fails: stop, skip it, or write a blank map. \\[default: stop, or METSEG_ON_ERROR]",
         ),
     ] = None,
     *,
@@ -131,11 +131,16 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     Raises:
         UsageError: not of that form, or I is not below N.
     """
+    given = text is not None
     if text is None:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+        text = f"{rank}/{world}" if rank and world else "0/1"
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UsageError(f"--shard {text}: expected I/N with 0 <= I < N", hint="The first of two shards is 0/2.")
+        raise UsageError(
+            f"{'--shard' if given else 'environment RANK/WORLD_SIZE'} {text}: expected I/N with 0 <= I < N",
+            hint="The first of two shards is 0/2." if given else "Unset both, or start metseg with torchrun.",
+        )
     return int(index), int(count)
 
 

@@ -4,8 +4,11 @@ import json
 import logging
 import sys
 from enum import StrEnum
+from types import TracebackType
 
 from typing_extensions import override
+
+_ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class LogFormat(StrEnum):
@@ -15,14 +18,33 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class _TextFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Says a traceback once: a bug that every case of a batch meets must not fill a pipe that nobody drains."""
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text)
+        self._said: set[tuple[str, int]] = set()
+
+    @override
+    def formatException(self, ei: _ExceptionInfo) -> str:
+        traceback = ei[2]
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        place = ("", 0) if traceback is None else (traceback.tb_frame.f_code.co_filename, traceback.tb_lineno)
+        if place in self._said:
+            return f"{ei[0].__name__ if ei[0] else 'error'} at the place of the traceback above"
+        self._said.add(place)
+        return super().formatException(ei)
+
+
+class _TextFormatter(_Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonFormatter(_Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         line = {

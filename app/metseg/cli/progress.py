@@ -17,7 +17,11 @@ from metseg.records import CaseRecord
 logger = logging.getLogger(__name__)
 
 LOUD = frozenset({"blank", "missing-modality"})
-"""Flags that get a warning of their own, so that --quiet and whoever greps for warnings see them."""
+"""Flags that make a case's line a warning, so that --quiet and whoever greps for warnings see them."""
+
+SHOWN_WARNINGS = 20
+"""How many warnings of a batch are said in full: a caller that drains only stdout stops a program that says much on
+stderr, whose pipe holds 64 kB."""
 
 
 class BatchProgress:
@@ -30,6 +34,8 @@ class BatchProgress:
     def __init__(self, cases: int) -> None:
         self._cases = cases
         self._done = 0
+        self._present = 0
+        self._said = 0
         self._start = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -51,11 +57,17 @@ class BatchProgress:
     ) -> None:
         self._bar.stop()
 
+    def case_present(self) -> None:
+        """A case that needs no work: no line, and no part of the time that the rest will take."""
+        self._done += 1
+        self._present += 1
+        self._bar.advance(self._task)
+
     def case_done(self, record: CaseRecord) -> None:
-        """One line: case, outcome, lesions, seconds, remaining; then its warnings."""
+        """One line: case, outcome, lesions, seconds, remaining, what is wrong; the batch's first warnings in full."""
         self._done += 1
         elapsed = time.monotonic() - self._start
-        remaining = elapsed / self._done * (self._cases - self._done)
+        remaining = elapsed / (self._done - self._present) * (self._cases - self._done)
         self._bar.advance(self._task)
         line = f"[{self._done}/{self._cases}] {record.case_id}: {record.outcome}"
         if record.succeeded:
@@ -63,14 +75,23 @@ class BatchProgress:
         line += f", {record.elapsed_s:.1f} s, {_clock(remaining)} remaining"
         if record.flags:
             line += f"; {', '.join(flag.words for flag in record.flags)}"
-        logger.info("%s", line)
-        for flag in record.flags:
-            if flag.code in LOUD:
-                logger.warning("case %s: %s", record.case_id, flag.sentence)
-        for warning in record.warnings:
-            logger.warning("case %s: %s", record.case_id, warning)
+        if record.warnings:
+            line += f"; {len(record.warnings)} warning{'' if len(record.warnings) == 1 else 's'}"
         if record.error:
-            logger.error("case %s: %s", record.case_id, record.error)
+            logger.error("%s: %s", line, record.error)
+            return
+        loud = [flag.sentence for flag in record.flags if flag.code in LOUD]
+        warnings = (*loud, *record.warnings)
+        logger.log(logging.WARNING if warnings else logging.INFO, "%s", line)
+        for warning in warnings:
+            self._warn(record.case_id, warning)
+
+    def _warn(self, case_id: str, warning: str) -> None:
+        self._said += 1
+        if self._said <= SHOWN_WARNINGS:
+            logger.warning("case %s: %s", case_id, warning)
+        elif self._said == SHOWN_WARNINGS + 1:
+            logger.warning("further warnings are counted on their cases' lines; a report (--report-dir) has all")
 
     def summarise(self, records: Sequence[CaseRecord], output_path: Path) -> None:
         """The last line: how many of each outcome, and where the label maps are."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from metseg.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
-from metseg.device import Device, choose_device
+from metseg.device import Device, choose_device, first_line
 from metseg.discovery import discover_cases, modalities_of
 from metseg.domain import Case, CaseFiles
-from metseg.ensemble import load_ensemble
-from metseg.errors import MetsegError, UsageError
+from metseg.ensemble import Ensemble, load_ensemble
+from metseg.errors import DeviceError, MetsegError, UsageError
 from metseg.pipeline import Segmentation
 from metseg.records import CaseRecord
 
@@ -59,18 +59,26 @@ def run_inference(
         device.description,
         device.precision,
     )
-    ensemble = load_ensemble(settings.bundle, device)
-    if device.is_cuda and settings.device == "auto":  # who insists on the GPU gets an error rather than a slow night
-        ensemble = replace(ensemble, fallback=cache(lambda: load_ensemble(settings.bundle, choose_device("cpu"))))
+    ensemble = _load(settings, device)
     job = Job(cases, output_path, on_error=settings.on_error, resume=resume, grid=grid)
     with (
         BatchProgress(len(cases)) as progress,
         _open_report(
-            report_dir, settings, device, job, every_case=every_case, data_path=data_path, save=save, shard=shard
+            report_dir,
+            settings,
+            ensemble.device,
+            job,
+            every_case=every_case,
+            data_path=data_path,
+            save=save,
+            shard=shard,
         ) as report,
     ):
 
         def listen(record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
+            if record.outcome == "present":
+                progress.case_present()
+                return
             progress.case_done(record)
             if report is not None:
                 report.add(record, segmentation, case)
@@ -86,6 +94,29 @@ def run_inference(
             report.finish(records, code)
     progress.summarise(records, output_path)
     return code
+
+
+def _load(settings: Settings, device: Device) -> Ensemble:
+    """The networks on their device; under `auto` a GPU that can't take them, or that fails later, gives way to the CPU.
+
+    Who insists on the GPU gets an error rather than a slow night.
+
+    Raises:
+        DeviceError: the GPU can't hold the networks, and no other device may be used.
+    """
+    try:
+        ensemble = load_ensemble(settings.bundle, device)
+    except RuntimeError as error:  # whatever torch raises; what is wrong with weights is a MetsegError
+        if not device.is_cuda:
+            raise
+        problem = f"device {device.description}: the networks can't be put there: {first_line(error)}"
+        if settings.device != "auto":
+            raise DeviceError(problem, hint="Free the GPU, or run with --device cpu.") from error
+        logger.warning("%s; running on the CPU", problem)
+        return load_ensemble(settings.bundle, choose_device("cpu"))
+    if device.is_cuda and settings.device == "auto":
+        return replace(ensemble, fallback=cache(lambda: load_ensemble(settings.bundle, choose_device("cpu"))))
+    return ensemble
 
 
 def _open_report(
@@ -121,7 +152,7 @@ def _open_report(
 
 
 def check_report_dir(report_dir: Path | None, output_path: Path, save: frozenset[str]) -> None:
-    """Refuses a report inside the output folder: callers open every entry of it as an image.
+    """Refuses a report whose files would land in the output folder: callers open every entry of it as an image.
 
     Raises:
         UsageError: the report would land there, or something is to be saved and there is no report folder.
@@ -133,8 +164,12 @@ def check_report_dir(report_dir: Path | None, output_path: Path, save: frozenset
         if save:
             raise UsageError("--save needs a place to save to", hint="Name a folder with --report-dir.")
         return
-    if report_dir.resolve().is_relative_to(output_path.resolve()):
+    from metseg.report.pieces import CASES_FOLDER  # noqa: PLC0415 - only where a report is wanted
+
+    report, output = report_dir.resolve(), output_path.resolve()
+    if report.is_relative_to(output) or output.is_relative_to(report / CASES_FOLDER):
+        where = "inside" if report.is_relative_to(output) else "around"
         raise UsageError(
-            f"report folder {report_dir} lies inside the output folder {output_path}, which may hold label maps alone",
+            f"report folder {report_dir} lies {where} the output folder {output_path}, which may hold label maps alone",
             hint="Name a folder elsewhere.",
         )

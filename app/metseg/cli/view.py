@@ -14,15 +14,15 @@ def view(
     report_dir: Annotated[Path, typer.Option("--report-dir", "--report_dir", help="Folder of a report.")],
     data_path: Annotated[
         Path | None,
-        typer.Option("--data-path", "--data_path", help="Folder of cases. [default: where the report found them]"),
+        typer.Option("--data-path", "--data_path", help="Folder of cases. \\[default: where the report found them]"),
     ] = None,
     prediction_path: Annotated[
         Path | None,
-        typer.Option("--prediction-path", "--prediction_path", help="Folder of label maps. [default: likewise]"),
+        typer.Option("--prediction-path", "--prediction_path", help="Folder of label maps. \\[default: likewise]"),
     ] = None,
     reference_path: Annotated[
         Path | None,
-        typer.Option("--reference-path", "--reference_path", help="Folder of references. [default: likewise]"),
+        typer.Option("--reference-path", "--reference_path", help="Folder of references. \\[default: likewise]"),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     *,

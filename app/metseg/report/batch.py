@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from metseg.domain import Case, CaseFiles, FloatVolume
 from metseg.errors import MetsegError
@@ -31,7 +31,6 @@ from metseg.report.votes import agreement_volume, collect_votes, probability_vol
 
 logger = logging.getLogger(__name__)
 
-Saved = Literal["probabilities", "agreement"]
 HALF_PRECISION: Final = "float16"
 """Saved volumes are rounded to it, which lets gzip halve them; NIfTI itself has no such type, so they are stored as
 float32."""

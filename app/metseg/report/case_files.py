@@ -4,11 +4,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from metseg.discovery import SYSTEM_MODALITIES, missing_modalities
+from metseg.discovery import SUFFIXES, SYSTEM_MODALITIES, missing_modalities
 from metseg.domain import CaseFiles, FloatVolume, Grid, Modality
 from metseg.errors import InputError, MetsegError
 from metseg.examine import grid_difference
@@ -27,8 +26,6 @@ from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_th
 from metseg.report.pieces import file_sha256, write_piece
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES: Final = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, slots=True)
