@@ -17,7 +17,7 @@ from evaluation.cohort import Cohort, find_cohort
 from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
 from evaluation.hu2019 import Hu2019
 from evaluation.results import ScoringProtocol
-from evaluation.sizes import bands_by_size, plot_sizes
+from evaluation.sizes import bands_by_size, check_picture, plot_sizes
 from evaluation.terminal import comparison_table, open_console, size_table, summary_table
 from metseg.errors import ExitCode, MetsegError, UsageError
 
@@ -83,6 +83,8 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
         for path, write in ((output, write_json), (csv, write_csv), (lesions, write_lesions))
         if path is not None
     ]
+    if size_plot is not None:
+        check_picture(size_plot)
     for path in (*(path for path, _ in files), *([size_plot] if size_plot else [])):
         check_writable(path)
     scored = _score_with_progress(cohort, chosen, jobs)

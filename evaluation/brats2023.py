@@ -1,4 +1,4 @@
-"""The lesion-wise scores of BraTS 2023, the protocol that Erdur et al. report (method.md section 4)."""
+"""The lesion-wise scores of BraTS 2023, the protocol that Erdur et al. report (docs/scores.md)."""
 
 import sys
 from collections.abc import Mapping

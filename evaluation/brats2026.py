@@ -1,4 +1,4 @@
-"""The instance-wise scores of BraTS 2026, the current official protocol (method.md section 4)."""
+"""The instance-wise scores of BraTS 2026, the current official protocol (docs/scores.md)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,14 +177,17 @@ class Brats2026:
         pair = pair_maps(reference, prediction, spacing_mm, margin=1)
         return Brats2026Scores(tuple(self._score_region(region, pair) for region in LABELS_OF_REGION))
 
-    def score_missing(self, reference: NDArray[Any], spacing_mm: Spacing) -> Brats2026Scores:  # noqa: ARG002
-        """The official figures of a missing case: 0 in every column, 373 in the HD95 columns."""
+    def score_missing(self, reference: NDArray[Any], spacing_mm: Spacing) -> Brats2026Scores:
+        """The official figures of a missing case: 0 in every column, 373 in the HD95 columns; every lesion missed."""
+        blank = self.score(reference, np.zeros_like(reference), spacing_mm)
         nothing, penalty = Spread(0.0, 0.0), Spread(HD95_PENALTY_MM, HD95_PENALTY_MM)
         none_found = Detection(0, 0, 0, 0.0)
         return Brats2026Scores(
             tuple(
-                Brats2026Region(region, none_found, none_found, none_found, nothing, penalty, nothing, lesions=())
-                for region in LABELS_OF_REGION
+                Brats2026Region(
+                    scores.region, none_found, none_found, none_found, nothing, penalty, nothing, scores.lesions
+                )
+                for scores in blank.regions
             )
         )
 

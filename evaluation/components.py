@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.window import FloatArray, IntArray, Window
 
 CONNECTIVITY: Final = 26
-"""Voxels that share a corner belong together, in both protocols (method.md section 4)."""
+"""Voxels that share a corner belong together, in both protocols (docs/scores.md)."""
 
 STEPS_OF_18 = tuple(step for step in product((-1, 0, 1), repeat=3) if 0 < sum(map(abs, step)) <= 2)  # noqa: PLR2004
 """Offsets of the 18 neighbours that share a face or an edge: the structure that the 2023 protocol dilates with."""

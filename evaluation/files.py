@@ -114,7 +114,7 @@ def write_csv(cases: Sequence[ScoredCase], path: Path) -> None:
 def write_lesions(cases: Sequence[ScoredCase], path: Path) -> None:
     """Writes a row per reference lesion and per false positive.
 
-    A case that is missing has rows only where the protocol looks at its reference (brats2023).
+    A case that is missing has a row for each lesion of its reference, all of them missed.
 
     Raises:
         OutputError: the file can't be written.

@@ -1,4 +1,4 @@
-"""The scores of Hu et al. 2019: voxels, and metastases of which at least one voxel was found (method.md section 5)."""
+"""The scores of Hu et al. 2019: voxels, and metastases of which at least one voxel was found (docs/radiosurgery.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.components import Components, find_components
+from evaluation.components import Components, count_pairs, find_components
 from evaluation.results import LesionScore
 from evaluation.window import IntArray, MapPair, Spacing, pair_maps
 
@@ -166,9 +166,16 @@ class Hu2019:
             large_lesions=large[2],
             false_positives=float((touched[1:] == 0).sum()),
         )
+        touching = count_pairs(lesions.number_volume(window)[predicted.indices], predicted.numbers)
         scored = [
-            _as_row(pair, lesions, number, "large" if is_large[number] else "small", matched=voxels_found[number] > 0)
-            for number in range(lesions.count)
+            _as_row(
+                pair,
+                lesions,
+                index,
+                "large" if is_large[index] else "small",
+                matched=tuple(component for number, component in touching if number == index + 1),
+            )
+            for index in range(lesions.count)
         ]
         strays = [_as_row(pair, predicted, int(index)) for index in np.flatnonzero(touched[1:] == 0)]
         return Hu2019Region(figures, (*scored, *strays))
@@ -197,7 +204,7 @@ def _as_row(
     index: int,
     size_class: Literal["small", "large", "counted"] = "counted",
     *,
-    matched: bool = False,
+    matched: tuple[int, ...] = (),
 ) -> LesionScore:
     """A metastasis, or a false positive, as a row of the table of lesions.
 
@@ -213,6 +220,6 @@ def _as_row(
         dice=1.0 if matched else 0.0,
         hd95_mm=np.nan,
         nsd=None,
-        matched_components=(),
+        matched_components=matched,
         centroid_voxel=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
     )

@@ -9,6 +9,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from evaluation.window import Spacing, check_labels
@@ -23,6 +25,11 @@ DIRECTION_TOLERANCE = 1e-2
 
 ORIGIN_TOLERANCE_VOXELS = 0.1
 """Origins further apart than this are worth a warning; the official scorers never look at them."""
+
+_UNREADABLE = (
+    OSError, EOFError, zlib.error, ValueError, OverflowError, ImageFileError, HeaderDataError, WrapStructError
+)  # fmt: skip
+"""What nibabel raises where a file is no image, is cut short, or has a header that can't be."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +60,7 @@ def read_header(path: Path) -> LabelMapHeader:
     """Reads a label map's header alone.
 
     Raises:
-        InputError: no NIfTI file, or not three-dimensional.
+        InputError: no NIfTI file, not three-dimensional, or a header without usable voxel size or affine.
     """
     return _describe(path, _open(path))
 
@@ -68,7 +75,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
     header = _describe(path, image)
     try:
         values: NDArray[Any] = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: the image data can't be read: {error}", hint="is the file complete?") from error
     return check_labels(values.reshape(header.shape, order="F"), str(path))
 
@@ -106,7 +113,7 @@ def check_same_grid(reference: LabelMapHeader, prediction: LabelMapHeader) -> No
 def _open(path: Path) -> Any:
     try:
         return nib.load(path)
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{path}: not a readable NIfTI file: {error}") from error
 
 
@@ -117,7 +124,15 @@ def _describe(path: Path, image: Any) -> LabelMapHeader:
     if len(shape) != 3:  # noqa: PLR2004
         raise InputError(f"{path}: a label map has three axes: found shape {image.shape}")
     x, y, z = (float(side) for side in image.header.get_zooms()[:3])
-    return LabelMapHeader(path, shape, (x, y, z), np.asarray(image.affine, dtype=np.float64))
+    if not all(np.isfinite(side) and side > 0 for side in (x, y, z)):
+        raise InputError(f"{path}: the header's voxel size must be positive millimetres: found {x:g} x {y:g} x {z:g}")
+    affine: Affine = np.asarray(image.affine, dtype=np.float64)
+    if not (np.isfinite(affine).all() and affine[:3, :3].any(axis=0).all()):
+        raise InputError(
+            f"{path}: the header's affine must be finite, with a direction for each axis: found {affine[:3].tolist()}",
+            hint="repair its qform or sform, or write the map with the header of the case's own images",
+        )
+    return LabelMapHeader(path, shape, (x, y, z), affine)
 
 
 def _directions(header: LabelMapHeader) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from evaluation.batch import ScoredCase
 from evaluation.results import LesionScore
 from evaluation.summary import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, INTERVAL_PERCENT, Interval
 from evaluation.window import FloatArray
+from metseg.errors import UsageError
 
 EDGES_MM3: Final = (27.0, 100.0, 1000.0)
 """27 mm3 is the small instance of the 2026 protocol, 1000 mm3 the paper's small lesion (Erdur et al. 2023, 2.5)."""
@@ -65,6 +66,22 @@ def bands_by_size(cases: Sequence[ScoredCase], edges_mm3: Sequence[float] = EDGE
     return tuple(
         _band(region, limit, [_of_region(case, region) for case in cases]) for region in regions for limit in limits
     )
+
+
+def check_picture(path: Path) -> None:
+    """Fails early where a picture's name has no ending that says a format.
+
+    Raises:
+        UsageError: it has none, or one that matplotlib does not know.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - heavy
+
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise UsageError(
+            f"--size-plot {path}: expected a name that ends in a format's, found {path.suffix or 'no ending'}",
+            hint=f"end it in one of {', '.join(f'.{name}' for name in sorted(known))}",
+        )
 
 
 def plot_sizes(bands: Sequence[SizeBand], path: Path) -> None:

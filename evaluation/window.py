@@ -4,7 +4,7 @@ A tumour fills a per cent or so of a head. Scores therefore work on the flat ind
 window that just holds both maps, and a dense array appears only where a library needs one.
 
 Axis order: a window is stored as (z, y, x), the memory order of a NIfTI file and the order in which the official 2026
-program numbers components (method.md section 4). Everything that leaves this module - coordinates, spacings - is
+program numbers components (docs/scores.md). Everything that leaves this module - coordinates, spacings - is
 (x, y, z).
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from metseg.errors import InputError
 
 HIGHEST_LABEL = 4
-"""Labels of the convention are 0..4 (method.md section 1)."""
+"""Labels of the convention are 0..4 (docs/input.md)."""
 
 Spacing = tuple[float, float, float]
 """Voxel size along x, y and z, in millimetres."""

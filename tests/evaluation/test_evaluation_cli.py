@@ -1,6 +1,7 @@
 """`python -m evaluation` as a user meets it: folders, messages, exit codes, files."""
 
 import csv
+import gzip
 import json
 import shutil
 import subprocess
@@ -178,6 +179,49 @@ def test_broken_files_are_input_errors(score, folders):
     assert score()[0] == 3
 
 
+def with_header(path, **fields):
+    """Changes header fields and leaves the voxels as they are; `dim=(0, 9)` sets one of an array."""
+    content = gzip.decompress(path.read_bytes())
+    header = np.frombuffer(content[:348], dtype=nib.nifti1.header_dtype).copy()
+    for name, value in fields.items():
+        if isinstance(value, tuple):
+            header[name][0, value[0]] = value[1]
+        else:
+            header[name] = value
+    path.write_bytes(gzip.compress(header.tobytes() + content[348:]))
+
+
+DAMAGES = [
+    {"datatype": 999},
+    {"dim": (0, 9)},
+    {"dim": (0, 0)},
+    {"vox_offset": 100},
+    {"vox_offset": np.inf},
+    {"scl_slope": 1, "scl_inter": np.nan},
+    {"sform_code": 1, "srow_x": (0, np.nan)},
+    {"sform_code": 1, "srow_x": 0, "srow_y": 0, "srow_z": 0},
+    {"pixdim": (2, np.nan)},
+]
+
+
+@pytest.mark.parametrize("fields", DAMAGES, ids=str)
+def test_damaged_headers_are_input_errors(score, folders, tmp_path, fields):
+    for name in ("one", "few"):
+        with_header(folders[1] / f"{name}.nii.gz", **fields)
+    code, _, err = score("--output", tmp_path / "s.json")
+    assert code == 3
+    assert "2 of 3 cases can't be scored" in err
+    assert all(str(folders[1] / f"{name}.nii.gz") in err for name in ("one", "few"))
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_a_damaged_reference_is_named_where_its_prediction_is_missing(score, folders):
+    (folders[1] / "one.nii.gz").unlink()
+    with_header(folders[0] / "one-seg.nii.gz", pixdim=(1, np.nan))
+    code, _, err = score(protocol="brats2026")
+    assert (code, "one-seg.nii.gz" in err) == (3, True)
+
+
 def test_exit_codes_of_usage_input_and_output(run, score, folders, tmp_path):
     assert run("score", "--protocol", "brats1999")[0] == 2
     assert run("score", "--protocol", "brats2023")[0] == 2
@@ -239,3 +283,10 @@ def test_sizes_are_printed_and_drawn(score, tmp_path):
     assert "false positives a case" in out
     assert "100-1000" in out
     assert (tmp_path / "new" / "sizes.png").stat().st_size > 1000
+
+
+def test_a_size_plot_of_an_unknown_format_is_refused_before_scoring(score, tmp_path):
+    for name in ("sizes.abc", "sizes"):
+        code, _, err = score("--output", tmp_path / "s.json", "--size-plot", tmp_path / name)
+        assert (code, f"--size-plot {tmp_path / name}" in err) == (2, True)
+    assert list(tmp_path.glob("s*")) == []

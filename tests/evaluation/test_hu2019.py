@@ -40,6 +40,8 @@ def test_figures_counted_by_hand():
     assert found["large_lesion_recall"] == 1
     assert found["false_positives"] == 1
     assert [lesion.size_class for lesion in region.lesions] == ["large", "small", "small", "counted"]
+    assert [lesion.matched_components for lesion in region.lesions] == [(1,), (3,), (), ()]
+    assert [lesion.dice for lesion in region.lesions] == [1, 1, 0, 0]
 
 
 def test_the_split_is_at_1500_mm3_inclusive():

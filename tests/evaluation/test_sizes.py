@@ -5,7 +5,10 @@ import pytest
 
 from evaluation.batch import ScoredCase
 from evaluation.brats2023 import CHALLENGES, Brats2023
-from evaluation.sizes import bands_by_size, plot_sizes
+from evaluation.brats2026 import Brats2026
+from evaluation.hu2019 import Hu2019
+from evaluation.sizes import bands_by_size, check_picture, plot_sizes
+from metseg.errors import UsageError
 
 SHAPE = (60, 40, 40)
 
@@ -14,9 +17,12 @@ def cube(labels, corner, side):
     labels[tuple(slice(first, first + side) for first in corner)] = 3
 
 
-def scored(name, reference, prediction):
-    scores = Brats2023(CHALLENGES["METS"]).score(reference, prediction, (1.0, 1.0, 1.0))
-    return ScoredCase(name, scores, np.eye(4), missing=False)
+PROTOCOLS = (Brats2023(CHALLENGES["METS"]), Brats2026(), Hu2019())
+SPACING = (1.0, 1.0, 1.0)
+
+
+def scored(name, reference, prediction, protocol=PROTOCOLS[0]):
+    return ScoredCase(name, protocol.score(reference, prediction, SPACING), np.eye(4), missing=False)
 
 
 @pytest.fixture
@@ -57,7 +63,29 @@ def test_lesions_of_one_patient_stay_together():
     assert (band.sensitivity_interval.low, band.sensitivity_interval.high) == (0, 1)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_found_and_missing_are_counted_alike(protocol):
+    """Two identical cases, one perfect and one without prediction: every protocol finds half of the lesions."""
+    reference = np.zeros(SHAPE, dtype=np.uint8)
+    cube(reference, (5, 5, 5), 3)
+    cube(reference, (30, 20, 20), 4)
+    missing = ScoredCase("b", protocol.score_missing(reference, SPACING), np.eye(4), missing=True)
+    bands = bands_by_size([scored("a", reference, reference, protocol), missing])
+    region = "metastasis" if protocol.name == "hu2019" else "ET"
+    found = [(band.lesions, band.found, band.sensitivity) for band in bands if band.region == region]
+    assert found[:2] == [(2, 1, 0.5), (2, 1, 0.5)]
+    assert sum(band.found for band in bands if band.region == "RC") == 0
+
+
 def test_plot_is_a_picture(cohort, tmp_path):
     path = tmp_path / "sizes.png"
     plot_sizes(bands_by_size(cohort), path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_no_known_format_is_refused_early(tmp_path):
+    for name in ("sizes.png", "sizes.SVG", "a.b.pdf"):
+        check_picture(tmp_path / name)
+    for name, found in (("sizes.abc", ".abc"), ("sizes", "no ending")):
+        with pytest.raises(UsageError, match=f"--size-plot .*{name}: .*found {found}"):
+            check_picture(tmp_path / name)
