@@ -5,24 +5,29 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from metseg.atomic import write_atomically
 from metseg.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of, read_metadata
-from metseg.errors import UsageError
+from metseg.errors import UsageError, WeightsError
 from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan import MemberPlan, Plan, WindowPlan
+from training.beginning import HANDED_ON
 from training.recipe import Recipe, load_recipe
 from training.revision import git_revision
 from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 SMALL_LESIONS_PLAN = "small_lesions"
 """Name of the plan that adds the small-lesion model (`metseg infer --plan small_lesions`)."""
+
+SECTIONS = ("intensity", "window", "tta", "fusion", "postprocess")
+"""Plan keys that are sections of their own."""
 
 CheckpointName = Literal["best", "last"]
 
@@ -55,39 +60,47 @@ class FreezeOptions:
     cache: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenMember:
+    """A member before it is written: what the plan says of it, and its weights file."""
+
+    plan: MemberPlan
+    content: bytes
+
+
 def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) -> Plan:
     """Writes a bundle: each member's weights without the VAE branch, plan.yaml, and the named plans.
 
     Args:
         runs: finished runs, in the ensemble's order; or weights files of a bundle, which are taken over as they are.
-        output: made where it is missing.
+        output: made where it is missing; nothing is written before every plan is valid.
         options: see there.
 
     Returns:
         The bundle's default plan.
 
     Raises:
-        UsageError: a folder is no run, or the members disagree with the plan or with each other.
+        UsageError: a folder is no run, two have one name, or the members disagree with the plan or with each other.
         WeightsError: a frozen network's logits are not bitwise those of the trained one.
     """
     keys = dict(options.plan)
+    for plan_name, own in ((options.name, keys), *options.variants.items()):
+        _require_sections(plan_name, own)
     stated = keys.get("members") or ()
     names_voters = bool(stated) and all(isinstance(item, str) for item in stated)
     expected = None if names_voters else keys.pop("members", None)
     small = options.small_lesions
-    recipes = {run: _recipe_of(run) for run in (*runs, *([small] if small else []))}
+    every_run = (*runs, *([small] if small else []))
+    recipes = {run: _recipe_of(run) for run in every_run}
+    _require_different_names(every_run, recipes)
     _require_expected([recipes[run] for run in runs], expected)
     keys |= _shared_keys(tuple(recipes.values()), keys)
-    output.mkdir(parents=True, exist_ok=True)
-    frozen = {
-        run: _with_own_grid(_freeze_member(run, recipe, output, options), recipe, keys)
-        for run, recipe in recipes.items()
-    }
-    members = [frozen[run] for run in runs]
+    frozen = {run: _freeze_member(run, recipe, options) for run, recipe in recipes.items()}
+    members = [_with_own_grid(frozen[run].plan, recipes[run], keys) for run in runs]
     variants = dict(options.variants)
     added: MemberPlan | None = None
     if small is not None:
-        added = _with_own_window(frozen[small], recipes[small], keys)
+        added = _with_own_window(_with_own_grid(frozen[small].plan, recipes[small], keys), recipes[small], keys)
         if added.name not in _added_by(keys):
             variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
     default = _make_plan({"name": options.name, **keys}, members, added)
@@ -95,6 +108,9 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
         variant: _make_plan({"name": variant, **_merged(keys, extra)}, members, added)
         for variant, extra in variants.items()
     }
+    output.mkdir(parents=True, exist_ok=True)
+    for item in frozen.values():
+        write_atomically(output / item.plan.weights, item.content)
     for variant, plan in plans.items():
         (output / PLANS_FOLDER).mkdir(exist_ok=True)
         _write_plan(output / PLANS_FOLDER / f"{variant}.yaml", plan)
@@ -126,6 +142,28 @@ def recipe_in(weights: Path) -> Recipe:
             f"weights {weights}: no recipe in them: {error!r:.200}",
             hint="Name a member's file of a bundle that `freeze` made, or a run's folder.",
         ) from error
+
+
+def _require_sections(plan_name: str, keys: Mapping[str, Any]) -> None:
+    for key in SECTIONS:
+        if key in keys and not isinstance(keys[key], Mapping):
+            raise UsageError(
+                f"plan {plan_name}: {key} must be a section of keys, found {keys[key]!r:.200}",
+                hint="docs/plans.md lists each section's keys; leave the section out for the defaults.",
+            )
+
+
+def _require_different_names(runs: Sequence[Path], recipes: Mapping[Path, Recipe]) -> None:
+    """A member's weights file is called as its recipe."""
+    first: dict[str, Path] = {}
+    for run in runs:
+        name = recipes[run].name
+        if name in first:
+            raise UsageError(
+                f"member {name}: expected one run of this name, found {first[name]} and {run}",
+                hint="Name each run once; runs of one ensemble need recipes with different names.",
+            )
+        first[name] = run
 
 
 def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]] | None) -> None:
@@ -181,20 +219,24 @@ def _merged(keys: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
     """Keys with others on top; sections are joined key by key."""
     merged = dict(keys)
     for key, value in extra.items():
-        merged[key] = {**merged.get(key, {}), **value} if isinstance(value, Mapping) else value
+        below = merged.get(key)
+        merged[key] = {**below, **value} if isinstance(value, Mapping) and isinstance(below, Mapping) else value
     return merged
 
 
 def _added_by(keys: Mapping[str, Any]) -> Sequence[str]:
     """Names of the members that a plan adds by maximum."""
-    names: Sequence[str] = keys.get("fusion", {}).get("added_by_maximum", ())
-    return names
+    names = keys.get("fusion", {}).get("added_by_maximum")
+    return names if isinstance(names, list | tuple) else ()
 
 
 def _with_own_window(member: MemberPlan, recipe: Recipe, keys: Mapping[str, Any]) -> MemberPlan:
     """The member in the windows of its recipe's validation, where the plan's are of another size."""
     own = recipe.validation.window
-    plans = WindowPlan.model_validate(keys.get("window", {}))
+    try:
+        plans = WindowPlan.model_validate(keys.get("window", {}))
+    except ValueError as error:
+        raise UsageError(f"the plan's window can't be used: {error}") from error
     return member if own.size == plans.size else member.model_copy(update={"window": own})
 
 
@@ -227,9 +269,9 @@ def _write_plan(path: Path, plan: Plan) -> None:
     write_atomically(path, yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode())
 
 
-def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptions) -> MemberPlan:
+def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenMember:
     if run.is_file():
-        return _take_over(run, recipe, output)
+        return _take_over(run, recipe)
     import torch  # noqa: PLC0415 - heavy
 
     from training.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
@@ -250,19 +292,19 @@ def _freeze_member(run: Path, recipe: Recipe, output: Path, options: FreezeOptio
     member = recipe.member
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
     # Proven before the file has its final metadata, which holds what the proof found.
-    member = _write_member(output, member, saved_bytes(state, metadata))
-    proof = prove_equal(load_member(output, member), path, recipe, stored, _proof_entry(run, options.cache))
+    unproven = _frozen(member, saved_bytes(state, metadata))
+    proof = prove_equal(_loaded(unproven, run), path, recipe, stored, _proof_entry(run, options.cache))
     metadata |= {
         "proven_on": proof.case_id,
         "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
     }
-    return _write_member(output, member, saved_bytes(state, metadata))
+    return _frozen(member, saved_bytes(state, metadata))
 
 
-def _take_over(weights: Path, recipe: Recipe, output: Path) -> MemberPlan:
+def _take_over(weights: Path, recipe: Recipe) -> FrozenMember:
     """A frozen member of another bundle, or of this one, byte by byte."""
-    member = _write_member(output, recipe.member, weights.read_bytes())
-    load_member(output, member)
+    member = _frozen(recipe.member, weights.read_bytes())
+    load_member(weights.parent, member.plan.model_copy(update={"weights": weights.name}))
     return member
 
 
@@ -279,9 +321,18 @@ def saved_bytes(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> b
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
-def _write_member(output: Path, member: MemberPlan, content: bytes) -> MemberPlan:
-    write_atomically(output / member.weights, content)
-    return member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+def _frozen(member: MemberPlan, content: bytes) -> FrozenMember:
+    return FrozenMember(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}), content)
+
+
+def _loaded(member: FrozenMember, run: Path) -> "nn.Module":
+    """The network as inference loads it: from a file."""
+    with TemporaryDirectory() as folder:
+        write_atomically(Path(folder) / member.plan.weights, member.content)
+        try:
+            return load_member(Path(folder), member.plan)
+        except WeightsError as error:
+            raise WeightsError(f"run {run}: frozen, its weights can't be used: {error}", hint=error.hint) from error
 
 
 def _proof_entry(run: Path, cache: Path | None) -> Path:
@@ -317,5 +368,6 @@ def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, prove
         "freezing_revision": git_revision(),
         "training_cases": json.dumps(content.get("cases", {}), sort_keys=True),
         "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
+        "begun_with": json.dumps({key: content[key] for key in HANDED_ON if key in content}, sort_keys=True),
         "provenance": provenance,
     }

@@ -1,7 +1,7 @@
 """One run, from a folder of cases to a trained member in a folder of its own.
 
 <run>/recipe.yaml        all its science
-<run>/run.json           revision, device, cases, cache entries
+<run>/run.json           what it began with; revision, device, cases, cache entries
 <run>/split.json         which case was used for what
 <run>/metrics.jsonl      a line a step and a line a validation; tensorboard/ has the same
 <run>/best.safetensors   the checkpoint with the best validation score
@@ -21,6 +21,7 @@ from metseg.device import Device, DeviceChoice, choose_device
 from metseg.discovery import MODALITIES
 from metseg.domain import CaseFiles
 from metseg.errors import InputError, UsageError
+from training.beginning import beginning_of, kept_beginning
 from training.checkpoint import Progress
 from training.data.cache import prepare_all
 from training.data.cases import find_cases
@@ -130,11 +131,10 @@ def _training_device(request: RunRequest) -> Device:
 
 
 def _settings(request: RunRequest, place: Device, recipe: Recipe) -> RunSettings:
-    init = request.init
     return RunSettings(
         folder=request.output,
         device=place,
-        init=init / LAST if init is not None and init.is_dir() else init,
+        init=_init_checkpoint(request),
         max_hours=request.max_hours,
         max_steps=request.max_steps,
         checkpoint_s=request.checkpoint_s,
@@ -142,6 +142,11 @@ def _settings(request: RunRequest, place: Device, recipe: Recipe) -> RunSettings
         # Batch norm must see the recipe's batch, not what fits best.
         micro_batch=request.micro_batch or (1_000_000 if place.is_cuda or recipe.is_radiosurgery else 1),
     )
+
+
+def _init_checkpoint(request: RunRequest) -> Path | None:
+    init = request.init
+    return init / LAST if init is not None and init.is_dir() else init
 
 
 def _usable_cases(cases: Mapping[str, CaseFiles], recipe: Recipe) -> dict[str, CaseFiles]:
@@ -197,12 +202,15 @@ def _write_run_files(
     if not recipe_file.exists():
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         write_atomically(recipe_file, text.encode())
+    if (request.output / LAST).exists():  # it goes on from there
+        beginning = kept_beginning(request.output)
+    else:
+        beginning = beginning_of(request.init, _init_checkpoint(request), request.predictions)
     content = {
         "recipe_sha256": recipe.sha256,
         "git_revision": git_revision(),
         "device": place.description,
-        "init": request.init.name if request.init else None,
-        "predictions": [str(folder) for folder in request.predictions],
+        **beginning,
         "max_hours": request.max_hours,
         "cases": {"train": len(split.train), "validation": len(split.validation)},
         "cache": str(request.cache.resolve()),

@@ -241,6 +241,14 @@ def test_settings_file_is_checked(tmp_path):
         file.write_text(text)
         with pytest.raises(UsageError, match="not usable"):
             load_settings(file)
+    for text in ("lesions:\n", "lesions: none\n", "artefacts: [1]\n", "[1, 2]\n"):
+        file.write_text(text)
+        said = []
+        for system in ("brats", "radiosurgery"):
+            with pytest.raises(UsageError, match="not usable") as caught:
+                load_settings(file, system=system)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
     with pytest.raises(UsageError, match="not usable"):
         load_settings(tmp_path / "absent.yaml")
 

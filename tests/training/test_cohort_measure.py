@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metseg.errors import UsageError
+from metseg.errors import InputError, UsageError
 from training.cohort.measure import describe, measure_case, measure_cohort
 
 
@@ -60,7 +60,7 @@ def test_cohort_of_real_layout_is_described(case):
 
 
 def test_nothing_to_measure_is_said(tmp_path):
-    with pytest.raises(UsageError, match=r"no case with a -seg\.nii\.gz"):
+    with pytest.raises(UsageError, match=r"no case with a -seg\.nii\.gz or \.nii"):
         list(measure_cohort(tmp_path))
     rows = dict(describe(list(measure_cohort_of_empty(tmp_path / "cohort"))))
     assert rows["core volume, mm3"] == "-"
@@ -69,3 +69,36 @@ def test_nothing_to_measure_is_said(tmp_path):
 def measure_cohort_of_empty(folder):
     write(folder / "C-3", np.zeros((8, 8, 8)), np.ones((8, 8, 8)))
     return measure_cohort(folder)
+
+
+def rewrite(path, change, name=None):
+    """Writes a file anew with other voxels, under another name where one is given."""
+    image = nib.load(path)
+    voxels = change(np.asanyarray(image.dataobj))
+    path.unlink()
+    nib.save(nib.Nifti1Image(voxels, image.affine), path.with_name(name or path.name))
+
+
+def test_files_without_compression_and_with_a_trailing_axis_are_read(case):
+    expected = measure_case(case)
+    rewrite(case / "A-1-seg.nii.gz", lambda voxels: voxels[..., np.newaxis], "A-1-seg.nii")
+    rewrite(case / "A-1-t1c.nii.gz", lambda voxels: voxels, "A-1-t1c.nii")
+    assert list(measure_cohort(case.parent)) == [expected]
+
+
+def test_files_that_cannot_be_measured_are_named(case):
+    path = case / "A-1-t1c.nii.gz"
+    rewrite(path, lambda voxels: voxels[:-1])
+    with pytest.raises(InputError, match=r"A-1-t1c\.nii\.gz: its grid is not that of .*A-1-seg\.nii\.gz: 39x40x40"):
+        measure_case(case)
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"image .*A-1-t1c\.nii\.gz: not a NIfTI file"):
+        measure_case(case)
+    path.unlink()
+    with pytest.raises(InputError, match=r"case A-1: no A-1-t1c\.nii\.gz or \.nii in"):
+        measure_case(case)
+
+
+def test_a_missing_prediction_is_named(case):
+    with pytest.raises(InputError, match=r"label map .*A-1\.nii\.gz: the file does not exist"):
+        measure_case(case, case.parent)

@@ -117,6 +117,52 @@ def test_a_plan_finer_than_all_of_its_members(runs, tmp_path):
     assert plan.members[0].spacing_mm == 2.0
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def copy_of(run, folder):
+    """The run's files, without tensorboard's."""
+    folder.mkdir()
+    for file in run.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variants": {"bad": {"members": ["nonsense"]}}}, "none of the runs"),
+        ({"variants": {"bad": {"threshold": 7}}}, "plan bad: .*don't make a plan"),
+        ({"plan": {"unknown": 1}}, "don't make a plan"),
+    ],
+)
+def test_a_plan_that_is_refused_leaves_the_bundle_as_it_was(runs, tmp_path, options, message):
+    bundle = tmp_path / "b"
+    freeze(runs, bundle, "vae")
+    before = contents(bundle)
+    for names, half in ((("vae",), True), (("vae", "sub"), False)):
+        with pytest.raises(UsageError, match=message):
+            freeze(runs, bundle, *names, half=half, **options)
+        assert contents(bundle) == before
+    with pytest.raises(UsageError, match=message):
+        freeze(runs, tmp_path / "new", "vae", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_runs_of_one_name_are_refused(runs, tmp_path):
+    bundle = tmp_path / "b"
+    freeze(runs, bundle, "vae", "sub")
+    before = contents(bundle)
+    twin = copy_of(runs / "vae", tmp_path / "twin")
+    for others, options in (([twin], {}), ([], {"small_lesions": twin}), ([twin], {"plan": {"members": ["sub"]}})):
+        every_run = [runs / "vae", runs / "sub", *others]
+        with pytest.raises(UsageError, match=r"member vae: expected one run of this name, found .*vae and .*twin"):
+            freeze_bundle(every_run, bundle, FreezeOptions(name="b", half=True, **options))
+        assert contents(bundle) == before
+
+
 def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path):
     freeze(runs, tmp_path / "whole", "vae")
     freeze(runs, tmp_path / "half", "vae", half=True)
@@ -165,19 +211,26 @@ def test_members_that_disagree_with_the_plan_are_refused(runs, tmp_path, members
         ({"intensity": {"upper_percentile": 99.0}}, "intensity is"),
         ({"threshold": 7}, "don't make a plan"),
         ({"unknown": 1}, "don't make a plan"),
+        ({"fusion": None}, "plan b: fusion must be a section of keys, found None"),
+        ({"fusion": "simple"}, "plan b: fusion must be a section of keys, found 'simple'"),
+        ({"fusion": {"added_by_maximum": None}}, "don't make a plan"),
+        ({"window": {"size": 7}}, "window"),
     ],
 )
 def test_plan_keys_that_do_not_fit_are_refused(runs, tmp_path, keys, message):
-    with pytest.raises(UsageError, match=message):
-        freeze(runs, tmp_path / "b", "vae", plan=keys)
+    for small in (None, runs / "few"):
+        with pytest.raises(UsageError, match=message):
+            freeze(runs, tmp_path / "b", "vae", plan=keys, small_lesions=small)
+
+
+def test_sections_of_a_variant_that_are_none_are_refused(runs, tmp_path):
+    for section in (None, "simple"):
+        with pytest.raises(UsageError, match="plan v: fusion must be a section of keys"):
+            freeze(runs, tmp_path / "b", "vae", variants={"v": {"fusion": section}}, small_lesions=runs / "few")
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(runs, tmp_path):
-    copy = tmp_path / "run"
-    copy.mkdir()
-    for file in (runs / "vae").iterdir():
-        if file.is_file():
-            (copy / file.name).write_bytes(file.read_bytes())
+    copy = copy_of(runs / "vae", tmp_path / "run")
     recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
     (copy / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "seed": 99}))
     with pytest.raises(UsageError, match="trained with another recipe"):
@@ -273,11 +326,7 @@ def test_a_plan_that_adds_strangers_or_everybody_is_refused(added):
 
 
 def test_weights_that_are_not_finite_are_refused(runs, tmp_path):
-    copy = tmp_path / "run"
-    copy.mkdir()
-    for file in (runs / "sub").iterdir():
-        if file.is_file():
-            (copy / file.name).write_bytes(file.read_bytes())
+    copy = copy_of(runs / "sub", tmp_path / "run")
     for name in ("best", "last"):
         path = copy / f"{name}.safetensors"
         with safe_open(path, "pt") as file:

@@ -8,8 +8,10 @@ import pytest
 from scipy import ndimage
 
 from metseg.discovery import discover_cases
+from metseg.errors import UsageError
 from metseg.labels import ET, SNFH
 from training.cohort.case import generate_case
+from training.cohort.command import implant
 from training.cohort.implant import implant_lesions, noise_of, read_background, tissue_shares, write_implants
 from training.cohort.settings import LesionSettings, load_settings
 from training.cohort.writing import write_case
@@ -93,3 +95,12 @@ def test_variants_of_two_timepoints_have_names_of_their_own(patient, tmp_path):
     assert [files.case_id for files in discover_cases(tmp_path / "out")] == expected
     alone = implant_lesions(read_background(cases[0]), SETTINGS, seed=3, variant=0)
     assert np.array_equal(written[0].labels, alone.labels)
+
+
+def test_an_id_that_is_not_there_is_refused(patient, tmp_path):
+    known = patient[1][0].case_id
+    with pytest.raises(UsageError, match=r"--only TYPO: no such case among the 1 of"):
+        implant([patient[0]], output=tmp_path / "out", variants=1, only=["TYPO", known])
+    assert not (tmp_path / "out").exists()
+    implant([patient[0]], output=tmp_path / "out", variants=1, only=[known])
+    assert len(discover_cases(tmp_path / "out")) == 1

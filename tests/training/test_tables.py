@@ -9,7 +9,7 @@ from metseg.bundle import open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases
 from metseg.ensemble import load_ensemble
-from metseg.errors import UsageError
+from metseg.errors import InputError, UsageError
 from metseg.nifti import read_label_map
 from metseg.pipeline import load_case, segment_case
 from metseg.plan import WindowPlan
@@ -30,7 +30,7 @@ from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
 from training.tables.scoring import CaseScores, Ladder, means_of_regions, score_ladder
 from training.tables.stages import TablesRequest
-from training_support import small_recipe, write_labelled_cohort
+from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
 
 def paired(low, high, cases=48):
@@ -235,6 +235,19 @@ def bundle_ladder(tmp_path):
         return Ladder(ensemble, models, ensemble.plan.tta, as_frozen=True)
 
     return build
+
+
+def test_cases_without_an_image_of_the_bundle_are_named_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.tables.composition.load_ensemble", None)
+    data = write_labelled_cohort(tmp_path / "data", 2)
+    write_labelled_case(data, "Q-1", 2, without="t2w")
+    write_labelled_case(data, "Q-2", 3, without="t1c")
+    request = TablesRequest(tmp_path / "out", data=(data,), device="cpu", threads=1)
+    with pytest.raises(
+        InputError, match=r"needs t1c, t1n, t2f, t2w of each case: case Q-1 lacks t2w, case Q-2 lacks t1c$"
+    ):
+        score_bundle(write_bundle(tmp_path / "b"), None, request)
+    assert not (tmp_path / "out").exists()
 
 
 def test_scores_are_not_remembered_across_cohorts_with_the_same_ids(tmp_path, bundle_ladder, monkeypatch):

@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from metseg.errors import UsageError, WeightsError
+from training.beginning import beginning_of
 from training.checkpoint import Progress, read_checkpoint, save_checkpoint
 from training.data.cache import cached_entry
 from training.errors import DivergenceError, InterruptedRunError
@@ -298,7 +299,9 @@ def test_crops_at_false_positives_change_the_run_and_need_recipe_and_folder(tmp_
             train_run(recipe, request_of(cohort, tmp_path / "no", predictions=folders))
     train_run(plain, request_of(cohort, tmp_path / "plain"))
     train_run(asking, request_of(cohort, tmp_path / "asking", predictions=(maps,)))
-    assert json.loads((tmp_path / "asking" / "run.json").read_text())["predictions"] == [str(maps)]
+    ran = json.loads((tmp_path / "asking" / "run.json").read_text())
+    assert ran["predictions"] == [str(maps)]
+    assert ran["predictions_sha256"] == beginning_of(None, None, (maps,))["predictions_sha256"]
     assert losses_of(tmp_path / "asking") != losses_of(tmp_path / "plain")
 
 

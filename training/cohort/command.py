@@ -63,7 +63,14 @@ def implant(
     from metseg.discovery import discover_cases  # noqa: PLC0415
     from training.cohort.implant import write_implants  # noqa: PLC0415  scipy: not for --help
 
-    cases = tuple(files for folder in data for files in discover_cases(folder) if not only or files.case_id in only)
+    found = [files for folder in data for files in discover_cases(folder)]
+    unknown = sorted(set(only or ()) - {files.case_id for files in found})
+    if unknown:
+        raise UsageError(
+            f"--only {', '.join(unknown)}: no such case among the {len(found)} of {', '.join(map(str, data))}",
+            hint="An ID is the name of the case's folder.",
+        )
+    cases = tuple(files for files in found if not only or files.case_id in only)
     lesions = load_settings(settings).lesions
     for case in write_implants(cases, lesions, variants=variants, seed=seed, output=output):
         Console().print(f"{case.case_id}  {len(case.lesions)} lesions added", highlight=False)

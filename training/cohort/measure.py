@@ -5,14 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from metseg.components import find_components
-from metseg.errors import UsageError
+from metseg.discovery import SUFFIXES
+from metseg.domain import FloatVolume, Grid
+from metseg.errors import InputError, UsageError
+from metseg.examine import grid_difference
+from metseg.image import ImageError, read_image
 from metseg.labels import ET, NETC, SNFH
+from metseg.nifti import read_label_map
 
 VOLUME_LIMITS_MM3: Final = (27, 100, 1000)
 """Upper ends of the size classes: the 2026 challenge's small lesions, then decades."""
@@ -74,20 +78,26 @@ def _measure_lesion(
 
 
 def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
-    """Measures one case folder `<ID>` with `<ID>-t1c.nii.gz` and `<ID>-seg.nii.gz`.
+    """Measures one case folder `<ID>` with `<ID>-t1c` and `<ID>-seg`, `.nii.gz` or `.nii`.
 
     Args:
         folder: the case's.
         predictions: folder with the label map `<ID>.nii.gz`, on the same grid: which lesions are found.
+
+    Raises:
+        InputError: one of these files is missing, can't be read, or lies on another grid than the reference.
     """
-    image = nib.load(folder / f"{folder.name}-seg.nii.gz")
-    labels = np.asanyarray(image.dataobj).astype(np.uint8)
-    t1c = np.asanyarray(nib.load(folder / f"{folder.name}-t1c.nii.gz").dataobj).astype(np.float32)
-    voxel_mm3 = float(np.prod(image.header.get_zooms()))
+    reference = _file_of(folder, "seg")
+    labels, grid = read_label_map(reference)
+    t1c = _read_t1c(folder, reference, grid)
+    voxel_mm3 = grid.voxel_volume_mm3
     components = find_components((labels == ET) | (labels == NETC)).to_volume()
     predicted = None
     if predictions is not None:
-        predicted = np.isin(np.asanyarray(nib.load(predictions / f"{folder.name}.nii.gz").dataobj), (ET, NETC))
+        path = predictions / f"{folder.name}.nii.gz"
+        predicted_labels, predicted_grid = read_label_map(path)
+        _require_same_grid(path, predicted_grid, reference, grid)
+        predicted = np.isin(predicted_labels, (ET, NETC))
     lesions = []
     for number, found in enumerate(ndimage.find_objects(components), start=1):
         box = tuple(slice(max(s.start - _SHELL_OUTER - 1, 0), s.stop + _SHELL_OUTER + 1) for s in found)
@@ -97,15 +107,46 @@ def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
     return MeasuredCase(folder.name, tuple(lesions), float((labels == SNFH).sum() * voxel_mm3))
 
 
+def _file_of(folder: Path, kind: str) -> Path:
+    path = _find_file(folder, kind)
+    if path is None:
+        raise InputError(f"case {folder.name}: no {folder.name}-{kind}.nii.gz or .nii in {folder}")
+    return path
+
+
+def _find_file(folder: Path, kind: str) -> Path | None:
+    paths = (folder / f"{folder.name}-{kind}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_t1c(folder: Path, reference: Path, grid: Grid) -> FloatVolume:
+    path = _file_of(folder, "t1c")
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise ImageError(error.code, f"image {path}: {error}", hint=error.hint) from None
+    _require_same_grid(path, image.grid, reference, grid)
+    return image.voxels
+
+
+def _require_same_grid(path: Path, found: Grid, reference: Path, expected: Grid) -> None:
+    difference = grid_difference(found, expected)
+    if difference:
+        raise InputError(f"{path}: its grid is not that of {reference}: {difference}")
+
+
 def measure_cohort(folder: Path, predictions: Path | None = None) -> Iterator[MeasuredCase]:
     """Measures every case folder that has a reference; `predictions` as for `measure_case`.
 
     Raises:
         UsageError: there is none.
+        InputError: see `measure_case`.
     """
-    cases = sorted(p for p in folder.iterdir() if (p / f"{p.name}-seg.nii.gz").is_file()) if folder.is_dir() else []
+    cases = sorted(path for path in folder.iterdir() if _find_file(path, "seg")) if folder.is_dir() else []
     if not cases:
-        raise UsageError(f"{folder}: no case with a -seg.nii.gz", hint="Give the folder that holds the case folders.")
+        raise UsageError(
+            f"{folder}: no case with a -seg.nii.gz or .nii", hint="Give the folder that holds the case folders."
+        )
     for case in cases:
         yield measure_case(case, predictions)
 

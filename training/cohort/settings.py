@@ -1,7 +1,7 @@
 """Every number of the synthetic cohort, with its source: one frozen model that a YAML file can override.
 
-Intensities are in units of the scaled image (percentiles 0.1 and 99.9 of the whole volume become 0 and 1, method.md
-section 1), so that they compare directly with what the network reads. "Measured" means: read off eleven public BraTS
+Intensities are in units of the scaled image (percentiles 0.1 and 99.9 of the whole volume become 0 and 1),
+so that they compare directly with what the network reads. "Measured" means: read off eleven public BraTS
 cases (ten gliomas of BraTS 2021, one metastasis case of BraTS-METS 2023), tissue by tissue, after that scaling; see
 docs/cohort.md for the figures.
 """
@@ -189,13 +189,14 @@ def load_settings(path: Path | None = None, *, size: SizeName = "full", system: 
         values = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else {}
         values = values or {}
         if system == "radiosurgery":
+            CohortSettings.model_validate(values)  # its sections are sections: they are joined below
             values = {
                 **values,
                 "lesions": {**RADIOSURGERY_LESIONS, **values.get("lesions", {})},
                 "artefacts": {**RADIOSURGERY_ARTEFACTS, **values.get("artefacts", {})},
             }
         settings = CohortSettings.model_validate(values)
-    except (OSError, yaml.YAMLError, ValidationError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, ValidationError) as error:
         message = f"{path}: not usable as cohort settings: {error}"
         raise UsageError(message, hint="docs/cohort.md lists the fields.") from error
     return settings.model_copy(update={"grid": TINY_GRID}) if size == "tiny" else settings

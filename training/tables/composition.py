@@ -1,11 +1,16 @@
 """The ladder of a bundle that is there already: is each of its members, its passes and its fusion worth having?"""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from metseg.bundle import open_bundle
 from metseg.device import choose_device
+from metseg.discovery import missing_modalities
+from metseg.domain import CaseFiles
 from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, UsageError
+from metseg.plan import Plan
+from metseg.problems import listed
 from training.data.cases import cases_of_plan
 from training.tables.experiment import SMALL_VOXELS
 from training.tables.ladder import remembered_scores
@@ -24,10 +29,11 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
     Raises:
         UsageError: the bundle has not three members that vote, or more than one that is added; it is one of the
             radiosurgery system; or two folders hold a case of the same ID.
-        InputError: there are fewer than two cases.
+        InputError: there are fewer than two cases, or some lack an image that a member reads.
     """
     opened = open_bundle(weights, plan)
     cases = cases_of_plan(request.data, opened.plan)
+    _require_images(cases.values(), opened.plan)
     ensemble = load_ensemble(opened, choose_device(request.device))
     added = ensemble.plan.fusion.added_by_maximum
     voting = [member.plan.name for member in ensemble.members if member.plan.name not in added]
@@ -42,3 +48,14 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
     models = dict(zip((*ROLES, "small"), (*voting, *added), strict=False))
     ladder = Ladder(ensemble, models, ensemble.plan.tta, SMALL_VOXELS if added else 0, as_frozen=True)
     return tuple(remembered_scores(files, ladder, request.scores) for files in cases.values())
+
+
+def _require_images(cases: Iterable[CaseFiles], plan: Plan) -> None:
+    """Every method of the ladder on every case: nobody sits out, as in inference a member without its images does."""
+    lacking = {files.case_id: missing_modalities(files, sorted(plan.modalities)) for files in cases}
+    problems = [f"case {case_id} lacks {', '.join(missing)}" for case_id, missing in lacking.items() if missing]
+    if problems:
+        raise InputError(
+            f"--bundle needs {', '.join(sorted(plan.modalities))} of each case: {listed(problems)}",
+            hint="Add these images, or leave the cases out of --data.",
+        )

@@ -7,7 +7,6 @@ from typing import Final, Literal, get_args
 Metric = Literal["lDSC", "cDSC", "lHD95", "cHD95", "FP", "FN"]
 """The paper's names. l = lesion-wise, c = conventional, whole masks; FP, FN a patient; each the mean of WT, TC, ET."""
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
-HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset({"lDSC", "cDSC"})
 
 Method = Literal["baseline", "blob", "sub", "tta", "mean", "simple", "small", "simple_small", "centred", "frozen"]
 TITLES: Final[dict[Method, str]] = {

@@ -1,0 +1,60 @@
+"""What a run began with: a part of its run.json, which `freeze` hands on to the member."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from metseg.errors import UsageError
+from training.run_files import RUN_FILE
+
+HANDED_ON: Final = ("init", "init_sha256", "predictions_sha256")
+"""Keys of run.json that go into a member's metadata; older runs lack the hashes."""
+
+PREDICTIONS: Final = "predictions"
+
+
+def beginning_of(init: Path | None, checkpoint: Path | None, predictions: Sequence[Path]) -> dict[str, Any]:
+    """What a run begins with, for its run.json.
+
+    Args:
+        init: as `train --init` named it; None for random weights.
+        checkpoint: the file that it means.
+        predictions: folders of label maps, in the order in which they count; may be empty.
+
+    Returns:
+        Names, and SHA-256s: of the checkpoint's bytes, and one over names and bytes of all label maps.
+
+    Raises:
+        UsageError: a file can't be read.
+    """
+    return {
+        "init": init.name if init is not None else None,
+        "init_sha256": _sha256_of(checkpoint, "--init").hex() if checkpoint is not None else None,
+        PREDICTIONS: [str(folder) for folder in predictions],
+        "predictions_sha256": _label_maps_sha256(predictions) if predictions else None,
+    }
+
+
+def kept_beginning(run: Path) -> dict[str, Any]:
+    """What the run.json of a run that goes on says of its beginning; whatever is not known of it stays unsaid."""
+    path = run / RUN_FILE
+    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {key: content[key] for key in (*HANDED_ON, PREDICTIONS) if key in content}
+
+
+def _label_maps_sha256(folders: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.glob("*.nii.gz")):
+            digest.update(path.name.encode() + b"\0" + _sha256_of(path, "--predictions"))
+    return digest.hexdigest()
+
+
+def _sha256_of(path: Path, option: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise UsageError(f"{option} {path}: can't be read: {error.strerror or error}") from error
