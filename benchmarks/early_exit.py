@@ -1,7 +1,7 @@
 """How many windows the last member could skip because the others have decided them: the most that an early exit saves.
 
     python benchmarks/early_exit.py FOLDER_OF_CASES [FOLDER_OF_CASES ...] [--weights weights/mets] [--plan paper]
-        [--run-plan fast] [--cases N] [--device auto|cpu|cuda]
+        [--run-plan fine] [--cases N] [--device auto|cpu|cuda]
 
 The members run with --run-plan (one pass will do: where lesions lie hardly depends on the passes); windows are those of
 --plan. For each member in the last place, prints the share of windows in which the others
