@@ -452,8 +452,9 @@ def test_the_folds_recipes_are_their_bundles():
     assert len({load_recipe(name).seed for name in (*folds, "mets_coarse")}) == 4
 
 
-def test_the_wide_recipe_is_that_of_the_narrower_but_for_its_width_and_rate():
-    assert differing("mets_wide", "mets_coarse") == {"network", "optimizer"}
+@pytest.mark.parametrize(("wide", "narrow"), [("mets_wide", "mets_coarse"), ("mets_small_wide", "mets_small")])
+def test_a_wide_recipe_is_that_of_the_narrower_but_for_its_width_and_rate(wide, narrow):
+    assert differing(wide, narrow) == {"network", "optimizer"}
 
 
 @pytest.mark.parametrize(
