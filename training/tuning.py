@@ -93,8 +93,8 @@ def _label_maps(
     plan = ensemble.plan
     loaded = load_case(files, ensemble)
     trip = loaded.prepared.trip
-    predictions = predict_case(loaded.prepared, ensemble, loaded.layout, loaded.noise)
-    loaded.noise.forget()
+    predictions = predict_case(loaded.prepared, ensemble, loaded.layout, loaded.prefetch)
+    loaded.prefetch.forget()
     for threshold in sorted({setting.threshold for setting in settings}):
         votes = [member_labels(prediction.probabilities, threshold) for prediction in predictions]
         fused = fuse_members(predictions, votes, plan.model_copy(update={"threshold": threshold}))

@@ -221,8 +221,8 @@ def _attempt(files: CaseFiles, job: Job, step: Callable[[], _Step]) -> _Step | _
 def _predict_loaded(loading: "Future[Loaded]", ensemble: Ensemble, grid: LabelGrid) -> _Predicted:
     loaded = loading.result()
     _require_scan(grid, loaded)
-    predictions = predict(loaded.prepared, loaded.layout, loaded.noise, ensemble, loaded.watch)
-    loaded.noise.forget()
+    predictions = predict(loaded.prepared, loaded.layout, loaded.prefetch, ensemble, loaded.watch)
+    loaded.prefetch.forget()
     return _Predicted(loaded, predictions)
 
 

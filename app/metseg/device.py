@@ -4,8 +4,10 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -116,6 +118,37 @@ def send(array: "NDArray[np.float32]", device: "torch.device") -> "torch.Tensor"
 
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+@contextmanager
+def beside_computing(device: "torch.device") -> Iterator[None]:
+    """What this thread sends inside travels while the GPU computes, and has arrived at the end.
+
+    One stream for all such copies: freed memory serves that stream alone, so a new one each time would leave more and
+    more behind.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    stream = _copying_stream(device)
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
+
+
+@cache
+def _copying_stream(device: "torch.device") -> "torch.cuda.Stream":
+    import torch  # noqa: PLC0415 - heavy
+
+    return torch.cuda.Stream(device)
+
+
+def hold(tensor: "torch.Tensor") -> "torch.Tensor":
+    """A tensor that was sent ahead, for use now: its memory is kept until the work that is queued here has read it."""
+    import torch  # noqa: PLC0415 - heavy
+
+    if tensor.is_cuda:
+        tensor.record_stream(torch.cuda.current_stream(tensor.device))
+    return tensor
 
 
 def _cuda_problem() -> str | None:

@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.bundle import Bundle, load_member
-from metseg.device import Device, send
+from metseg.device import Device, beside_computing, first_line
 from metseg.errors import NotFiniteError
 from metseg.network_plans import DeepMedicPlan
 from metseg.own_grid import logits_between_grids
-from metseg.plan import ChannelName, MemberPlan, Plan, Spacing
+from metseg.plan import MemberPlan, Plan
+from metseg.prefetch import Prefetch
 from metseg.preprocess import PreparedCase, voxel_seed
 from metseg.problems import printable
 from metseg.tiles import tiled_logits
@@ -135,16 +135,38 @@ def noise_of(case: PreparedCase, plan: Plan) -> CaseNoise:
     return CaseNoise(plan.tta, voxel_seed(case.channels, case.brain) if uses_noise(plan.tta) else 0)
 
 
-def draw_noise_ahead(noise: CaseNoise, case: PreparedCase, ensemble: Ensemble, layout: Layout) -> None:
-    """Draws what the usable members will ask for."""
-    for member in usable_members(ensemble, case):
-        if not isinstance(member.plan.network, DeepMedicPlan):
-            own = member_layout(case, ensemble.plan, member.plan, layout)
-            noise.draw_all((len(member.plan.channels), *own.shape))
+def prefetch_of(case: PreparedCase, plan: Plan) -> Prefetch:
+    """A case's images and noises; nothing is cut, drawn or sent yet."""
+    return Prefetch(case, noise_of(case, plan))
+
+
+def send_ahead(prefetch: Prefetch, ensemble: Ensemble, layout: Layout) -> None:
+    """Draws what the usable members will ask for, and sends it to their GPU while that works on another case.
+
+    What does not fit there beside the other case is sent when the networks ask for it.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    case, noise, store = prefetch.case, prefetch.noise, torch.device(ensemble.device.name)
+    members = [item.plan for item in usable_members(ensemble, case) if not isinstance(item.plan.network, DeepMedicPlan)]
+    layouts = [member_layout(case, ensemble.plan, member, layout) for member in members]
+    shapes = {(len(member.channels), *own.shape) for member, own in zip(members, layouts, strict=True)}
+    for number, shape in product(noise.numbers, shapes):
+        noise.draw(number, shape)
+    try:
+        with beside_computing(store):
+            for member, own in zip(members, layouts, strict=True):
+                for name in member.channels:
+                    prefetch.channel(name, member.spacing_mm, own, store)
+            for number, shape in product(noise.numbers, shapes):
+                noise.on(store, number, shape)
+    except RuntimeError as error:  # whatever CUDA raises: the case's own turn will show whether it matters
+        prefetch.leave_devices()
+        logger.debug("case %s: not sent ahead: %s", printable(case.case_id), first_line(error))
 
 
 def predict_case(
-    case: PreparedCase, ensemble: Ensemble, layout: Layout, noise: CaseNoise | None = None
+    case: PreparedCase, ensemble: Ensemble, layout: Layout, prefetch: Prefetch | None = None
 ) -> tuple[MemberPrediction, ...]:
     """Runs every usable member on a case.
 
@@ -152,7 +174,7 @@ def predict_case(
         case: its channels.
         ensemble: the members.
         layout: of `plan_layout`.
-        noise: of `noise_of`; None makes it here.
+        prefetch: of `prefetch_of`; None makes it here.
 
     Returns:
         One prediction a usable member; none when the case lacks what every member reads.
@@ -163,13 +185,7 @@ def predict_case(
     import torch  # noqa: PLC0415 - heavy
 
     store = _store_of(ensemble)
-
-    @cache
-    def cut(name: ChannelName, spacing: Spacing | None, own: Layout) -> "Tensor":
-        """Cut out and sent once for all members that read it there."""
-        return send(own.cut(case.on_grid(spacing).channels[name]), store)
-
-    noise = noise or noise_of(case, ensemble.plan)
+    prefetch = prefetch or prefetch_of(case, ensemble.plan)
     predictions = []
     for member in usable_members(ensemble, case):
         if isinstance(member.plan.network, DeepMedicPlan):
@@ -177,8 +193,8 @@ def predict_case(
             own, logits = layout, tiled_logits(member.network, whole, layout, ensemble.device)
         else:
             own, spacing = member_layout(case, ensemble.plan, member.plan, layout), member.plan.spacing_mm
-            image = torch.stack([cut(name, spacing, own) for name in member.plan.channels])
-            logits = sliding_logits(member.network, image, own, ensemble, noise)
+            image = torch.stack([prefetch.channel(name, spacing, own, store) for name in member.plan.channels])
+            logits = sliding_logits(member.network, image, own, ensemble, prefetch.noise)
             if spacing is not None:
                 logits, own = logits_between_grids(logits, own, case.on_grid(spacing).trip, layout, case.trip), layout
         _require_finite(logits, member, case, ensemble.device)

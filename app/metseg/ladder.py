@@ -18,9 +18,9 @@ from typing import Final
 
 from metseg.ensemble import Ensemble, MemberPrediction, predict_case
 from metseg.errors import DeviceError, NotFiniteError
+from metseg.prefetch import Prefetch
 from metseg.preprocess import PreparedCase
 from metseg.problems import printable
-from metseg.tta import CaseNoise
 from metseg.windows import Layout
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ SHOWN_CHARACTERS: Final = 120
 
 
 def predict_within_memory(
-    case: PreparedCase, ensemble: Ensemble, layout: Layout, noise: CaseNoise | None = None
+    case: PreparedCase, ensemble: Ensemble, layout: Layout, prefetch: Prefetch | None = None
 ) -> tuple[MemberPrediction, ...]:
     """Runs every usable member on a case, in smaller steps where memory does not suffice.
 
@@ -49,7 +49,7 @@ def predict_within_memory(
             logger.warning("%s; trying again %s", failure, step)
         device = attempt.device.description
         try:
-            return predict_case(case, attempt, layout, noise)
+            return predict_case(case, attempt, layout, prefetch)
         except Exception as error:  # allocators raise errors of several kinds
             reason = _reason(error)
             if is_out_of_memory(error):
@@ -61,7 +61,7 @@ def predict_within_memory(
             else:
                 raise
         # Here, not in the handler: until it is left, the error holds the frames whose tensors filled the memory.
-        _release_memory(noise)
+        _release_memory(prefetch)
     raise _memory_error(case.case_id, f"out of memory on {device} ({reason})")
 
 
@@ -103,11 +103,11 @@ def _reason(error: BaseException) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
-def _release_memory(noise: CaseNoise | None) -> None:
+def _release_memory(prefetch: Prefetch | None) -> None:
     import torch  # noqa: PLC0415 - heavy
 
-    if noise is not None:
-        noise.leave_devices()
+    if prefetch is not None:
+        prefetch.leave_devices()
     gc.collect()
     if torch.cuda.is_available():
         with suppress(RuntimeError):  # a GPU that has failed says so again

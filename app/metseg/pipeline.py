@@ -14,9 +14,9 @@ from metseg.domain import Case, CaseFiles, Grid, Modality
 from metseg.ensemble import (
     Ensemble,
     MemberPrediction,
-    draw_noise_ahead,
-    noise_of,
     plan_layout,
+    prefetch_of,
+    send_ahead,
     usable_members,
 )
 from metseg.errors import InputError
@@ -28,9 +28,9 @@ from metseg.ladder import predict_within_memory
 from metseg.nifti import read_case
 from metseg.plan import FusionPlan, Plan
 from metseg.postprocess import postprocess
+from metseg.prefetch import Prefetch
 from metseg.preprocess import PreparedCase, prepare_for_plan
 from metseg.records import Stopwatch
-from metseg.tta import CaseNoise
 from metseg.windows import Layout
 
 REFERENCE: Modality = "t1c"
@@ -46,7 +46,7 @@ class Loaded:
     case: Case
     prepared: PreparedCase
     layout: Layout
-    noise: CaseNoise
+    prefetch: Prefetch
     flags: tuple[Flag, ...]
     watch: Stopwatch
 
@@ -89,10 +89,10 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> Loaded:
         case = read_case(files, modalities=wanted, reference=REFERENCE)
     with watch.stage("prepare"):
         prepared = prepare_for_plan(case, plan)
-        layout, noise = plan_layout(prepared, plan), noise_of(prepared, plan)
+        layout, prefetch = plan_layout(prepared, plan), prefetch_of(prepared, plan)
         if ensemble.device.is_cuda:  # which would wait for it; a CPU has as much to do either way
-            draw_noise_ahead(noise, prepared, ensemble, layout)
-    return Loaded(case, prepared, layout, noise, _absence(prepared, plan, ensemble), watch)
+            send_ahead(prefetch, ensemble, layout)
+    return Loaded(case, prepared, layout, prefetch, _absence(prepared, plan, ensemble), watch)
 
 
 def _require(files: CaseFiles, plan: Plan) -> None:
@@ -123,16 +123,16 @@ def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Se
         InputError: the case lacks an image that every member reads.
     """
     layout = plan_layout(case, ensemble.plan)
-    predictions = predict(case, layout, noise_of(case, ensemble.plan), ensemble, watch)
+    predictions = predict(case, layout, prefetch_of(case, ensemble.plan), ensemble, watch)
     return conclude(case, layout, predictions, ensemble.plan, watch)
 
 
 def predict(
-    case: PreparedCase, layout: Layout, noise: CaseNoise, ensemble: Ensemble, watch: Stopwatch
+    case: PreparedCase, layout: Layout, prefetch: Prefetch, ensemble: Ensemble, watch: Stopwatch
 ) -> tuple[MemberPrediction, ...]:
     """What the networks say: the device's part."""
     with watch.stage("network"):
-        return predict_within_memory(case, ensemble, layout, noise)
+        return predict_within_memory(case, ensemble, layout, prefetch)
 
 
 def conclude(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.device import send
+from metseg.device import hold, send
 from metseg.plan import TtaPlan
 
 if TYPE_CHECKING:
@@ -87,18 +87,17 @@ class CaseNoise:
             self.drawn[number, shape] = noise
         return self.drawn[number, shape]
 
-    def draw_all(self, shape: tuple[int, ...]) -> None:
-        """Draws the noises of every pass over images of this shape, ahead of their use."""
-        for round_ in plan_rounds(self.plan):
-            if round_.noise is not None:
-                self.draw(round_.noise, shape)
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of the noises that the variant's passes use."""
+        return tuple(round_.noise for round_ in plan_rounds(self.plan) if round_.noise is not None)
 
     def on(self, device: "device", number: int, shape: tuple[int, ...]) -> "Tensor":
         """The noise of one copy on a device; not to be changed."""
         key = (number, shape, device)
         if key not in self.sent:
             self.sent[key] = send(self.draw(number, shape), device)
-        return self.sent[key]
+        return hold(self.sent[key])
 
     def leave_devices(self) -> None:
         """Gives their memory back; what was drawn is sent again when it is asked for."""

@@ -5,14 +5,21 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+import metseg.ensemble
+import metseg.prefetch
+import metseg.tta
 from metseg import batch
+from metseg import device as device_module
 from metseg.batch import Job, exit_code_of, run_batch
 from metseg.bundle import open_bundle
 from metseg.device import Device
@@ -186,22 +193,65 @@ def test_a_case_without_any_readable_header_gets_a_blank_on_the_atlas_grid(ensem
     np.testing.assert_array_equal(blank.affine[:3, 3], [0, 239, 0])
 
 
-def test_noise_that_a_gpu_would_wait_for_is_drawn_while_the_case_is_read(cases, ensemble):
+@pytest.fixture
+def by_a_gpu(monkeypatch):
+    """Cases are read as for a GPU; what it would be sent stays here. Gives what is sent, and when."""
+    seen = []
+
+    @contextmanager
+    def beside_computing(_device):
+        seen.append("begin")
+        yield
+        seen.append("end")
+
+    def send(array, device):
+        seen.append(array.shape)
+        return device_module.send(array, device)
+
+    monkeypatch.setattr(Device, "is_cuda", property(lambda device: device.precision == "float16"))
+    monkeypatch.setattr(metseg.ensemble, "beside_computing", beside_computing)
+    monkeypatch.setattr(metseg.prefetch, "send", send)
+    monkeypatch.setattr(metseg.tta, "send", send)
+    return seen
+
+
+def test_what_a_gpu_would_wait_for_is_drawn_and_sent_while_the_case_is_read(cases, ensemble, by_a_gpu):
     files = discover_cases(cases)[0]
-    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1))
+    gpu = replace(ensemble, device=Device("cpu", "float16", "a GPU", 1))
     ahead = load_case(files, gpu)
-    assert len(ahead.noise.drawn) == 4
+    region = ahead.layout.shape
+    assert by_a_gpu == ["begin", *[region] * len({*ALL, *SUB}), *[(4, *region)] * 4, "end"]
+    by_a_gpu.clear()
     later = load_case(files, ensemble)
-    assert not later.noise.drawn
-    layout, shape = ahead.layout, (len(ALL), *ahead.layout.shape)
-    (first, *_), (second, *_) = (
-        predict_case(loaded.prepared, ensemble, layout, loaded.noise) for loaded in (ahead, later)
-    )
-    np.testing.assert_array_equal(first.probabilities, second.probabilities)
-    np.testing.assert_array_equal(ahead.noise.draw(2, shape), later.noise.draw(2, shape))
-    ahead.noise.forget()
-    assert not ahead.noise.drawn
-    assert not ahead.noise.sent
+    assert not by_a_gpu
+    assert not later.prefetch.noise.drawn
+    first = predict_case(ahead.prepared, ensemble, ahead.layout, ahead.prefetch)
+    assert not by_a_gpu, "sent again"
+    second = predict_case(later.prepared, ensemble, later.layout, later.prefetch)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    ahead.prefetch.forget()
+    assert not ahead.prefetch.sent
+    assert not ahead.prefetch.noise.drawn
+    assert not ahead.prefetch.noise.sent
+
+
+def test_what_does_not_fit_on_a_gpu_beside_the_other_case_is_sent_in_its_turn(
+    cases, ensemble, by_a_gpu, monkeypatch, tmp_path
+):
+    run(cases, tmp_path / "undisturbed", ensemble)
+
+    def full(array, device):
+        if threading.current_thread() is not threading.main_thread():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return device_module.send(array, device)
+
+    monkeypatch.setattr(metseg.prefetch, "send", full)
+    monkeypatch.setattr(Device, "is_cuda", property(lambda _device: True))
+    run(cases, tmp_path / "out", ensemble)
+    assert by_a_gpu.count("begin") == 4
+    assert "end" not in by_a_gpu
+    assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
 
 
 @pytest.fixture(params=[False, True], ids=["in turn", "beside"])

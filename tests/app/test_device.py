@@ -2,12 +2,13 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from metseg import device
-from metseg.device import choose_device, usable_cpus
+from metseg.device import beside_computing, choose_device, usable_cpus
 from metseg.errors import DeviceError, ExitCode
 
 
@@ -135,3 +136,21 @@ def test_a_gpu_that_others_hold_is_passed_over_under_auto_and_an_error_under_cud
     )
     with pytest.raises(DeviceError, match="device cuda: CUDA error: all CUDA-capable"):
         choose_device("cuda")
+
+
+def test_copies_beside_computing_share_one_stream_and_have_arrived_at_the_end(monkeypatch):
+    seen = []
+
+    class Stream:
+        def __init__(self, device):
+            seen.append(f"made on {device}")
+
+        def synchronize(self):
+            seen.append("arrived")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext(seen.append("entered")))
+    for _ in range(2):
+        with beside_computing(torch.device("cuda:7")):
+            seen.append("sent")
+    assert seen == ["made on cuda:7", "entered", "sent", "arrived", "entered", "sent", "arrived"]

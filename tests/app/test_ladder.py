@@ -19,7 +19,7 @@ from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
 from metseg.domain import Case, Grid
-from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, noise_of, plan_layout, predict_case
+from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case, prefetch_of
 from metseg.errors import DeviceError, ExitCode, NotFiniteError
 from metseg.ladder import is_out_of_memory, predict_within_memory
 from metseg.plan import IntensityPlan, TtaPlan
@@ -196,10 +196,10 @@ def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, ensemble, case, cap
     assert caplog.messages[-1].endswith("trying again on the CPU")
 
 
-def test_a_retry_does_not_keep_the_noise_on_the_device(ensemble, case):
+def test_a_retry_does_not_keep_what_was_sent_on_the_device(ensemble, case):
     plan = ensemble.plan.model_copy(update={"tta": TtaPlan(variant="aurora")})
     noisy = replace(ensemble, plan=plan)
-    layout, noise, sent = plan_layout(case, plan), noise_of(case, plan), []
+    layout, prefetch, sent = plan_layout(case, plan), prefetch_of(case, plan), []
 
     class Full(nn.Module):
         def __init__(self, network):
@@ -208,14 +208,16 @@ def test_a_retry_does_not_keep_the_noise_on_the_device(ensemble, case):
 
         @override
         def forward(self, batch):
-            sent.append(len(noise.sent))
-            if sent == [0, 1]:
+            sent.append((len(prefetch.sent), len(prefetch.noise.sent)))
+            if len(sent) == 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return self.network(batch)
 
     members = tuple(Member(member.plan, Full(member.network)) for member in noisy.members)
-    predict_within_memory(case, replace(noisy, members=members, batch_voxels=AMPLE), layout, noise)
-    assert sent[:3] == [0, 1, 0], "the plain pass, the first noise, and the plain pass again"
+    predict_within_memory(case, replace(noisy, members=members, batch_voxels=AMPLE), layout, prefetch)
+    first = len(plan.members[0].channels)
+    expected = [(first, 0), (first, 1), (first, 0)]
+    assert sent[:3] == expected, "the plain pass, the first noise, and the plain pass again"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("x")])

@@ -16,8 +16,8 @@ from metseg.nifti import read_label_map
 from metseg.pipeline import fuse_members, load_case
 from metseg.plan import FusionPlan, TtaPlan
 from metseg.postprocess import postprocess
+from metseg.prefetch import Prefetch
 from metseg.preprocess import PreparedCase
-from metseg.tta import CaseNoise
 from metseg.windows import Layout
 from training.data.prepared import reference_path
 from training.tables.published import METRICS, Method
@@ -75,7 +75,7 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     trip = loaded.prepared.trip
     reference, grid = read_label_map(reference_path(files))
     scores: dict[str, Scores] = {}
-    for method, labels in segment_by_method(loaded.prepared, ladder, loaded.layout, loaded.noise).items():
+    for method, labels in segment_by_method(loaded.prepared, ladder, loaded.layout, loaded.prefetch).items():
         clean = postprocess(labels, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         for name, final in ((method, labels), (f"{method}+post", clean)):
             pasted = labels_to_source(loaded.layout.paste(final, trip.network.shape), trip)
@@ -89,17 +89,18 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     return CaseScores(files.case_id, bool((sizes < ladder.small_voxels).any()), scores)
 
 
-def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout, noise: CaseNoise) -> dict[Method, LabelMap]:
+def segment_by_method(case: PreparedCase, ladder: Ladder, layout: Layout, prefetch: Prefetch) -> dict[Method, LabelMap]:
     """The label map of each method that the ladder's models allow, on the layout's region, without postprocessing.
 
     The ensembles are those of the paper: baseline, + blob loss, + subtraction, and + TTA as a member of its own.
-    `noise` is of the passes of `ladder.tta`; it is given back.
+    `prefetch` has the noise of the passes of `ladder.tta`; it is given back.
     """
     plan = ladder.ensemble.plan
     plain = predict_case(case, _ensemble_of(ladder, TtaPlan(variant="none"), set(ladder.models.values())), layout)
     names = set(ladder.models.values()) if ladder.as_frozen else {ladder.models["sub"]}
-    augmented = {item.name: item for item in predict_case(case, _ensemble_of(ladder, ladder.tta, names), layout, noise)}
-    noise.forget()
+    with_tta = _ensemble_of(ladder, ladder.tta, names)
+    augmented = {item.name: item for item in predict_case(case, with_tta, layout, prefetch)}
+    prefetch.forget()
     by_name = {prediction.name: prediction for prediction in plain}
     predictions: dict[str, MemberPrediction] = {model: by_name[name] for model, name in ladder.models.items()}
     predictions["tta"] = augmented[ladder.models["sub"]]

@@ -1,0 +1,262 @@
+"""What a GPU does with a batch: seconds a case, the networks' share, memory under a limit, CUDA graphs, the ladder.
+
+    python benchmarks/gpu.py [--weights weights/mets] [--plan paper] [--filters 16] [--cases 20] [--gpu-gb 24]
+        [--parts batch graphs grid ladder devices] [--grid 240x240x155x1] [--large 512x512x176x0.5x0.5x1]
+        [--data FOLDER] [--device cuda|cpu]
+
+Parts:
+
+    batch    so many cases through the program's own batch: wall seconds a case, the networks' share of them, peak
+             memory of the GPU (torch may take no more of it than --gpu-gb) and of the process
+    graphs   a member's windows, one and several at once: launched kernel by kernel, and replayed as a CUDA graph
+    grid     one large case within 8 GB: its peak
+    ladder   one case under ever less memory: the steps that the log tells, and whether the labels stay the same
+    devices  the same cases on the GPU and on the CPU: Dice of the label maps (slow, and only when it is asked for)
+
+Cases are noise in an ellipsoid as large as an adult brain (benchmarks/memory.py), links to one, or those of --data.
+With --filters the members are SegResNets of that width with random weights: their time is real, their labels are not;
+without it they are the bundle's. `--device cpu` tries the script out where there is no GPU; what only a GPU has is left
+out.
+"""
+
+import argparse
+import logging
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from memory import GRIDS, make_case, parse_grid
+from reference_path import overlaps, pooled_dice
+from roofline import with_filters
+from torch import Tensor, nn
+
+from metseg.batch import Job, run_batch
+from metseg.bundle import Bundle, bundle_folder, open_bundle
+from metseg.device import Device, choose_device
+from metseg.discovery import discover_cases
+from metseg.domain import CaseFiles
+from metseg.ensemble import Ensemble, Member, load_ensemble, member_layout
+from metseg.errors import DeviceError
+from metseg.labels import REGIONS, LabelMap
+from metseg.network import build_network
+from metseg.pipeline import load_case, segment_case
+
+PARTS = ("batch", "graphs", "grid", "ladder", "devices")
+LARGE_CASE_GB = 8.0
+LADDER_GB = (8.0, 4.0, 2.0, 1.0, 0.5)
+AT_ONCE = (1, 2, 4, 8)
+REPEATS = 10
+WARM_UPS = 3
+GB = 1e9
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    logging.basicConfig(level=logging.WARNING, format="    %(message)s", stream=sys.stdout)
+    try:
+        device = choose_device(arguments.device)
+    except DeviceError as error:
+        raise SystemExit(f"{error}. --device cpu tries the script out.") from error
+    bundle = open_bundle(arguments.weights, arguments.plan)
+    ensemble = ensemble_of(bundle, device, arguments.filters)
+    print(f"{bundle.folder}, plan {bundle.plan.name}; {device.description}, networks in {device.precision}")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if "batch" in arguments.parts:
+            print_batch(cases_of(arguments, scratch / "batch", arguments.cases), ensemble, arguments.gpu_gb, scratch)
+        if "graphs" in arguments.parts:
+            print_graphs(ensemble, cases_of(arguments, scratch / "graphs", 1)[0])
+        if "grid" in arguments.parts:
+            print_grid(arguments.large, ensemble, scratch / "grid")
+        if "ladder" in arguments.parts:
+            print_ladder(cases_of(arguments, scratch / "ladder", 1)[0], ensemble)
+        if "devices" in arguments.parts:
+            on_cpu = ensemble_of(bundle, choose_device("cpu"), arguments.filters)
+            print_devices(cases_of(arguments, scratch / "devices", arguments.cases), ensemble, on_cpu)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=bundle_folder())
+    parser.add_argument("--plan", default="paper")
+    parser.add_argument("--filters", type=int, default=None)
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--gpu-gb", type=float, default=24.0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:4])
+    parser.add_argument("--grid", default=GRIDS[1])
+    parser.add_argument("--large", default=GRIDS[3])
+    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    return parser.parse_args()
+
+
+def ensemble_of(bundle: Bundle, device: Device, filters: int | None) -> Ensemble:
+    """The bundle's members, or random ones of a width of their own."""
+    ensemble = load_ensemble(bundle, device)
+    if filters is None:
+        return ensemble
+    members = []
+    for member in ensemble.members:
+        plan = with_filters(member.plan, filters)
+        torch.manual_seed(0)
+        network = build_network(plan.network, in_channels=len(plan.channels), out_channels=len(plan.regions)).eval()
+        network = network.to(device.name, device.dtype)
+        members.append(Member(plan, network.to(memory_format=torch.channels_last_3d)))  # type: ignore[call-overload]
+    return replace(ensemble, members=tuple(members))
+
+
+def cases_of(arguments: argparse.Namespace, folder: Path, count: int) -> tuple[CaseFiles, ...]:
+    """The first so many of --data, or that many copies of one case of noise."""
+    if arguments.data is not None:
+        return discover_cases(arguments.data)[:count]
+    make_case(folder, "c000", parse_grid(arguments.grid))
+    for number in range(1, count):
+        copy = folder / f"c{number:03d}"
+        copy.mkdir()
+        for path in (folder / "c000").iterdir():
+            (copy / path.name.replace("c000", copy.name)).symlink_to(path)
+    return discover_cases(folder)
+
+
+# ---- the device's memory
+
+
+@contextmanager
+def at_most(gigabytes: float, device: Device) -> Iterator[Callable[[], float]]:
+    """Lets torch take so much of the GPU and no more; gives a function that tells the peak so far, in GB."""
+    if not device.is_cuda:
+        yield lambda: math.nan
+        return
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(device.name).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * GB / total), device.name)
+    torch.cuda.reset_peak_memory_stats(device.name)
+    try:
+        yield lambda: torch.cuda.max_memory_reserved(device.name) / GB
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device.name)
+
+
+def wait(device: Device) -> None:
+    if device.is_cuda:
+        torch.cuda.synchronize(device.name)
+
+
+# ---- parts
+
+
+def print_batch(cases: tuple[CaseFiles, ...], ensemble: Ensemble, gpu_gb: float, scratch: Path) -> None:
+    """The first case is run once beforehand: a batch of thousands has one such start."""
+    run_batch(Job(cases[:1], scratch / "first"), ensemble)
+    with at_most(gpu_gb, ensemble.device) as peak_gb:
+        start = time.perf_counter()
+        records = run_batch(Job(cases, scratch / "out"), ensemble)
+        elapsed_s = time.perf_counter() - start
+        used_gb = peak_gb()
+    stages = {name: sum(record.stage_s.get(name, 0.0) for record in records) for name in records[0].stage_s}
+    share = stages["network"] / elapsed_s
+    print(f"\nbatch of {len(cases)}: {elapsed_s / len(cases):.2f} s a case, networks {share:.1%}")
+    print(f"  all cases together, some of it side by side: {stage_line(stages)}")
+    host_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+    print(f"  peak: GPU {used_gb:.2f} GB of {gpu_gb:g} allowed, process {host_gb:.2f} GB")
+
+
+def print_graphs(ensemble: Ensemble, files: CaseFiles) -> None:
+    loaded = load_case(files, ensemble)
+    print(f"\nCUDA graphs: milliseconds a window, median of {REPEATS}")
+    print(f"  {'member':24}{'window':>16}{'at once':>9}{'launched':>10}{'replayed':>10}{'times':>8}")
+    for member in ensemble.members:
+        window = member_layout(loaded.prepared, ensemble.plan, member.plan, loaded.layout).window
+        for count in AT_ONCE:
+            shape = (count, len(member.plan.channels), *window)
+            batch = torch.rand(shape, device=ensemble.device.name).to(ensemble.device.dtype)
+            batch = batch.contiguous(memory_format=torch.channels_last_3d)
+            launched = milliseconds(lambda: member.network(batch), ensemble.device) / count  # noqa: B023
+            replay = capture(member.network, batch) if ensemble.device.is_cuda else None
+            replayed = milliseconds(replay, ensemble.device) / count if replay else math.nan
+            place = f"  {member.plan.name:24}{'x'.join(map(str, window)):>16}{count:9d}"
+            print(f"{place}{launched:10.2f}{replayed:10.2f}{launched / replayed:8.2f}", flush=True)
+
+
+def capture(network: nn.Module, batch: Tensor) -> Callable[[], object]:
+    """Records a network's kernels over this batch; the function launches them all at once."""
+    stream = torch.cuda.Stream(batch.device)
+    stream.wait_stream(torch.cuda.current_stream(batch.device))
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            network(batch)
+    torch.cuda.current_stream(batch.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        network(batch)
+    return graph.replay
+
+
+def milliseconds(work: Callable[[], object], device: Device) -> float:
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(WARM_UPS + REPEATS):
+            wait(device)
+            start = time.perf_counter()
+            work()
+            wait(device)
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[WARM_UPS:])) * 1000
+
+
+def print_grid(grid: str, ensemble: Ensemble, folder: Path) -> None:
+    make_case(folder, "large", parse_grid(grid))
+    (files,) = discover_cases(folder)
+    with at_most(LARGE_CASE_GB, ensemble.device) as peak_gb:
+        loaded = load_case(files, ensemble)
+        segment_case(loaded.prepared, ensemble, loaded.watch)
+        print(f"\n{grid}: peak {peak_gb():.2f} GB of {LARGE_CASE_GB:g} allowed; {stage_line(loaded.watch.seconds)}")
+
+
+def print_ladder(files: CaseFiles, ensemble: Ensemble) -> None:
+    loaded = load_case(files, ensemble)
+    plain = segment_case(loaded.prepared, ensemble, loaded.watch).labels
+    loaded.prefetch.leave_devices()
+    print("\nmemory ladder")
+    for gigabytes in LADDER_GB:
+        print(f"  {gigabytes:g} GB:", flush=True)
+        with at_most(gigabytes, ensemble.device) as peak_gb:
+            try:
+                labels = segment_case(loaded.prepared, ensemble, loaded.watch).labels
+            except Exception as error:  # noqa: BLE001 - the last step's error is a result, too
+                print(f"    ends: {error}")
+                continue
+            differing = int(np.count_nonzero(labels != plain))
+            print(f"    peak {peak_gb():.2f} GB, {differing} of {labels.size} voxels differ from those without a limit")
+
+
+def print_devices(cases: tuple[CaseFiles, ...], ensemble: Ensemble, on_cpu: Ensemble) -> None:
+    print("\nGPU and CPU, Dice of the label maps")
+    shared = []
+    for files in cases:
+        ours, theirs = labels_of(files, ensemble), labels_of(files, on_cpu)
+        shared.append(overlaps(theirs, ours))
+        print(f"  {files.case_id}: " + ", ".join(f"{name} {item.dice:.4f}" for name, item in shared[-1].items()))
+    pooled = pooled_dice(shared)
+    print("  pooled: " + ", ".join(f"{name} {pooled[name]:.4f}" for name in REGIONS))
+
+
+def labels_of(files: CaseFiles, ensemble: Ensemble) -> LabelMap:
+    loaded = load_case(files, ensemble)
+    return segment_case(loaded.prepared, ensemble, loaded.watch).labels
+
+
+def stage_line(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+
+
+if __name__ == "__main__":
+    main()
