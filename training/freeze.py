@@ -151,6 +151,11 @@ def _require_sections(plan_name: str, keys: Mapping[str, Any]) -> None:
                 f"plan {plan_name}: {key} must be a section of keys, found {keys[key]!r:.200}",
                 hint="docs/plans.md lists each section's keys; leave the section out for the defaults.",
             )
+    if not isinstance(keys.get("members") or [], list | tuple):
+        raise UsageError(
+            f"plan {plan_name}: members must be a list, found {keys['members']!r:.200}",
+            hint="Name the members that vote, or leave the key out for all of them.",
+        )
 
 
 def _require_different_names(runs: Sequence[Path], recipes: Mapping[Path, Recipe]) -> None:

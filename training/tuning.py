@@ -23,10 +23,6 @@ from metseg.plan import Plan, PostprocessPlan
 from metseg.postprocess import postprocess
 from training.data.prepared import reference_path
 
-FIGURES: Final = ("dice_2023", "dice_2026", "f1_small_2026", "sensitivity", "false_positives")
-"""Lesion-wise Dice of both protocols and F1 of the small instances of the second, each the mean over the regions; share
-of the reference's tumour-core lesions that are found; tumour-core components a case that match none (2023 matching)."""
-
 THRESHOLDS: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 RULES: Final[Mapping[str, PostprocessPlan]] = {
     "none": PostprocessPlan(min_wt_mm3=0, min_netc_mm3=0, min_snfh_mm3=0, min_et_mm3=0),
@@ -53,11 +49,11 @@ class CaseFigures:
     """What one setting gives on one case; NaN where the case has nothing to count.
 
     Attributes:
-        dice_2023: see FIGURES, as all of these.
-        dice_2026: mean over regions.
-        f1_small_2026: mean over the regions that have small instances.
+        dice_2023: lesion-wise Dice of 2023, mean over the regions.
+        dice_2026: the same of 2026.
+        f1_small_2026: F1 of the small instances of 2026, mean over the regions that have some.
         lesions: tumour-core lesions of the reference.
-        found: those that are matched.
+        found: those that are matched (2023 matching).
         false_positives: tumour-core components that match none.
     """
 
@@ -133,7 +129,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def summary_of(cases: Sequence[CaseFigures]) -> dict[str, float]:
-    """The figures of one setting over all cases, under the names of FIGURES."""
+    """One setting over all cases: means under the names of CaseFigures, and `sensitivity`, the share of lesions found."""
     lesions = sum(case.lesions for case in cases)
     return {
         "dice_2023": _mean([case.dice_2023 for case in cases]),

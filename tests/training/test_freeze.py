@@ -136,6 +136,8 @@ def copy_of(run, folder):
         ({"variants": {"bad": {"members": ["nonsense"]}}}, "none of the runs"),
         ({"variants": {"bad": {"threshold": 7}}}, "plan bad: .*don't make a plan"),
         ({"plan": {"unknown": 1}}, "don't make a plan"),
+        ({"plan": {"members": 5}}, "members must be a list, found 5"),
+        ({"variants": {"bad": {"members": "vae"}}}, "plan bad: members must be a list, found 'vae'"),
     ],
 )
 def test_a_plan_that_is_refused_leaves_the_bundle_as_it_was(runs, tmp_path, options, message):
