@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/startup.py [--repeats 5] [--data FOLDER_OF_CASES]
 
-Prints the median wall and processor time of `metseg --help`, `metseg info` and, up to its first line, `metseg check`;
-and how many times a bare `python -c pass` that is. On a busy machine the processor time is the figure to look at.
+Prints the median wall and processor time of `metseg --help`, `metseg info`, up to its first line `metseg check`, and
+`metseg infer` until its first window goes into a network; and how many times a bare `python -c pass` that is. On a busy
+machine the processor time is the figure to look at. Without --data the case is one of noise, 240x240x155.
 """
 
 import argparse
@@ -15,16 +16,31 @@ import tempfile
 import time
 from pathlib import Path
 
+from memory import GRIDS, make_case, parse_grid
+
 PROGRAM = Path(sys.executable).with_name("metseg")
+FIRST_WINDOW = """
+import sys
+import metseg.ensemble
+from metseg.__main__ import main
+sliding_logits = metseg.ensemble.sliding_logits
+def announced(*arguments):
+    print("first window", file=sys.stderr, flush=True)
+    return sliding_logits(*arguments)
+metseg.ensemble.sliding_logits = announced
+main()
+"""
+"""`metseg` that says when its windows begin; nothing is imported that it would not import itself."""
 
 
-def time_process(command: list[str], *, first_line: bool) -> tuple[float, float]:
-    """Wall and processor seconds of a process, or (wall alone) until its first line on stderr."""
+def time_process(command: list[str], until: str | None) -> tuple[float, float]:
+    """Wall and processor seconds of a process, or until a line on stderr that holds this text."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        if first_line and process.stderr is not None:
-            process.stderr.readline()
+        if until is not None and process.stderr is not None:
+            if not any(until in line.decode(errors="replace") for line in process.stderr):
+                raise SystemExit(f"{command}: ended without {until!r}")
             wall = time.perf_counter() - start
             ticks = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[11:13]
             process.kill()
@@ -40,22 +56,31 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--data", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as empty:
-        data = str(arguments.data or empty)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        if arguments.data is None:
+            make_case(scratch / "data", "c0", parse_grid(GRIDS[1]))
+        (scratch / "empty").mkdir()
+        data = arguments.data or scratch / "data"
+        infer = ["infer", "--plan=fast", "--device=cpu", f"--data-path={data}", f"--output-path={scratch / 'out'}"]
         commands = {
-            "python -c pass": ([sys.executable, "-c", "pass"], False),
-            "metseg --help": ([str(PROGRAM), "--help"], False),
-            "metseg info": ([str(PROGRAM), "info"], False),
-            "metseg check, first line": ([str(PROGRAM), "check", f"--data-path={data}"], True),
+            "python -c pass": ([sys.executable, "-c", "pass"], None),
+            "metseg --help": ([str(PROGRAM), "--help"], None),
+            "metseg info": ([str(PROGRAM), "info"], None),
+            "metseg check, first line": (
+                [str(PROGRAM), "check", f"--data-path={arguments.data or scratch / 'empty'}"],
+                "",
+            ),
+            "metseg infer, first window": ([sys.executable, "-c", FIRST_WINDOW, *infer], "first window"),
         }
         bare = None
         print(f"{'':28}{'wall s':>8}{'CPU s':>8}{'times bare':>12}")
-        for name, (command, first_line) in commands.items():
-            time_process(command, first_line=first_line)  # caches
-            runs = [time_process(command, first_line=first_line) for _ in range(arguments.repeats)]
+        for title, (command, until) in commands.items():
+            time_process(command, until)  # caches
+            runs = [time_process(command, until) for _ in range(arguments.repeats)]
             wall, cpu = (statistics.median(run[part] for run in runs) for part in (0, 1))
             bare = bare or cpu
-            print(f"{name:28}{wall:8.2f}{cpu:8.2f}{cpu / max(bare, 0.01):12.1f}")
+            print(f"{title:28}{wall:8.2f}{cpu:8.2f}{cpu / max(bare, 0.01):12.1f}", flush=True)
 
 
 if __name__ == "__main__":

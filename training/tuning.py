@@ -129,7 +129,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def summary_of(cases: Sequence[CaseFigures]) -> dict[str, float]:
-    """One setting over all cases: means under the names of CaseFigures, and `sensitivity`, the share of lesions found."""
+    """One setting over all cases: means under the names of CaseFigures, and `sensitivity`, the share found."""
     lesions = sum(case.lesions for case in cases)
     return {
         "dice_2023": _mean([case.dice_2023 for case in cases]),
