@@ -114,7 +114,7 @@ def run_case(files: CaseFiles, ensemble: Ensemble, clock: StageClock) -> Prepare
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with clock.span("everything else"):
             loaded = load_case(files, ensemble)
-            segmentation = segment_case(loaded.prepared, ensemble, Stopwatch())
+            segmentation = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch)
             with clock.span("write: compress, to disk"):
                 write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.reference_header)
     return loaded.prepared

@@ -217,13 +217,13 @@ def print_grid(grid: str, ensemble: Ensemble, folder: Path) -> None:
     (files,) = discover_cases(folder)
     with at_most(LARGE_CASE_GB, ensemble.device) as peak_gb:
         loaded = load_case(files, ensemble)
-        segment_case(loaded.prepared, ensemble, loaded.watch)
+        segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch)
         print(f"\n{grid}: peak {peak_gb():.2f} GB of {LARGE_CASE_GB:g} allowed; {stage_line(loaded.watch.seconds)}")
 
 
 def print_ladder(files: CaseFiles, ensemble: Ensemble) -> None:
     loaded = load_case(files, ensemble)
-    plain = segment_case(loaded.prepared, ensemble, loaded.watch).labels
+    plain = segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch).labels
     loaded.prefetch.leave_devices()
     print("\nmemory ladder")
     for gigabytes in LADDER_GB:
@@ -251,7 +251,7 @@ def print_devices(cases: tuple[CaseFiles, ...], ensemble: Ensemble, on_cpu: Ense
 
 def labels_of(files: CaseFiles, ensemble: Ensemble) -> LabelMap:
     loaded = load_case(files, ensemble)
-    return segment_case(loaded.prepared, ensemble, loaded.watch).labels
+    return segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch).labels
 
 
 def stage_line(seconds: Mapping[str, float]) -> str:

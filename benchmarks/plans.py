@@ -38,7 +38,7 @@ from metseg.bundle import Bundle, bundle_folder, open_bundle
 from metseg.device import Device, choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble
+from metseg.ensemble import Ensemble, load_ensemble, prefetch_of
 from metseg.errors import MetsegError
 from metseg.geometry import labels_to_source
 from metseg.labels import REGIONS, LabelMap
@@ -218,14 +218,15 @@ class Runner:
         ensemble = self.ensemble(row)
         start = self.now()
         loaded = load_case(files, ensemble)
-        prepared = loaded.prepared
+        prepared, prefetch = loaded.prepared, loaded.prefetch
         if row.plain:  # it reads and scales by itself
             start = self.now()
             labels = labels_to_source(segment_plainly(files.folder, ensemble), prepared.trip)
             return Outcome(self.now() - start, labels)
         if row.whole_volume:
             prepared = replace(prepared, brain=tuple(slice(0, side) for side in prepared.trip.network.shape))
-        labels = segment_case(prepared, ensemble, Stopwatch()).labels
+            prefetch = prefetch_of(prepared, row.plan)
+        labels = segment_case(prepared, ensemble, Stopwatch(), prefetch).labels
         return Outcome(self.now() - start, labels)
 
     def ensemble(self, row: Row) -> Ensemble:

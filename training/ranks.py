@@ -97,7 +97,10 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    if device.startswith("cuda"):
+        dist.init_process_group("nccl", timeout=TIMEOUT, device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo", timeout=TIMEOUT)
     try:
         # gloo also beside nccl, which would keep the GPUs busy with waiting.
         preparation = dist.new_group(backend="gloo", timeout=PREPARATION_TIMEOUT)

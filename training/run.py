@@ -123,11 +123,16 @@ def _check_predictions(recipe: Recipe, request: RunRequest) -> None:
 
 
 def _training_device(request: RunRequest) -> Device:
+    import torch  # noqa: PLC0415 - heavy
+
     if request.full_precision:
         return choose_device(request.device, precision="float32")
     place = choose_device(request.device)
-    # float16 gradients would need a loss scaler; bfloat16 has the range of float32.
-    return choose_device(request.device, precision="bfloat16") if place.is_cuda else place
+    if not place.is_cuda:
+        return place
+    # float16 gradients would need a loss scaler; bfloat16 has the range of float32, but older GPUs don't multiply it.
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return choose_device(request.device, precision="bfloat16" if native else "float32")
 
 
 def _settings(request: RunRequest, place: Device, recipe: Recipe) -> RunSettings:

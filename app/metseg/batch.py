@@ -215,14 +215,18 @@ def _attempt(files: CaseFiles, job: Job, step: Callable[[], _Step]) -> _Step | _
             raise failure from error
         if not isinstance(failure, MetsegError):
             logger.exception("case %s: unexpected %s", files.case_id, type(failure).__name__)
-        return _give_up(files, failure, job)
+        given_up = _give_up(files, failure, job)
+        del failure  # it holds this frame, and through its own frames the case's tensors
+        return given_up
 
 
 def _predict_loaded(loading: "Future[Loaded]", ensemble: Ensemble, grid: LabelGrid) -> _Predicted:
     loaded = loading.result()
     _require_scan(grid, loaded)
-    predictions = predict(loaded.prepared, loaded.layout, loaded.prefetch, ensemble, loaded.watch)
-    loaded.prefetch.forget()
+    try:
+        predictions = predict(loaded.prepared, loaded.layout, loaded.prefetch, ensemble, loaded.watch)
+    finally:
+        loaded.prefetch.forget()
     return _Predicted(loaded, predictions)
 
 

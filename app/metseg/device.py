@@ -92,9 +92,9 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
     torch.backends.cudnn.allow_tf32 = False
     if choice != "cpu":
         try:
-            problem = _cuda_problem()
+            index = int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())
+            problem = _cuda_problem(index)
             if problem is None:
-                index = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
                 torch.cuda.set_device(index)
                 return Device(f"cuda:{index}", precision or "float16", torch.cuda.get_device_name(index), threads)
         except (RuntimeError, AssertionError) as error:  # a GPU is there, but a driver's fault or others keep it
@@ -130,7 +130,8 @@ def beside_computing(device: "torch.device") -> Iterator[None]:
     import torch  # noqa: PLC0415 - heavy
 
     stream = _copying_stream(device)
-    with torch.cuda.stream(stream):
+    # A thread begins on the first GPU, whichever one the others were told to use.
+    with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
     stream.synchronize()
 
@@ -142,23 +143,22 @@ def _copying_stream(device: "torch.device") -> "torch.cuda.Stream":
     return torch.cuda.Stream(device)
 
 
-def hold(tensor: "torch.Tensor") -> "torch.Tensor":
-    """A tensor that was sent ahead, for use now: its memory is kept until the work that is queued here has read it."""
+def free_bytes(device: "torch.device") -> int:
+    """Memory of a GPU that nobody holds, with what torch keeps there for its next tensors."""
     import torch  # noqa: PLC0415 - heavy
 
-    if tensor.is_cuda:
-        tensor.record_stream(torch.cuda.current_stream(tensor.device))
-    return tensor
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def _cuda_problem() -> str | None:
+def _cuda_problem(index: int) -> str | None:
     import torch  # noqa: PLC0415 - heavy
 
     if torch.version.cuda is None:
         return "the installed torch is a CPU build"
     if not torch.cuda.is_available():
         return "torch finds no usable GPU"
-    capability = torch.cuda.get_device_capability(0)
+    capability = torch.cuda.get_device_capability(index)
     supported = [_capability(arch) for arch in torch.cuda.get_arch_list()]
     same_major = [minor for major, minor in supported if major == capability[0]]
     if not any(minor <= capability[1] for minor in same_major):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.bundle import Bundle, load_member
-from metseg.device import Device, beside_computing, first_line
+from metseg.device import Device, beside_computing, first_line, free_bytes
 from metseg.errors import NotFiniteError
 from metseg.network_plans import DeepMedicPlan
 from metseg.own_grid import logits_between_grids
@@ -37,6 +37,9 @@ GPU_BATCH_VOXELS: Final = 2**22
 """Three of the paper's windows, or one as large as a brain, or 37 of 48x48x48. One window alone of the large ones is
 work enough for a GPU; small ones one by one are more launching than computing. 16 half-precision filters of so many
 voxels take about 1 GB (`metseg.memory.WINDOW_TENSORS`)."""
+
+LEFT_FREE_BYTES: Final = 4 * 2**30
+"""A GPU with less free memory than this is not sent the next case ahead of its turn (0.3 GB with 13 passes)."""
 
 Probabilities = NDArray[np.float32]
 """Shape (3, x, y, z), channels WT, TC, ET, or (1, x, y, z)."""
@@ -143,7 +146,8 @@ def prefetch_of(case: PreparedCase, plan: Plan) -> Prefetch:
 def send_ahead(prefetch: Prefetch, ensemble: Ensemble, layout: Layout) -> None:
     """Draws what the usable members will ask for, and sends it to their GPU while that works on another case.
 
-    What does not fit there beside the other case is sent when the networks ask for it.
+    Where little of its memory is free, or it does not fit there, it is sent when the networks ask for it: what a case
+    needs must not depend on the one behind it.
     """
     import torch  # noqa: PLC0415 - heavy
 
@@ -154,6 +158,8 @@ def send_ahead(prefetch: Prefetch, ensemble: Ensemble, layout: Layout) -> None:
     for number, shape in product(noise.numbers, shapes):
         noise.draw(number, shape)
     try:
+        if free_bytes(store) < LEFT_FREE_BYTES:
+            return
         with beside_computing(store):
             for member, own in zip(members, layouts, strict=True):
                 for name in member.channels:

@@ -25,8 +25,18 @@ from metseg.windows import Layout
 
 logger = logging.getLogger(__name__)
 
-ALLOCATORS_WORDS: Final = ("can't allocate memory", "not enough memory", "out of memory", "_ALLOC_FAILED")
-"""How torch's CPU allocator, CUDA and its libraries say it in a RuntimeError that has no class of its own."""
+ALLOCATORS_WORDS: Final = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "_ALLOC_FAILED",
+    "_ALLOCATION_FAILED",
+    "unable to find an engine",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+)
+"""How torch's CPU allocator, CUDA and its libraries say it in a RuntimeError that has no class of its own. A
+convolution whose every workspace failed finds no engine; cuDNN that can't load its kernels calls it internal."""
 
 SHOWN_CHARACTERS: Final = 120
 """Of an allocator's message, which may be a page long."""
@@ -106,9 +116,12 @@ def _reason(error: BaseException) -> str:
 def _release_memory(prefetch: Prefetch | None) -> None:
     import torch  # noqa: PLC0415 - heavy
 
+    if torch.cuda.is_initialized():
+        with suppress(RuntimeError):  # a GPU that has failed says so again
+            torch.cuda.synchronize()  # it may still read what is given back
     if prefetch is not None:
         prefetch.leave_devices()
     gc.collect()
-    if torch.cuda.is_available():
-        with suppress(RuntimeError):  # a GPU that has failed says so again
+    if torch.cuda.is_initialized():
+        with suppress(RuntimeError):
             torch.cuda.empty_cache()

@@ -116,14 +116,16 @@ def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[Fl
     return (missing_flag(missing, detail),)
 
 
-def segment_case(case: PreparedCase, ensemble: Ensemble, watch: Stopwatch) -> Segmentation:
-    """Segments one prepared case (docs/architecture.md).
+def segment_case(
+    case: PreparedCase, ensemble: Ensemble, watch: Stopwatch, prefetch: Prefetch | None = None
+) -> Segmentation:
+    """Segments one prepared case (docs/architecture.md); `prefetch` is `load_case`'s, None makes one here.
 
     Raises:
         InputError: the case lacks an image that every member reads.
     """
     layout = plan_layout(case, ensemble.plan)
-    predictions = predict(case, layout, prefetch_of(case, ensemble.plan), ensemble, watch)
+    predictions = predict(case, layout, prefetch or prefetch_of(case, ensemble.plan), ensemble, watch)
     return conclude(case, layout, predictions, ensemble.plan, watch)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from metseg.device import hold, send
+from metseg.device import send
 from metseg.plan import ChannelName, Spacing
 from metseg.preprocess import PreparedCase
 from metseg.tta import CaseNoise
@@ -39,7 +39,7 @@ class Prefetch:
         key = (name, spacing, layout, device)
         if key not in self.sent:
             self.sent[key] = send(layout.cut(self.case.on_grid(spacing).channels[name]), device)
-        return hold(self.sent[key])
+        return self.sent[key]
 
     def leave_devices(self) -> None:
         """Gives their memory back; what is asked for again is sent again."""

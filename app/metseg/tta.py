@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.device import hold, send
+from metseg.device import send
 from metseg.plan import TtaPlan
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class CaseNoise:
         key = (number, shape, device)
         if key not in self.sent:
             self.sent[key] = send(self.draw(number, shape), device)
-        return hold(self.sent[key])
+        return self.sent[key]
 
     def leave_devices(self) -> None:
         """Gives their memory back; what was drawn is sent again when it is asked for."""

@@ -1,5 +1,6 @@
 """A folder of cases in, a folder of label maps out."""
 
+import gc
 import shutil
 import signal
 import stat
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -24,7 +26,7 @@ from metseg.batch import Job, exit_code_of, run_batch
 from metseg.bundle import open_bundle
 from metseg.device import Device
 from metseg.discovery import discover_cases
-from metseg.ensemble import load_ensemble, predict_case
+from metseg.ensemble import LEFT_FREE_BYTES, load_ensemble, predict_case
 from metseg.errors import ExitCode, InputError, OutputError
 from metseg.pipeline import load_case
 from metseg.records import CaseRecord
@@ -210,6 +212,7 @@ def by_a_gpu(monkeypatch):
 
     monkeypatch.setattr(Device, "is_cuda", property(lambda device: device.precision == "float16"))
     monkeypatch.setattr(metseg.ensemble, "beside_computing", beside_computing)
+    monkeypatch.setattr(metseg.ensemble, "free_bytes", lambda _device: 2**40)
     monkeypatch.setattr(metseg.prefetch, "send", send)
     monkeypatch.setattr(metseg.tta, "send", send)
     return seen
@@ -234,6 +237,30 @@ def test_what_a_gpu_would_wait_for_is_drawn_and_sent_while_the_case_is_read(case
     assert not ahead.prefetch.sent
     assert not ahead.prefetch.noise.drawn
     assert not ahead.prefetch.noise.sent
+
+
+def test_nothing_is_sent_ahead_to_a_gpu_with_little_free_memory(cases, ensemble, by_a_gpu, monkeypatch):
+    monkeypatch.setattr(metseg.ensemble, "free_bytes", lambda _device: LEFT_FREE_BYTES - 1)
+    loaded = load_case(discover_cases(cases)[0], replace(ensemble, device=Device("cpu", "float16", "a GPU", 1)))
+    assert not by_a_gpu
+    assert loaded.prefetch.noise.drawn
+
+
+def test_a_case_that_failed_leaves_nothing_of_its_work_in_memory(cases, ensemble, monkeypatch, tmp_path):
+    work = []
+
+    def fail(*_):
+        tensor = torch.zeros(10)
+        work.append(weakref.ref(tensor))
+        raise InputError("a reason")
+
+    monkeypatch.setattr(batch, "predict", fail)
+    gc.disable()
+    try:
+        run(cases, tmp_path / "out", ensemble, on_error="skip")
+        assert [tensor() for tensor in work] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_what_does_not_fit_on_a_gpu_beside_the_other_case_is_sent_in_its_turn(

@@ -241,6 +241,8 @@ def test_other_errors_are_not_tried_again(monkeypatch, ensemble, case, error):
         torch.OutOfMemoryError("x"),
         RuntimeError(CPU_MESSAGE),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
     ],
 )
 def test_what_counts_as_out_of_memory(error):
