@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
                 f"device cuda: {problem}",
                 hint="Run with --device cpu, or give the container a GPU (docker run --gpus all).",
             )
-        if torch.cuda.is_available() or _nvidia_is_promised():
+        if _nvidia_is_promised() or torch.cuda.is_available():
             logger.warning("no GPU used: %s; running on the CPU", problem)
     flags = cpu_flags()
     usual: Precision = "bfloat16" if flags & BF16_CPU_FLAGS else "float32"
@@ -156,8 +157,12 @@ def _cuda_problem(index: int) -> str | None:
 
     if torch.version.cuda is None:
         return "the installed torch is a CPU build"
-    if not torch.cuda.is_available():
-        return "torch finds no usable GPU"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
+        # A driver that is older than torch's CUDA, above all, is told by a warning alone.
+        return "; ".join(["torch finds no usable GPU", *(str(item.message).split(". ")[0] for item in said[:1])])
     capability = torch.cuda.get_device_capability(index)
     supported = [_capability(arch) for arch in torch.cuda.get_arch_list()]
     same_major = [minor for major, minor in supported if major == capability[0]]

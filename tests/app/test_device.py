@@ -2,6 +2,7 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from contextlib import nullcontext
 
 import pytest
@@ -136,6 +137,24 @@ def test_a_gpu_that_others_hold_is_passed_over_under_auto_and_an_error_under_cud
     )
     with pytest.raises(DeviceError, match="device cuda: CUDA error: all CUDA-capable"):
         choose_device("cuda")
+
+
+def test_a_driver_that_is_too_old_is_named(monkeypatch, caplog):
+    def is_available():
+        warnings.warn(
+            "CUDA initialization: The NVIDIA driver on your system is too old (found version 12080). Please update",
+            stacklevel=2,
+        )
+        return False
+
+    fake_gpu(monkeypatch, (9, 0), ["sm_90"])
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    monkeypatch.setattr(device, "_nvidia_is_promised", lambda: True)
+    assert choose_device("auto").name == "cpu"
+    assert caplog.messages[-1] == (
+        "no GPU used: torch finds no usable GPU; CUDA initialization: The NVIDIA driver on your system is too old "
+        "(found version 12080); running on the CPU"
+    )
 
 
 def test_copies_beside_computing_share_one_stream_and_have_arrived_at_the_end(monkeypatch):
