@@ -7,8 +7,8 @@
 Four groups, each compared with its own first row:
 
     plans      the plan `paper`, then the bundle's other plans: what a user chooses between
-    windows    one pass over the full volume; over its windows that see brain (`volume`); over the brain's box
-               (`fixed`); windows batched; cut to the box (`trimmed`); one window as large as the brain (`whole`)
+    windows    one pass: plain MONAI over the full volume; its windows that see brain (`volume`); over the brain's
+               box (`fixed`); windows batched; cut to the box (`trimmed`); one window as large as the brain (`whole`)
     passes     the bundle's own plan with 13 passes, 4 and 1
     reference  plain MONAI over the full volume in float32 (benchmarks/reference_path.py) with the windows of `paper`
                and --reference-tta, then metseg with the same passes: slow, minutes a case
@@ -38,7 +38,7 @@ from metseg.bundle import Bundle, bundle_folder, open_bundle
 from metseg.device import Device, choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble, prefetch_of
+from metseg.ensemble import Ensemble, load_ensemble
 from metseg.errors import MetsegError
 from metseg.geometry import labels_to_source
 from metseg.labels import REGIONS, LabelMap
@@ -63,7 +63,6 @@ class Row:
         name: for people, and for the files that are kept.
         plan: the science.
         batch_voxels: see `Ensemble`; None for what its device gets.
-        whole_volume: windows over the volume instead of the brain's box.
         plain: by plain MONAI.
     """
 
@@ -71,7 +70,6 @@ class Row:
     name: str
     plan: Plan
     batch_voxels: int | None = None
-    whole_volume: bool = False
     plain: bool = False
 
 
@@ -157,7 +155,7 @@ def make_rows(group: str, bundle: Bundle, arguments: argparse.Namespace) -> Iter
             yield Row(group, plan.name, plan)
     elif group == "windows":
         over_brain, voxels = changed(once, extent="fixed"), math.prod(once.window.size)
-        yield Row(group, "full volume", over_brain, whole_volume=True)
+        yield Row(group, "plain MONAI", once, plain=True)
         yield Row(group, "full volume's that see brain", changed(once, extent="volume"))
         for count in BATCHES:
             yield Row(group, f"brain's box, {count} at once", over_brain, batch_voxels=count * voxels)
@@ -218,15 +216,11 @@ class Runner:
         ensemble = self.ensemble(row)
         start = self.now()
         loaded = load_case(files, ensemble)
-        prepared, prefetch = loaded.prepared, loaded.prefetch
         if row.plain:  # it reads and scales by itself
             start = self.now()
-            labels = labels_to_source(segment_plainly(files.folder, ensemble), prepared.trip)
+            labels = labels_to_source(segment_plainly(files.folder, ensemble), loaded.prepared.trip)
             return Outcome(self.now() - start, labels)
-        if row.whole_volume:
-            prepared = replace(prepared, brain=tuple(slice(0, side) for side in prepared.trip.network.shape))
-            prefetch = prefetch_of(prepared, row.plan)
-        labels = segment_case(prepared, ensemble, Stopwatch(), prefetch).labels
+        labels = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch).labels
         return Outcome(self.now() - start, labels)
 
     def ensemble(self, row: Row) -> Ensemble:
