@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from case_profile import waiting_for
 from memory import GRIDS, make_case, parse_grid
 from reference_path import overlaps, pooled_dice
 from roofline import with_filters
@@ -43,7 +44,7 @@ from metseg.bundle import Bundle, bundle_folder, open_bundle
 from metseg.device import Device, choose_device
 from metseg.discovery import discover_cases
 from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, Member, load_ensemble, member_layout
+from metseg.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
 from metseg.errors import DeviceError
 from metseg.labels import REGIONS, LabelMap
 from metseg.network import build_network
@@ -108,8 +109,7 @@ def ensemble_of(bundle: Bundle, device: Device, filters: int | None) -> Ensemble
         plan = with_filters(member.plan, filters)
         torch.manual_seed(0)
         network = build_network(plan.network, in_channels=len(plan.channels), out_channels=len(plan.regions)).eval()
-        network = network.to(device.name, device.dtype)
-        members.append(Member(plan, network.to(memory_format=torch.channels_last_3d)))  # type: ignore[call-overload]
+        members.append(Member(plan, place_network(network, device)))
     return replace(ensemble, members=tuple(members))
 
 
@@ -145,11 +145,6 @@ def at_most(gigabytes: float, device: Device) -> Iterator[Callable[[], float]]:
         torch.cuda.set_per_process_memory_fraction(1.0, device.name)
 
 
-def wait(device: Device) -> None:
-    if device.is_cuda:
-        torch.cuda.synchronize(device.name)
-
-
 # ---- parts
 
 
@@ -179,9 +174,9 @@ def print_graphs(ensemble: Ensemble, files: CaseFiles) -> None:
             shape = (count, len(member.plan.channels), *window)
             batch = torch.rand(shape, device=ensemble.device.name).to(ensemble.device.dtype)
             batch = batch.contiguous(memory_format=torch.channels_last_3d)
-            launched = milliseconds(lambda: member.network(batch), ensemble.device) / count  # noqa: B023
+            launched = milliseconds(lambda: member.network(batch), ensemble) / count  # noqa: B023
             replay = capture(member.network, batch) if ensemble.device.is_cuda else None
-            replayed = milliseconds(replay, ensemble.device) / count if replay else math.nan
+            replayed = milliseconds(replay, ensemble) / count if replay else math.nan
             place = f"  {member.plan.name:24}{'x'.join(map(str, window)):>16}{count:9d}"
             print(f"{place}{launched:10.2f}{replayed:10.2f}{launched / replayed:8.2f}", flush=True)
 
@@ -200,14 +195,14 @@ def capture(network: nn.Module, batch: Tensor) -> Callable[[], object]:
     return graph.replay
 
 
-def milliseconds(work: Callable[[], object], device: Device) -> float:
-    seconds = []
+def milliseconds(work: Callable[[], object], ensemble: Ensemble) -> float:
+    wait, seconds = waiting_for(ensemble), []
     with torch.inference_mode():
         for _ in range(WARM_UPS + REPEATS):
-            wait(device)
+            wait()
             start = time.perf_counter()
             work()
-            wait(device)
+            wait()
             seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[WARM_UPS:])) * 1000
 

@@ -98,13 +98,18 @@ def load_ensemble(bundle: Bundle, device: Device) -> Ensemble:
     Raises:
         WeightsError: a member is missing, altered, or does not fit the plan.
     """
-    members = tuple(Member(plan, _place(load_member(bundle.folder, plan), device)) for plan in bundle.plan.members)
+    members = tuple(
+        Member(plan, place_network(load_member(bundle.folder, plan), device)) for plan in bundle.plan.members
+    )
     batch_voxels = GPU_BATCH_VOXELS if device.is_cuda else 0
     return Ensemble(plan=bundle.plan, members=members, device=device, batch_voxels=batch_voxels)
 
 
-def _place(network: Any, device: Device) -> "nn.Module":
-    """Typed loosely: torch's annotations of `Module.to` lack `memory_format`."""
+def place_network(network: Any, device: Device) -> "nn.Module":
+    """A network on the device, in its precision and layout; on a CPU with layers that suit it.
+
+    Typed loosely: torch's annotations of `Module.to` lack `memory_format`.
+    """
     import torch  # noqa: PLC0415 - heavy
 
     from metseg.network.cpu import arrange_for_cpu  # noqa: PLC0415 - needs torch
@@ -133,14 +138,10 @@ def member_layout(case: PreparedCase, plan: Plan, member: MemberPlan, layout: La
     return lay_windows(own.trip.network.shape, own.brain, plan.window_of(member), plan.side_multiples)
 
 
-def noise_of(case: PreparedCase, plan: Plan) -> CaseNoise:
-    """The noises of a case's passes, not drawn yet."""
-    return CaseNoise(plan.tta, voxel_seed(case.channels, case.brain) if uses_noise(plan.tta) else 0)
-
-
 def prefetch_of(case: PreparedCase, plan: Plan) -> Prefetch:
     """A case's images and noises; nothing is cut, drawn or sent yet."""
-    return Prefetch(case, noise_of(case, plan))
+    seed = voxel_seed(case.channels, case.brain) if uses_noise(plan.tta) else 0
+    return Prefetch(case, CaseNoise(plan.tta, seed))
 
 
 def send_ahead(prefetch: Prefetch, ensemble: Ensemble, layout: Layout) -> None:

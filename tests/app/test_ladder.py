@@ -90,7 +90,7 @@ def test_a_batch_has_no_more_voxels_than_it_may_and_one_window_at_least(ensemble
 
 def test_a_gpu_takes_several_windows_at_once_and_a_cpu_one(monkeypatch, tmp_path):
     bundle = open_bundle(write_bundle(tmp_path / "b", channels=(ALL,)))
-    monkeypatch.setattr(metseg.ensemble, "_place", lambda network, _device: network)
+    monkeypatch.setattr(metseg.ensemble, "place_network", lambda network, _device: network)
     assert load_ensemble(bundle, Device("cuda:0", "float16", "a GPU", 1)).batch_voxels == GPU_BATCH_VOXELS
     assert load_ensemble(bundle, FP32).batch_voxels == 0
 
