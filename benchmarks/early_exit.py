@@ -22,16 +22,16 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.bundle import bundle_folder, open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, MemberPrediction, load_ensemble, plan_layout, predict_case
-from metseg.fusion import member_labels
+from metseg.decide.fusion import member_labels
+from metseg.files.discovery import discover_cases
 from metseg.labels import BACKGROUND, LabelMap
-from metseg.pipeline import load_case
-from metseg.plan import Plan
-from metseg.windows import lay_windows
+from metseg.plan.bundle import bundle_folder, open_bundle
+from metseg.plan.plan import Plan
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import Ensemble, MemberPrediction, load_ensemble, plan_layout, predict_case
+from metseg.predict.windows import lay_windows
+from metseg.run.pipeline import load_case
+from metseg.space.domain import CaseFiles
 
 RULES = ("agree", "background", "mean")
 

@@ -29,19 +29,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-import metseg.examine
-import metseg.image
-import metseg.nifti_header
-from metseg.examine import clean_voxels
-from metseg.geometry import plan_trip, to_network
-from metseg.image import Image, read_image
-from metseg.nifti import read_label_map, write_label_map
-from metseg.nifti_header import MAX_VOXELS, ImageError
+import metseg.files.header
+import metseg.files.image
+import metseg.files.rules
+from metseg.files.header import MAX_VOXELS, ImageError
+from metseg.files.image import Image, read_image
+from metseg.files.nifti import read_label_map, write_label_map
+from metseg.files.rules import clean_voxels
+from metseg.space.resampling import plan_trip, to_network
 
 LIMIT_MIB = 256
 LIMIT_S = 5.0
 TRACED_INPUTS = 4000
-MEASURED = (metseg.image, metseg.nifti_header)
+MEASURED = (metseg.files.image, metseg.files.header)
 
 EXTREMES = (0, 1, -1, 2, 7, 127, -128, 255, 32767, -32768, 2**31 - 1, -(2**31), 352, 348, 540)
 EXTREME_FLOATS = (0.0, -0.0, 1.0, -1.0, float("nan"), float("inf"), float("-inf"), 1e-45, 1e-3, 1e3, 3.4e38, -3.4e38)
@@ -231,14 +231,14 @@ def main() -> int:
     files = seeds(arguments.real)
 
     past_header = 0
-    read_voxels = metseg.image._read_voxels  # noqa: SLF001 - counted
+    read_voxels = metseg.files.image._read_voxels  # noqa: SLF001 - counted
 
     def counting(*args: object) -> object:
         nonlocal past_header
         past_header += 1
         return read_voxels(*args)  # type: ignore[arg-type]
 
-    metseg.image._read_voxels = counting  # type: ignore[assignment]  # noqa: SLF001
+    metseg.files.image._read_voxels = counting  # type: ignore[assignment]  # noqa: SLF001
     warnings.simplefilter("error")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_MIB * 2**20,) * 2)

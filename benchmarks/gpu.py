@@ -39,16 +39,16 @@ from reference_path import overlaps, pooled_dice
 from roofline import with_filters
 from torch import Tensor, nn
 
-from metseg.batch import Job, run_batch
-from metseg.bundle import Bundle, bundle_folder, open_bundle
-from metseg.device import Device, choose_device
-from metseg.discovery import discover_cases
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
 from metseg.errors import DeviceError
+from metseg.files.discovery import discover_cases
 from metseg.labels import REGIONS, LabelMap
 from metseg.network import build_network
-from metseg.pipeline import load_case, segment_case
+from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
+from metseg.predict.device import Device, choose_device
+from metseg.predict.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
+from metseg.run.batch import Job, run_batch
+from metseg.run.pipeline import load_case, segment_case
+from metseg.space.domain import CaseFiles
 
 PARTS = ("batch", "graphs", "grid", "ladder", "devices")
 LARGE_CASE_GB = 8.0

@@ -25,17 +25,17 @@ from typing import Any
 import numpy as np
 from reference_path import overlaps, plain_ensemble, pooled_dice, segment_plainly
 
-from metseg.bundle import Bundle, open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.ensemble import Ensemble, load_ensemble
+from metseg.files.discovery import discover_cases
 from metseg.labels import LabelMap
-from metseg.plan import TtaPlan
+from metseg.plan.bundle import Bundle, open_bundle
+from metseg.plan.plan import TtaPlan
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import Ensemble, load_ensemble
 
 GIB = 2**30
 
 GLIBC_AS_IT_IS = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}
-"""Where somebody has chosen, `metseg.device.reuse_memory` does nothing; this choice is glibc's own, a MONAI user's.
+"""Where somebody has chosen, `reuse_memory` does nothing; this choice is glibc's own, a MONAI user's.
 """
 
 
@@ -101,8 +101,8 @@ def timed_networks(ensemble: Ensemble) -> tuple[Ensemble, list[float]]:
 
 
 def run_metseg(folder: Path, ensemble: Ensemble) -> LabelMap:
-    from metseg.pipeline import load_case, segment_case  # noqa: PLC0415
-    from metseg.records import Stopwatch  # noqa: PLC0415
+    from metseg.run.pipeline import load_case, segment_case  # noqa: PLC0415
+    from metseg.run.record import Stopwatch  # noqa: PLC0415
 
     (files,) = discover_cases(folder)
     loaded = load_case(files, ensemble)
@@ -140,7 +140,7 @@ def compare(case: Path, arguments: argparse.Namespace, scratch: Path) -> dict[st
 
 
 def lesion_count(labels: LabelMap) -> int:
-    from metseg.components import find_components  # noqa: PLC0415
+    from metseg.space.components import find_components  # noqa: PLC0415
 
     return int(find_components(labels > 0).sizes.size)
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases 
 
 import torch
 
-import metseg.atomic
+import metseg.files.atomic
 from metseg.__main__ import run
 from support import ALL, folder_bytes, phantom, write_bundle, write_case
 
@@ -39,7 +39,7 @@ def attempt(arguments: list[str], *, slow: bool, named: bool, told: int) -> None
     """The child: runs the batch, says through a pipe when it is inside a write."""
     logging.disable(logging.CRITICAL)
     if named:
-        metseg.atomic._write_unnamed = lambda *_: False  # type: ignore[assignment]  # noqa: SLF001 - as on other file systems
+        metseg.files.atomic._write_unnamed = lambda *_: False  # type: ignore[assignment]  # noqa: SLF001 - as on other file systems
     if slow:
 
         def write_slowly(file: int, content: bytes) -> None:
@@ -48,7 +48,7 @@ def attempt(arguments: list[str], *, slow: bool, named: bool, told: int) -> None
                 os.write(told, b".")
                 time.sleep(SLOW_S)
 
-        metseg.atomic._write_all = write_slowly  # type: ignore[assignment]  # noqa: SLF001
+        metseg.files.atomic._write_all = write_slowly  # type: ignore[assignment]  # noqa: SLF001
     os._exit(int(run(arguments)))
 
 

@@ -17,12 +17,12 @@ from typing import Final
 import torch
 from stage_clock import StageClock, cover_network
 
-from metseg.bundle import bundle_folder, open_bundle
 from metseg.network import build_network
-from metseg.network_plans import SegResNetPlan
-from metseg.plan import MemberPlan, sides_of
-from metseg.tta import count_passes
-from metseg.windows import lay_windows
+from metseg.plan.bundle import bundle_folder, open_bundle
+from metseg.plan.networks import SegResNetPlan
+from metseg.plan.plan import MemberPlan, sides_of
+from metseg.predict.passes import count_passes
+from metseg.predict.windows import lay_windows
 
 GIGA: Final = 1e9
 MARGIN: Final = 40

@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases and bundles
 
-from metseg.batch import run_batch
-from metseg.bundle import open_bundle
 from metseg.cli.run import run_inference
 from metseg.cli.settings import Settings
-from metseg.domain import Case
-from metseg.pipeline import Segmentation
-from metseg.records import CaseRecord
+from metseg.plan.bundle import open_bundle
+from metseg.run.batch import run_batch
+from metseg.run.pipeline import Segmentation
+from metseg.run.record import CaseRecord
+from metseg.space.domain import Case
 from support import ALL, SUB, phantom, write_bundle, write_case
 
 GROWTH_MIB = 20

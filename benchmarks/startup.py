@@ -21,13 +21,13 @@ from memory import GRIDS, make_case, parse_grid
 PROGRAM = Path(sys.executable).with_name("metseg")
 FIRST_WINDOW = """
 import sys
-import metseg.ensemble
+import metseg.predict.ensemble
 from metseg.__main__ import main
-sliding_logits = metseg.ensemble.sliding_logits
+sliding_logits = metseg.predict.ensemble.sliding_logits
 def announced(*arguments):
     print("first window", file=sys.stderr, flush=True)
     return sliding_logits(*arguments)
-metseg.ensemble.sliding_logits = announced
+metseg.predict.ensemble.sliding_logits = announced
 main()
 """
 """`metseg` that says when its windows begin; nothing is imported that it would not import itself."""
