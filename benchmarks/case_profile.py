@@ -29,6 +29,7 @@ import metseg.predict.ensemble
 import metseg.predict.fallback
 import metseg.prepare.prepare
 import metseg.run.pipeline
+from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.nifti import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
@@ -39,7 +40,6 @@ from metseg.predict.windows import Layout
 from metseg.prepare.prepare import PreparedCase
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
-from metseg.space.domain import CaseFiles
 
 FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.run.pipeline, "read_case"): "read: decompress, check",

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.decide.fusion import member_labels
+from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import bundle_folder, open_bundle
@@ -31,7 +32,6 @@ from metseg.predict.device import choose_device
 from metseg.predict.ensemble import Ensemble, MemberPrediction, load_ensemble, plan_layout, predict_case
 from metseg.predict.windows import lay_windows
 from metseg.run.pipeline import load_case
-from metseg.space.domain import CaseFiles
 
 RULES = ("agree", "background", "mean")
 

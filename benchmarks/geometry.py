@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metseg.labels import ET, NETC, SNFH
 from metseg.space.components import find_components
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import Trip, labels_to_network, labels_to_source, plan_trip, to_network, volume_to_source
 
 Volume = NDArray[np.generic]

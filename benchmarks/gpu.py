@@ -40,6 +40,7 @@ from roofline import with_filters
 from torch import Tensor, nn
 
 from metseg.errors import DeviceError
+from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.labels import REGIONS, LabelMap
 from metseg.network import build_network
@@ -48,7 +49,6 @@ from metseg.predict.device import Device, choose_device
 from metseg.predict.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
 from metseg.run.batch import Job, run_batch
 from metseg.run.pipeline import load_case, segment_case
-from metseg.space.domain import CaseFiles
 
 PARTS = ("batch", "graphs", "grid", "ladder", "devices")
 LARGE_CASE_GB = 8.0

@@ -35,6 +35,7 @@ from reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segme
 
 from evaluation import score_case
 from metseg.errors import MetsegError
+from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.nifti import read_label_map
 from metseg.labels import REGIONS, LabelMap
@@ -44,7 +45,6 @@ from metseg.predict.device import Device, choose_device
 from metseg.predict.ensemble import Ensemble, load_ensemble
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
-from metseg.space.domain import CaseFiles
 from metseg.space.resampling import labels_to_source
 
 GROUPS = ("plans", "windows", "passes", "reference")

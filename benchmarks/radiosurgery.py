@@ -17,13 +17,14 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from metseg.files.discovery import MODALITIES, discover_cases
+from metseg.files.discovery import discover_cases
 from metseg.network import build_network
 from metseg.plan.bundle import metadata_of, open_bundle
 from metseg.plan.plan import MemberPlan, Plan
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import load_ensemble
 from metseg.run.pipeline import load_case, segment_case
+from metseg.systems import MODALITIES
 from training.cohort.radiosurgery_case import generate_radiosurgery_case
 from training.cohort.settings import load_settings
 from training.cohort.writing import write_radiosurgery_case

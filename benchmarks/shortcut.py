@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from evaluation import score_case
+from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.nifti import read_case, read_label_map
 from metseg.labels import ET, REGIONS, LabelMap
 from metseg.space.components import find_components
-from metseg.space.domain import CaseFiles
 from training.data.prepared import reference_path
 
 THRESHOLDS = (2.0, 3.0, 4.0, 5.0, 7.0)

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases 
 
 from metseg.cli.run import run_inference
 from metseg.cli.settings import Settings
+from metseg.files.case import Case
 from metseg.plan.bundle import open_bundle
 from metseg.run.batch import run_batch
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
-from metseg.space.domain import Case
 from support import ALL, SUB, phantom, write_bundle, write_case
 
 GROWTH_MIB = 20

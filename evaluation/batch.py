@@ -10,7 +10,7 @@ from evaluation.cohort import CasePair, Cohort
 from evaluation.labelmaps import check_same_grid, read_header, read_labels
 from evaluation.results import CaseScores, ScoringProtocol
 from metseg.errors import InputError
-from metseg.space.domain import Affine
+from metseg.space.grid import Affine
 
 LISTED_ERRORS = 10
 

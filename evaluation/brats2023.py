@@ -187,7 +187,7 @@ class _Region:
 
 
 def _take_apart(name: str, pair: MapPair, dilation: int) -> _Region:
-    labels = REGION_LABELS[name]  # type: ignore[index]
+    labels = REGION_LABELS[name]
     window = pair.window
     lesions, reach = group_by_dilation(pair.reference.of_region(labels), window, dilation)
     predicted = find_components(pair.prediction.of_region(labels), window)

@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.errors import UsageError
 from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
+from metseg.plan.document import Section
 from metseg.plan.networks import NetworkPlan, SegResNetPlan
 from metseg.plan.plan import (
     ChannelName,
@@ -27,7 +28,7 @@ from metseg.plan.plan import (
     WindowPlan,
 )
 from metseg.plan.radiosurgery import RegistrationPlan
-from metseg.plan.section import Section
+from metseg.systems import system_of_regions
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 
@@ -54,8 +55,6 @@ class DataRecipe(Section):
         max_lesion_voxels: the small-lesion model's tau: WT components larger than this leave the label, and cases left
             without lesion are dropped (Erdur et al., section 2.5); None keeps every lesion.
     """
-
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"frame", "registration"})
 
     channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
     spacing_mm: Spacing = 1.0
@@ -104,8 +103,6 @@ class CropRecipe(Section):
             (`train --predictions`), chosen uniformly among these components of the case; None for none.
         context: voxels around a crop that the network reads and does not answer for (DeepMedic's 42); None for none.
     """
-
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"context", "false_positive_probability"})
 
     size: tuple[int, int, int] = (192, 192, 32)
     other_sizes: tuple[tuple[int, int, int], ...] = ()
@@ -370,7 +367,7 @@ class Recipe(Section):
     @property
     def regions(self) -> tuple[str, ...]:
         """What the network's output channels are."""
-        return METASTASIS_REGIONS if self.is_radiosurgery else REGIONS
+        return METASTASIS_REGIONS.names if self.is_radiosurgery else REGIONS
 
     @property
     def member(self) -> MemberPlan:
@@ -389,6 +386,7 @@ class Recipe(Section):
         rules = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
         return Plan(
             name="validation",
+            regions=system_of_regions(self.regions).regions_named(self.regions),
             spacing_mm=self.data.spacing_mm,
             frame=self.data.frame,
             intensity=self.data.intensity,

@@ -11,9 +11,10 @@ import pytest
 
 import metseg
 from metseg.errors import InputError
-from metseg.files.check import check_case, check_cases, errors_of
-from metseg.files.discovery import MODALITIES, discover_cases
+from metseg.files.discovery import discover_cases
 from metseg.files.nifti import read_case
+from metseg.files.rules import check_case, check_cases, errors_among
+from metseg.systems import MODALITIES
 
 SHAPE = (12, 11, 10)
 HEADER_BYTES = 348
@@ -253,9 +254,9 @@ def test_each_malformed_input_gets_its_message_from_check_and_from_reading(folde
         with pytest.raises(InputError) as caught:
             read_case(files, modalities=MODALITIES)
         assert message in str(caught.value)
-        assert errors_of(problems) == (found,)
+        assert errors_among(problems) == (found,)
     else:
-        assert not errors_of(problems)
+        assert not errors_among(problems)
         case = read_case(files, modalities=MODALITIES)
         assert found.what in case.warnings
         assert np.isfinite(case.images["t1n"]).all()
@@ -317,10 +318,10 @@ def test_a_folder_without_cases_and_colliding_ids_are_problems(folder, tmp_path_
 def test_checking_needs_no_network_library(folder):
     code = (
         "import sys; from pathlib import Path\n"
-        "import metseg.files.check, metseg.files.submission, metseg.files.nifti, metseg.space.resampling\n"
+        "import metseg.files.rules, metseg.files.submission, metseg.files.nifti, metseg.space.resampling\n"
         "import metseg.files.discovery\n"
         "assert not {'nibabel', 'scipy'} & set(sys.modules), 'slow to import'\n"
-        f"assert metseg.files.check.check_cases(Path({str(folder)!r})) == ()\n"
+        f"assert metseg.files.rules.check_cases(Path({str(folder)!r})) == ()\n"
         "assert not {'torch', 'monai'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(metseg.__file__).parents[1])})

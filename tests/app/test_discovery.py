@@ -6,9 +6,10 @@ import unicodedata
 import pytest
 from rich.console import Console
 
+from metseg.cli.findings_table import findings_table
 from metseg.errors import ExitCode, InputError
 from metseg.files.discovery import discover_cases, missing_modalities, survey_cases
-from metseg.findings import Problem, printable, problems_table
+from metseg.findings import Finding, printable
 
 ALL = ("t1n", "t1c", "t2w", "t2f")
 
@@ -163,9 +164,9 @@ def test_names_that_are_no_text_can_be_shown(tmp_path):
 
 
 def test_the_table_shows_names_as_they_are():
-    problems = [Problem("[bold]a", "error", "missing-modality", "t1c is missing", "Add it.")]
+    problems = [Finding("[bold]a", "error", "missing-modality", "t1c is missing", "Add it.")]
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(problems_table(problems))
+    console.print(findings_table(problems))
     text = console.export_text()
     assert "[bold]a" in text
     assert "Add it." in text

@@ -7,6 +7,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 from typing_extensions import override
 
+from metseg.files.case import Case
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan, WindowPlan
 from metseg.predict.between_grids import logits_between_grids
@@ -15,7 +16,7 @@ from metseg.predict.ensemble import Ensemble, Member, load_ensemble, plan_layout
 from metseg.predict.passes import CaseNoise, flip, images_of_rounds
 from metseg.predict.windows import lay_windows, paste_region
 from metseg.prepare.prepare import prepare_case, prepare_for_plan, voxel_seed
-from metseg.space.domain import Case, Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import plan_trip, to_network, volume_to_source
 from support import phantom, write_bundle
 

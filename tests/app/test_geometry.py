@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from metseg.labels import decode_regions, region_masks
 from metseg.space.components import find_components
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import (
     labels_to_network,
     labels_to_source,

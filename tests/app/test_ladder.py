@@ -15,6 +15,7 @@ import metseg.predict.ensemble
 import metseg.predict.fallback
 import metseg.run.pipeline
 from metseg.errors import DeviceError, ExitCode, NotFiniteError
+from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan
@@ -23,7 +24,7 @@ from metseg.predict.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, pla
 from metseg.predict.fallback import is_out_of_memory, predict_within_memory
 from metseg.prepare.prepare import prepare_case
 from metseg.run.batch import Job, run_batch
-from metseg.space.domain import Case, Grid
+from metseg.space.grid import Grid
 from support import ALL, names_in, phantom, write_bundle, write_case
 
 SHAPE = (24, 32, 20)

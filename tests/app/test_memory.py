@@ -8,7 +8,7 @@ import metseg.predict.memory
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import WindowPlan
 from metseg.predict.memory import estimate_need, free_memory, memory_problems
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, SUB, write_bundle, write_case
 

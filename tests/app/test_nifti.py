@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 import metseg.files.atomic
 from metseg.errors import ExitCode, InputError, OutputError
 from metseg.files.atomic import write_atomically
-from metseg.files.discovery import MODALITIES, discover_cases
+from metseg.files.discovery import discover_cases
 from metseg.files.header import ImageError, voxel_sizes
 from metseg.files.image import read_image, read_shape
 from metseg.files.nifti import read_case, read_label_map, remove_partials, write_label_map, write_volume
+from metseg.systems import MODALITIES
 
 TURN = nib.quaternions.quat2mat(nib.quaternions.fillpositive([0.07, -0.05, 0.12])) @ np.diag([-0.84, -0.85, 1.48])
 OBLIQUE = nib.affines.from_matvec(TURN, [91.3, 120.7, -70.2])

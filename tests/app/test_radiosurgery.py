@@ -8,6 +8,7 @@ import yaml
 from metseg.decide.fusion import fuse_probabilities, member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.errors import InputError, UsageError
+from metseg.files.case import Case
 from metseg.network.deepmedic import DeepMedic
 from metseg.plan.networks import DeepMedicPlan
 from metseg.plan.plan import FusionPlan, PostprocessPlan, load_plan
@@ -17,7 +18,7 @@ from metseg.predict.tiles import lay_tiles, tiled_logits
 from metseg.predict.windows import Layout
 from metseg.prepare.prepare import prepare_case
 from metseg.prepare.radiosurgery import equalise, standardise, window_hounsfield
-from metseg.space.domain import Case, Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import labels_to_network, labels_to_source, plan_trip, to_network
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 

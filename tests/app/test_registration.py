@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from metseg.errors import InputError
+from metseg.files.case import Scan
 from metseg.prepare.registration import coarsen, mutual_information, register
-from metseg.space.domain import Grid, Scan
+from metseg.space.grid import Grid
 from metseg.space.rigid import metastases_outside, metastases_to, resample_rigid
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 

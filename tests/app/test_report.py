@@ -8,7 +8,7 @@ import pytest
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode
-from metseg.flags import WORDS, blank_flag, count_flags, edge_flags
+from metseg.findings import WORDS, blank_note, count_notes, edge_notes
 from metseg.report.assemble import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
 from metseg.report.case_files import find_label_map
 from metseg.report.pieces import case_folder, read_piece
@@ -97,10 +97,10 @@ def test_flags_have_the_same_words_in_page_table_run_file_and_log(tmp_path, caps
 
 
 def test_the_vocabulary():
-    assert [flag.words for flag in (*count_flags(0), *count_flags(51), *edge_flags(1, 2), blank_flag())] == [
+    assert [flag.words for flag in (*count_notes(0), *count_notes(51), *edge_notes(1, 2), blank_note())] == [
         "no lesion found", "more than 50 lesions", "lesion at the brain's edge", "blank because failed",
     ]  # fmt: skip
-    assert count_flags(50) == count_flags(1) == edge_flags(0, 3) == ()
+    assert count_notes(50) == count_notes(1) == edge_notes(0, 3) == ()
 
 
 def test_a_grid_that_is_not_1_mm_is_flagged(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode, WeightsError
+from metseg.files.case import Case
 from metseg.plan.bundle import bundles_root, open_bundle
 from metseg.plan.plan import FusionPlan
 from metseg.plan.radiosurgery import RegistrationPlan
@@ -21,7 +22,7 @@ from metseg.selftest.expected import EXPECTED_FILE, make_expected, read_expected
 from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom
 from metseg.selftest.phantoms import phantom_of
 from metseg.selftest.run import Result, Verdict, run_self_test, segment_phantom, self_test_plan
-from metseg.space.domain import Case, Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import plan_trip
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
@@ -44,7 +45,7 @@ def expected_of(result, bundle):
         result.labels,
         result.undecided,
         lesions=result.lesions,
-        phantom_sha256=phantom_of(bundle.plan.system).sha256,
+        phantom_sha256=phantom_of(bundle.plan.system.name).sha256,
         plan_sha256=self_test_plan(bundle.plan).sha256,
     )
 

@@ -48,7 +48,7 @@ def infer(root, output, *options):
 def test_the_bundle_says_what_it_needs(trained, capsys):
     plan = open_bundle(trained / "bundle").plan
     assert plan.required_modalities == {"ct", "t1c"}
-    assert plan.regions == ("metastasis",)
+    assert plan.regions.names == ("metastasis",)
     assert [member.network.architecture for member in plan.members] == ["unet3d", "deepmedic"]
     assert plan.registration is not None
     assert plan.registration.grids_mm == (4.0, 2.0)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metseg.errors import UsageError
-from metseg.files.discovery import SYSTEM_MODALITIES
+from metseg.systems import SYSTEMS
 from training.cohort.settings import SizeName, load_settings
 
 
@@ -29,7 +29,7 @@ def cohort(
     from training.cohort.writing import write_cohort  # noqa: PLC0415  reads the template: not for --help
 
     console = Console()
-    systems = {frozenset(names): system for system, names in SYSTEM_MODALITIES.items()}
+    systems = {frozenset(item.modalities): name for name, item in SYSTEMS.items()}
     system = systems.get(frozenset(modalities.split(",")))
     if system is None:
         raise UsageError(f"--modalities {modalities}: expected t1n,t1c,t2w,t2f or ct,t1c")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from metseg.errors import InputError
+from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_case
 from metseg.labels import LabelMap
 from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case
-from metseg.space.domain import CaseFiles
 from training.cohort.case import SyntheticCase
 from training.cohort.contrasts import Background, TissueLevels
 from training.cohort.fields import Volume

@@ -16,7 +16,7 @@ from metseg.files.nifti import read_label_map
 from metseg.files.rules import grid_difference
 from metseg.labels import ET, NETC, SNFH
 from metseg.space.components import find_components
-from metseg.space.domain import FloatVolume, Grid
+from metseg.space.grid import FloatVolume, Grid
 
 VOLUME_LIMITS_MM3: Final = (27, 100, 1000)
 """Upper ends of the size classes: the 2026 challenge's small lesions, then decades."""

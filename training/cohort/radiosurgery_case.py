@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.labels import METASTASIS, SNFH, LabelMap
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 from training.cohort.artefacts import acquire, quantise
 from training.cohort.case import ras_to_lps, simulate_background
 from training.cohort.fields import uniform

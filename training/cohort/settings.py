@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metseg.errors import UsageError
-from metseg.labels import SystemName
+from metseg.systems import SystemName
 from training.cohort.ct_settings import RADIOSURGERY_ARTEFACTS, RADIOSURGERY_LESIONS, CtSettings
 from training.cohort.ranges import Range
 

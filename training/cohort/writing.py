@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.labels import SystemName
+from metseg.systems import SystemName
 from training.cohort.case import SyntheticCase, case_id, generate_case
 from training.cohort.lesions import Lesion
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case, radiosurgery_case_id

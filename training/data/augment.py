@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metseg.plan.plan import ChannelName
-from metseg.space.domain import Modality
+from metseg.systems import Modality
 from training.data.crops import Start, cut_padded, cut_repeated
 from training.data.prepared import TrainingCase
 from training.recipe import AugmentationRecipe, CropRecipe

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metseg.errors import UsageError
-from metseg.files.discovery import MODALITIES, discover_cases, modalities_of
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import discover_cases
 from metseg.findings import listed
 from metseg.labels import REGIONS
 from metseg.plan.plan import Plan
-from metseg.space.domain import CaseFiles, Modality
+from metseg.systems import MODALITIES, Modality, modalities_to_find
 from training.data.prepared import reference_path
 
 
@@ -48,13 +49,13 @@ def cases_of_plan(folders: Sequence[Path], plan: Plan) -> dict[str, CaseFiles]:
         InputError: see `find_cases`.
         UsageError: see there, or the plan's one region is the metastasis.
     """
-    if plan.system == "radiosurgery":
+    if not plan.system.has_parts:
         raise UsageError(
             f"plan {plan.name}: expected members of {', '.join(REGIONS)}, found the radiosurgery system's of "
-            f"{', '.join(plan.regions)}",
+            f"{', '.join(plan.regions.names)}",
             hint="Segment with `metseg infer` and score with `python -m evaluation score --protocol hu2019`.",
         )
-    return find_cases(folders, modalities=modalities_of(plan.modalities))
+    return find_cases(folders, modalities=modalities_to_find(plan.modalities))
 
 
 def file_hashes(files: CaseFiles) -> bytes:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import UsageError
+from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_label_map
 from metseg.files.rules import grid_difference
 from metseg.labels import REGIONS, region_masks
 from metseg.space.components import find_components
-from metseg.space.domain import CaseFiles
 from metseg.space.resampling import labels_to_network, plan_trip
 from training.data.cache import open_entry
 from training.data.prepared import Box, reference_path, seed_voxels

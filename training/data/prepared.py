@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
-from metseg.files.discovery import SYSTEM_MODALITIES
+from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_case, read_label_map
 from metseg.files.rules import grid_difference
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.prepare.prepare import prepare_case
 from metseg.space.components import find_components
-from metseg.space.domain import CaseFiles, Modality
 from metseg.space.resampling import Trip, labels_to_network
+from metseg.systems import SYSTEMS, Modality
 from training.recipe import DataRecipe
 
 SEED_VOXELS = 64
@@ -62,7 +62,7 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
         InputError: the case can't be read, has no `-seg`, or its reference lies on another grid.
     """
     is_radiosurgery = recipe.intensity.kind == "radiosurgery"
-    readable = SYSTEM_MODALITIES["radiosurgery" if is_radiosurgery else "brats"]
+    readable = SYSTEMS["radiosurgery" if is_radiosurgery else "brats"].modalities
     wanted = [name for name in readable if name in files.images and (name != "ct" or recipe.registration is not None)]
     prepared = prepare_case(
         read_case(files, modalities=wanted),

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from evaluation import score_case
 from metseg.decide.fusion import member_labels
 from metseg.files.atomic import write_atomically
-from metseg.files.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import discover_cases
 from metseg.files.nifti import read_case, read_label_map
-from metseg.labels import SystemName
 from metseg.plan.bundle import open_bundle
+from metseg.plan.document import Section
 from metseg.plan.plan import WindowPlan
-from metseg.plan.section import Section
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
 from metseg.prepare.prepare import prepare_case
-from metseg.space.domain import CaseFiles
 from metseg.space.resampling import labels_to_source
+from metseg.systems import SYSTEMS, SystemName, modalities_to_find
 from training.cohort.settings import CohortSettings, load_settings
 from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
@@ -180,7 +180,7 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
     write_split(request.split, split)
     trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request, paced_by=PACED_BY)
     ensemble = _freeze(experiment, request)
-    known = modalities_of(SYSTEM_MODALITIES[SYSTEM])
+    known = modalities_to_find(SYSTEMS[SYSTEM].modalities)
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
     scored = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from metseg.errors import InputError
 from metseg.files.atomic import write_atomically
+from metseg.files.case import CaseFiles
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import load_ensemble
-from metseg.space.domain import CaseFiles
 from training.data.cases import case_key, find_cases
 from training.data.split import Split, read_split, split_patients, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle

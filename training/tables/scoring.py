@@ -8,6 +8,7 @@ import numpy as np
 from evaluation import score_case
 from metseg.decide.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.decide.size_rules import postprocess
+from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_label_map
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.plan.plan import FusionPlan, TtaPlan
@@ -17,7 +18,6 @@ from metseg.predict.windows import Layout
 from metseg.prepare.prepare import PreparedCase
 from metseg.run.pipeline import fuse_members, load_case
 from metseg.space.components import find_components
-from metseg.space.domain import CaseFiles
 from metseg.space.resampling import labels_to_source
 from training.data.prepared import reference_path
 from training.tables.published import METRICS, Method

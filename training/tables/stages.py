@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metseg.labels import SystemName
 from metseg.predict.device import DeviceChoice
 from metseg.predict.ensemble import Ensemble
+from metseg.systems import SystemName
 from training.cohort.settings import CohortSettings
 from training.cohort.writing import case_id_of, write_cohort
 from training.data.split import Split

@@ -18,9 +18,9 @@ import yaml
 
 from metseg.errors import InputError, UsageError
 from metseg.files.atomic import write_atomically
-from metseg.files.discovery import MODALITIES
+from metseg.files.case import CaseFiles
 from metseg.predict.device import Device, DeviceChoice, choose_device
-from metseg.space.domain import CaseFiles
+from metseg.systems import MODALITIES
 from training.data.cache import prepare_all
 from training.data.cases import find_cases
 from training.data.false_positives import find_false_positives

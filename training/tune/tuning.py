@@ -14,12 +14,12 @@ import numpy as np
 from evaluation import score_case
 from metseg.decide.fusion import member_labels
 from metseg.decide.size_rules import postprocess
+from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_label_map
 from metseg.labels import REGIONS, LabelMap
 from metseg.plan.plan import Plan, PostprocessPlan
 from metseg.predict.ensemble import Ensemble, predict_case
 from metseg.run.pipeline import fuse_members, load_case
-from metseg.space.domain import CaseFiles
 from metseg.space.resampling import labels_to_source
 from training.data.prepared import reference_path
 

@@ -76,8 +76,8 @@ def _window_words(window: dict[str, Any] | None) -> str:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
+    from metseg.findings import spacing_in_words  # noqa: PLC0415 - heavy
     from metseg.plan.plan import sides_of  # noqa: PLC0415 - heavy
-    from metseg.space.domain import spacing_in_words  # noqa: PLC0415 - heavy
 
     bundle = facts["bundle"]
     lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]

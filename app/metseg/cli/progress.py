@@ -73,15 +73,15 @@ class BatchProgress:
         if record.succeeded:
             line += f", {record.lesions} lesion{'' if record.lesions == 1 else 's'}"
         line += f", {record.elapsed_s:.1f} s, {_clock(remaining)} remaining"
-        if record.flags:
-            line += f"; {', '.join(flag.words for flag in record.flags)}"
+        if record.notes:
+            line += f"; {', '.join(note.words for note in record.notes)}"
         if record.warnings:
             line += f"; {len(record.warnings)} warning{'' if len(record.warnings) == 1 else 's'}"
         if record.error:
             logger.error("%s: %s", line, record.error)
             return
-        loud = [flag.sentence for flag in record.flags if flag.code in LOUD]
-        warnings = (*loud, *record.warnings)
+        loud = [note.sentence for note in record.notes if note.code in LOUD]
+        warnings = (*loud, *(warning.what for warning in record.warnings))
         logger.log(logging.WARNING if warnings else logging.INFO, "%s", line)
         for warning in warnings:
             self._warn(record.case_id, warning)

@@ -45,9 +45,9 @@ def _say(report: "CaseReport") -> None:
     record = report.record
     count = len(report.lesions)
     line = f"{report.case_id}: " + (f"{count} lesion{'' if count == 1 else 's'}" if report.shape else "no label map")
-    flags = [flag.words for flag in record.flags if flag.words not in line]
-    logger.info("%s", line + (f"; {', '.join(flags)}" if flags else ""))
+    notes = [note.words for note in record.notes if note.words not in line]
+    logger.info("%s", line + (f"; {', '.join(notes)}" if notes else ""))
     for warning in record.warnings:
-        logger.warning("case %s: %s", report.case_id, warning)
+        logger.warning("case %s: %s", report.case_id, warning.what)
     if record.error:
         logger.error("case %s: %s", report.case_id, record.error)

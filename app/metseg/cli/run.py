@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
 from metseg.errors import DeviceError, MetsegError, UsageError
-from metseg.files.discovery import discover_cases, modalities_of
+from metseg.files.case import Case, CaseFiles
+from metseg.files.discovery import discover_cases
 from metseg.predict.device import Device, choose_device, first_line
 from metseg.predict.ensemble import Ensemble, load_ensemble
 from metseg.run.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
-from metseg.space.domain import Case, CaseFiles
+from metseg.systems import modalities_to_find
 
 if TYPE_CHECKING:
     from metseg.report.batch import BatchReport
@@ -45,7 +46,7 @@ def run_inference(
     plan = settings.bundle.plan
     if grid == "ct" and plan.registration is None:
         raise UsageError(f"--grid ct: plan {plan.name} reads no CT", hint="Leave --grid out.")
-    every_case = discover_cases(data_path, modalities=modalities_of(plan.modalities))
+    every_case = discover_cases(data_path, modalities=modalities_to_find(plan.modalities))
     cases = every_case[shard[0] :: shard[1]]
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)

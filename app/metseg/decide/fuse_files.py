@@ -17,7 +17,7 @@ from metseg.files.rules import grid_difference
 from metseg.findings import listed
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.plan import FusionPlan
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 
 logger = logging.getLogger(__name__)
 

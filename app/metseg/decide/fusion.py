@@ -15,15 +15,7 @@ from numpy.typing import NDArray
 
 from metseg.decide.patterns import VotePatterns, count_patterns
 from metseg.errors import InputError, UsageError
-from metseg.labels import (
-    BACKGROUND,
-    REGION_LABELS,
-    LabelMap,
-    RegionMasks,
-    decode_regions,
-    region_masks,
-    whole_tumour,
-)
+from metseg.labels import BACKGROUND, REGION_LABELS, LabelMap, RegionMasks, decode_regions, region_masks, whole_tumour
 from metseg.plan.plan import FusionPlan
 from metseg.space.components import find_components
 

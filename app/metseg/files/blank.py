@@ -10,9 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from metseg.files.case import CaseFiles
 from metseg.files.image import ImageError, read_shape
 from metseg.labels import LabelMap
-from metseg.space.domain import CaseFiles, Modality
+from metseg.systems import Modality
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from metseg.errors import InputError
-from metseg.findings import Problem, listed, printable
-from metseg.labels import SystemName
-from metseg.space.domain import CaseFiles, Modality
-
-MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
-"""The challenge's four sequences."""
-
-SYSTEM_MODALITIES: Final[dict[SystemName, tuple[Modality, ...]]] = {"brats": MODALITIES, "radiosurgery": ("ct", "t1c")}
-"""What a complete case of each system has."""
+from metseg.files.case import CaseFiles
+from metseg.findings import Finding, listed, printable
+from metseg.systems import MODALITIES, Modality
 
 SUFFIXES: Final = (".nii.gz", ".nii")
 """A file's name without its suffix, and without the modality where it is an image, is the case's ID."""
@@ -40,7 +34,7 @@ class Survey:
     """
 
     cases: tuple[CaseFiles, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[Finding, ...]
 
 
 def discover_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITIES) -> tuple[CaseFiles, ...]:
@@ -90,17 +84,6 @@ def survey_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITIES
     if not cases:
         return Survey((), (_no_case(data_path, ignored, modalities),))
     return Survey(tuple(cases), (*_collisions(cases), *_passed_over(ignored), *_dead_links(data_path)))
-
-
-def modalities_of(plan_modalities: Iterable[Modality]) -> tuple[Modality, ...]:
-    """What to look for: the challenge's sequences, which make a folder a case even unread, and a plan's others."""
-    return tuple(dict.fromkeys((*MODALITIES, *sorted(plan_modalities))))
-
-
-def system_of(cases: Sequence[CaseFiles]) -> SystemName:
-    """Which system a folder's cases are of, by their images: some have a CT and none has a sequence beside t1c."""
-    images = {modality for files in cases for modality in (*files.images, *files.rivals)}
-    return "radiosurgery" if "ct" in images and images <= set(SYSTEM_MODALITIES["radiosurgery"]) else "brats"
 
 
 def missing_modalities(files: CaseFiles, required: Sequence[Modality]) -> tuple[Modality, ...]:
@@ -163,14 +146,14 @@ def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _collisions(cases: Sequence[CaseFiles]) -> Iterable[Problem]:
+def _collisions(cases: Sequence[CaseFiles]) -> Iterable[Finding]:
     """Cases whose label maps would be one file on an output folder that ignores case or decomposes accents."""
     ids_of: defaultdict[str, list[str]] = defaultdict(list)
     for case in cases:
         ids_of[_normal(case.case_id).casefold()].append(case.case_id)
     for ids in ids_of.values():
         if len(ids) > 1:
-            yield Problem(
+            yield Finding(
                 case_id=ids[0],
                 severity="error",
                 code="duplicate-id",
@@ -180,30 +163,30 @@ def _collisions(cases: Sequence[CaseFiles]) -> Iterable[Problem]:
             )
 
 
-def _passed_over(ignored: Mapping[Path, tuple[str, ...]]) -> Iterable[Problem]:
+def _passed_over(ignored: Mapping[Path, tuple[str, ...]]) -> Iterable[Finding]:
     empty = [folder.name for folder, names in ignored.items() if not names]
     other = {folder: names for folder, names in ignored.items() if names}
     if empty:
         what = f"ignored {len(empty)} folder{_s(empty)} without files: {listed(empty)}"
-        yield Problem("", "warning", "ignored-folder", what)
+        yield Finding("", "warning", "ignored-folder", what)
     if other:
         what = f"ignored {len(other)} folder{_s(other)} without an image named after the folder: {_examples(other)}"
-        yield Problem("", "warning", "ignored-folder", what, LAYOUT_HINT)
+        yield Finding("", "warning", "ignored-folder", what, LAYOUT_HINT)
 
 
-def _dead_links(data_path: Path) -> Iterable[Problem]:
+def _dead_links(data_path: Path) -> Iterable[Finding]:
     dead = sorted(path.name for path in data_path.iterdir() if path.is_symlink() and not os.path.exists(path))  # noqa: PTH110 - False for a loop, too
     if dead:
         what = f"ignored {len(dead)} link{_s(dead)} that lead{'s' if len(dead) == 1 else ''} nowhere: {listed(dead)}"
-        yield Problem("", "warning", "ignored-folder", what, "Mount or copy what they point to.")
+        yield Finding("", "warning", "ignored-folder", what, "Mount or copy what they point to.")
 
 
-def _no_case(data_path: Path, ignored: Mapping[Path, tuple[str, ...]], modalities: Sequence[Modality]) -> Problem:
+def _no_case(data_path: Path, ignored: Mapping[Path, tuple[str, ...]], modalities: Sequence[Modality]) -> Finding:
     empty = [folder.name for folder, names in ignored.items() if not names]
     other = {folder: names for folder, names in ignored.items() if names}
     found = [f"{len(empty)} folder{_s(empty)} without files"] if empty else []
     found += [f"{len(other)} folder{_s(other)} with other files: {_examples(other)}"] if other else []
-    return Problem(
+    return Finding(
         case_id="",
         severity="error",
         code="no-case",

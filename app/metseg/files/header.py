@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from metseg.errors import InputError
-from metseg.findings import ProblemCode, printable
-from metseg.space.domain import Grid, sides_in_words
+from metseg.findings import FindingCode, printable, sides_in_words
+from metseg.space.grid import Grid
 
 MAX_VOXELS: Final = 512**3
 """Larger images are refused: the largest seen in the challenge's data has 512x512x176, a third of this. Bounds the
@@ -44,7 +44,7 @@ MAX_DIMENSIONS: Final = 7
 START_BYTES: Final = 4
 """The first field, sizeof_hdr, tells version and byte order."""
 
-DEFAULT_HINTS: Final[dict[ProblemCode, str]] = {
+DEFAULT_HINTS: Final[dict[FindingCode, str]] = {
     "corrupt": "Copy, download or convert the file again.",
     "unreadable": "Give a file that exists and can be read.",
 }
@@ -69,9 +69,9 @@ class ImageError(InputError):
         code: what kind of problem it is.
     """
 
-    def __init__(self, code: ProblemCode, message: str, *, hint: str = "") -> None:
+    def __init__(self, code: FindingCode, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint or DEFAULT_HINTS.get(code, ""))
-        self.code: ProblemCode = code
+        self.code: FindingCode = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from metseg.files.header import (
     times,
     voxel_layout,
 )
-from metseg.space.domain import FloatVolume, Grid
+from metseg.space.grid import FloatVolume, Grid
 
 __all__ = ["Image", "ImageError", "read_image", "read_shape"]
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.files.atomic import remove_partials, write_atomically
+from metseg.files.case import Case, CaseFiles, Scan
 from metseg.files.header import ImageError, field_layout
 from metseg.files.image import Image, read_image
 from metseg.files.rules import examine_case
-from metseg.findings import Problem, listed, printable
+from metseg.findings import Finding, listed, printable
 from metseg.labels import RC, LabelMap
-from metseg.space.domain import OWN_GRID, Case, CaseFiles, FloatVolume, Grid, Modality, Scan
+from metseg.space.grid import FloatVolume, Grid
+from metseg.systems import OWN_GRID, Modality
 
 __all__ = ["read_case", "read_label_map", "remove_partials", "write_label_map", "write_volume"]
 
@@ -46,7 +48,7 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Mo
     Raises:
         InputError: names every problem of the case, as `metseg check` does.
     """
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     images: dict[Modality, Image] = {}
     for examined in examine_case(files, required=modalities, reference=reference):
         problems += examined.problems
@@ -63,7 +65,7 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Mo
         grid=first.grid,
         images={modality: images[modality].voxels for modality in modalities if modality not in OWN_GRID},
         reference_header=first.header,
-        warnings=tuple(problem.what for problem in problems),
+        warnings=tuple(problems),
         scans={
             modality: Scan(images[modality].voxels, images[modality].grid, images[modality].header)
             for modality in modalities

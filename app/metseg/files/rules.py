@@ -7,11 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from metseg.files.discovery import missing_modalities
+from metseg.errors import InputError
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import missing_modalities, survey_cases
 from metseg.files.header import ImageError, corner_shift_mm, times
 from metseg.files.image import Image, read_image
-from metseg.findings import Problem, ProblemCode, Severity, printable
-from metseg.space.domain import OWN_GRID, CaseFiles, FloatVolume, Grid, Modality, sides_in_words
+from metseg.findings import Finding, FindingCode, Severity, printable, sides_in_words
+from metseg.space.grid import FloatVolume, Grid
+from metseg.systems import MODALITIES, OWN_GRID, Modality
 
 MAX_NOT_FINITE_SHARE: Final = 0.01
 """Share of the brain (the voxels that are not 0) that may be NaN or infinite and be set to 0 (docs/input.md)."""
@@ -42,7 +45,55 @@ class Examined:
 
     modality: Modality
     image: Image | None
-    problems: tuple[Problem, ...]
+    problems: tuple[Finding, ...]
+
+
+def check_cases(
+    data_path: Path,
+    *,
+    required: Sequence[Modality] = MODALITIES,
+    optional: Sequence[Modality] = (),
+    reference: Modality = "t1c",
+) -> tuple[Finding, ...]:
+    """Looks at every case of a folder.
+
+    Args:
+        data_path: the folder (see `metseg.files.discovery.discover_cases`).
+        required: modalities without which a case can't be segmented; the reference always is.
+        optional: modalities without which some members of a bundle are left out.
+        reference: the modality whose grid the others must have.
+
+    Returns:
+        What is wrong with the folder, then with its cases in the order of their IDs; empty when nothing is.
+    """
+    try:
+        survey = survey_cases(data_path, modalities=_known(required, optional, reference))
+    except InputError as error:
+        return (Finding("", "error", "no-case", str(error), error.hint),)
+    found = [check_case(files, required=required, optional=optional, reference=reference) for files in survey.cases]
+    return (*survey.problems, *(problem for problems in found for problem in problems))
+
+
+def check_case(
+    files: CaseFiles,
+    *,
+    required: Sequence[Modality] = MODALITIES,
+    optional: Sequence[Modality] = (),
+    reference: Modality = "t1c",
+) -> tuple[Finding, ...]:
+    """Looks at one case; see `check_cases`. One image is in memory at a time."""
+    examined = examine_case(
+        files,
+        required=tuple(dict.fromkeys((reference, *required))),
+        optional=optional,
+        reference=reference,
+    )
+    return tuple(problem for modality in examined for problem in modality.problems)
+
+
+def _known(required: Sequence[Modality], optional: Sequence[Modality], reference: Modality) -> tuple[Modality, ...]:
+    """All modalities that make a folder a case; the challenge's do even when they are not read."""
+    return tuple(dict.fromkeys((*MODALITIES, reference, *required, *optional)))
 
 
 def examine_case(
@@ -96,7 +147,7 @@ def grid_difference(grid: Grid, reference: Grid) -> str:
     )
 
 
-def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity, ProblemCode, str], ...]]:
+def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity, FindingCode, str], ...]]:
     """Sets stray NaN and infinities to 0 and says what is wrong with an image's intensities.
 
     Args:
@@ -106,7 +157,7 @@ def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity
         The voxels, all finite (the same array where they were already), and severity, code and sentence of each
         finding. More NaN or infinite voxels than MAX_NOT_FINITE_SHARE of the voxels that are not 0 are an error.
     """
-    found: list[tuple[Severity, ProblemCode, str]] = []
+    found: list[tuple[Severity, FindingCode, str]] = []
     low, high = float(voxels.min()), float(voxels.max())  # NaN wherever there is one
     if not np.isfinite([low, high]).all():
         finite = np.isfinite(voxels)
@@ -134,7 +185,7 @@ def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity
     return voxels, tuple(found)
 
 
-_HINTS: Final[dict[ProblemCode, str]] = {
+_HINTS: Final[dict[FindingCode, str]] = {
     "not-finite": "Replace NaN and infinities where the image is made.",
     "constant": "Give the image itself, not a blank placeholder; leave the file out if the sequence was not taken.",
     "negative": "Give intensities as the scanner or converter made them, not normalised ones.",
@@ -143,8 +194,8 @@ _HINTS: Final[dict[ProblemCode, str]] = {
 
 
 def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity) -> Examined:
-    def problem(severity: Severity, code: ProblemCode, what: str, hint: str = "") -> Problem:
-        return Problem(files.case_id, severity, code, what, hint)
+    def problem(severity: Severity, code: FindingCode, what: str, hint: str = "") -> Finding:
+        return Finding(files.case_id, severity, code, what, hint)
 
     if modality in files.rivals:
         names = " and ".join(printable(path.name) for path in files.rivals[modality])
@@ -176,7 +227,7 @@ def _compared(case_id: str, examined: Examined, first: Image, first_modality: Mo
         return examined
     what = f"{examined.modality}: its grid is not {first_modality}'s: {difference}"
     hint = f"Resample all modalities to {first_modality}'s grid (co-registered)."
-    return Examined(examined.modality, None, (*examined.problems, Problem(case_id, "error", "grid", what, hint)))
+    return Examined(examined.modality, None, (*examined.problems, Finding(case_id, "error", "grid", what, hint)))
 
 
 def _difference(image: Image, first: Image) -> str:

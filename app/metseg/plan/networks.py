@@ -1,11 +1,11 @@
 """The architectures that a plan's member may have: one section each, told apart by `architecture`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from metseg.plan.section import Section
+from metseg.plan.document import Section
 
 PATHWAY_LAYERS = 8
 """Convolutions of each of DeepMedic's pathways: what its receptive fields and its tiles are computed from."""
@@ -33,6 +33,7 @@ class SegResNetPlan(Section):
     blocks_up: tuple[Blocks, ...] = Field((1, 1, 1), max_length=MAX_LEVELS)
     norm_groups: int = Field(8, gt=0)
     activation: Literal["mish"] = "mish"
+    outputs: ClassVar[range] = range(1, 256)
 
     @property
     def side_multiples(self) -> Multiples:
@@ -51,6 +52,8 @@ class UNet3dPlan(Section):
     filters: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         (32, 64, 128, 256, 512), min_length=2, max_length=MAX_LEVELS
     )
+
+    outputs: ClassVar[range] = range(1, 256)
 
     @property
     def side_multiples(self) -> Multiples:
@@ -72,6 +75,7 @@ class DeepMedicPlan(Section):
     pathway_features: tuple[Annotated[int, Field(gt=0)], ...] = (30, 30, 40, 40, 40, 40, 50, 50)
     joint_features: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (250, 250)
     dropout: tuple[float, float, float] = (0.0, 0.5, 0.5)
+    outputs: ClassVar[range] = range(1, 2)
 
     @property
     def side_multiples(self) -> Multiples:

@@ -5,27 +5,18 @@ AURORA tool, or BraTS Toolkit for fusion. Operational choices (device, paths, wh
 options and may not change a voxel, the device excepted.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from math import lcm
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag, model_validator
 
-from metseg.errors import UsageError
-from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName, SystemName
-from metseg.plan.document import YamlFileError, read_yaml, show_value
+from metseg.labels import BRATS_REGIONS, Regions
+from metseg.plan.document import Section, document_sha256, read_document
 from metseg.plan.networks import NetworkPlan, SegResNetPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
-from metseg.plan.section import Section
-from metseg.space.domain import Modality
-
-SHOWN_PROBLEMS: Final = 20
-SHOWN_KEY: Final = 80
-SHOWN_MESSAGE: Final = 300
-"""How much of what is wrong with a plan one message holds."""
+from metseg.systems import OWN_GRID, Modality, System, system_of_regions
 
 SUBTRACTION: Final = "sub"
 ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct"]
@@ -36,6 +27,7 @@ class IntensityPlan(Section):
     """Percentile scaling to [0, 1], per channel, over all voxels, background included (Erdur et al., section 2.2)."""
 
     kind: ClassVar[str] = "percentiles"
+    registers: ClassVar[bool] = False
     lower_percentile: float = Field(0.1, ge=0, lt=100)
     upper_percentile: float = Field(99.9, gt=0, le=100)
 
@@ -60,6 +52,31 @@ Spacing = Millimetres | tuple[Millimetres, Millimetres, Millimetres]
 def sides_of(spacing_mm: Spacing) -> tuple[float, float, float]:
     """Voxel sides along x, y, z in mm, however they were written."""
     return spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm, spacing_mm)
+
+
+def _as_regions(value: object) -> Regions:
+    if isinstance(value, Regions):
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("expected the name of each region with its labels, as members and docs/plans.md name them")
+    if not all(isinstance(labels, list | tuple) and all(type(x) is int for x in labels) for labels in value.values()):
+        raise ValueError("the labels of a region are a list of whole numbers")
+    return Regions.of({str(name): labels for name, labels in value.items()})
+
+
+def _names_of_regions(members: object) -> tuple[str, ...]:
+    """What the first member of a plan's content predicts."""
+    first = members[0] if isinstance(members, list | tuple) and members else None
+    stated = first.get("regions") if isinstance(first, Mapping) else getattr(first, "regions", None)
+    return BRATS_REGIONS.names if stated is None and first is not None else tuple(stated or ())
+
+
+PlanRegions = Annotated[
+    Regions,
+    PlainValidator(_as_regions),
+    PlainSerializer(lambda regions: {region.name: list(region.labels) for region in regions}),
+]
+"""In YAML a mapping from each region's name to its labels."""
 
 
 class WindowPlan(Section):
@@ -114,8 +131,6 @@ class FusionPlan(Section):
             26-connected WT component smaller than this; None asks for no confirmation, as the paper.
     """
 
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"confirmed_below_mm3"})
-
     method: Literal["simple", "simple_langerak", "majority", "mean", "maximum"] = "simple"
     max_iterations: int = Field(25, ge=1)
     min_change_voxels: int = Field(25, ge=0)
@@ -145,8 +160,6 @@ class PostprocessPlan(Section):
         min_et_mm3: ET components smaller than this are removed.
     """
 
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"min_further_core_mm3"})
-
     min_wt_mm3: int = Field(25, ge=0)
     min_further_core_mm3: int | None = Field(None, ge=0)
     min_netc_mm3: int = Field(20, ge=0)
@@ -170,24 +183,20 @@ class MemberPlan(Section):
             plan's grid before the threshold (`metseg.predict.between_grids`).
     """
 
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"window", "spacing_mm"})
-
     name: str = Field(min_length=1)
     weights: str = Field(pattern=r"^[^/\\]+\.safetensors$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
-    regions: tuple[RegionName | Literal["metastasis"], ...] = REGIONS
+    regions: tuple[str, ...] = BRATS_REGIONS.names
     network: NetworkPlan = SegResNetPlan()
     window: WindowPlan | None = None
     spacing_mm: Spacing | None = None
 
     @model_validator(mode="after")
-    def _known_regions(self) -> Self:
-        known = {"segresnet": (REGIONS,), "unet3d": (METASTASIS_REGIONS,), "deepmedic": (METASTASIS_REGIONS,)}
-        expected = known[self.network.architecture]
-        if self.regions not in expected:
-            names = " or ".join(str(list(regions)) for regions in expected)
-            raise ValueError(f"regions of member {self.name!r} must be {names}, found {list(self.regions)}")
+    def _outputs(self) -> Self:
+        if len(self.regions) not in self.network.outputs:
+            expected = self.network.outputs[-1] if len(self.network.outputs) == 1 else "another number"
+            raise ValueError(f"member {self.name!r}: its network has {expected} output, found {list(self.regions)}")
         return self
 
     @property
@@ -206,6 +215,8 @@ class Plan(Section):
     Attributes:
         name: how logs and reports call it.
         description: for people.
+        regions: what the members predict, in channel order, with the labels of each (`metseg.labels.Regions`). A plan
+            that does not list them has those that its system declares under the members' names.
         spacing_mm: of the network's grid.
         frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
         intensity: how images become what the networks read.
@@ -219,10 +230,9 @@ class Plan(Section):
         members: the models.
     """
 
-    _joined_later: ClassVar[frozenset[str]] = frozenset({"frame", "registration"})
-
     name: str = Field(min_length=1)
     description: str = ""
+    regions: PlanRegions
     spacing_mm: Spacing = 1.0
     frame: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
     intensity: IntensityPlans = IntensityPlan()
@@ -233,6 +243,17 @@ class Plan(Section):
     fusion: FusionPlan = FusionPlan()
     postprocess: PostprocessPlan = PostprocessPlan()
     members: Annotated[tuple[MemberPlan, ...], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed_regions(cls, content: object) -> object:
+        if not isinstance(content, Mapping) or content.get("regions") is not None:
+            return content
+        names = _names_of_regions(content.get("members"))
+        try:
+            return {**content, "regions": system_of_regions(names).regions_named(names)} if names else content
+        except (ValueError, TypeError):
+            return {**content, "regions": {}}
 
     @model_validator(mode="after")
     def _unique_members(self) -> Self:
@@ -247,21 +268,26 @@ class Plan(Section):
     @model_validator(mode="after")
     def _one_system(self) -> Self:
         """Parts that only make sense together: a plan of one system must not be mistaken for another's."""
-        regions = {member.regions for member in self.members}
-        if len(regions) != 1:
-            raise ValueError(f"all members must have the same regions, found {sorted(regions)}")
+        wrong = [member for member in self.members if member.regions != self.regions.names]
+        if wrong:
+            raise ValueError(
+                f"all members must have the plan's regions {list(self.regions.names)}, found "
+                f"{list(wrong[0].regions)} of {wrong[0].name!r}"
+            )
         rules = self.postprocess
         of_parts = (rules.min_further_core_mm3, rules.min_netc_mm3, rules.min_snfh_mm3, rules.min_et_mm3)
-        if regions == {METASTASIS_REGIONS} and any(of_parts):
+        if not self.system.has_parts and any(of_parts):
             raise ValueError(
-                "metastases have no parts: postprocess.min_further_core_mm3, min_netc_mm3, min_snfh_mm3, min_et_mm3 "
-                "must be 0"
+                f"{self.system.whole} have no parts: postprocess.min_further_core_mm3, min_netc_mm3, min_snfh_mm3, "
+                "min_et_mm3 must be 0"
             )
-        reads_ct = "ct" in self.modalities
-        if reads_ct != (self.registration is not None):
-            raise ValueError("a member reads ct if and only if the plan has a registration section")
-        if reads_ct and self.intensity.kind != "radiosurgery":
-            raise ValueError("a CT needs intensity.kind: radiosurgery")
+        registered = self.modalities & OWN_GRID
+        if bool(registered) != (self.registration is not None):
+            raise ValueError(
+                f"a member reads {' or '.join(sorted(OWN_GRID))} if and only if the plan has a registration section"
+            )
+        if registered and not self.intensity.registers:
+            raise ValueError(f"{', '.join(sorted(registered))} needs intensity.kind: radiosurgery")
         for window in (self.window, *map(self.window_of, self.members)):
             if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
                 raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")
@@ -271,11 +297,12 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _own_grids(self) -> Self:
-        """The radiosurgery system's grid is that of its frame and registration, for all members."""
+        """Where images are registered, the grid is that of the frame, for all members."""
         named = [item.name for item in self.members if item.spacing_mm is not None]
-        if named and (self.system == "radiosurgery" or self.frame is not None):
+        if named and (self.intensity.registers or self.frame is not None):
             raise ValueError(
-                f"a frame or the radiosurgery system leaves no member a spacing_mm of its own: found {named}"
+                f"a frame or an intensity of kind {self.intensity.kind} leaves no member a spacing_mm of its own: "
+                f"found {named}"
             )
         return self
 
@@ -299,14 +326,9 @@ class Plan(Section):
         return x, y, z
 
     @property
-    def regions(self) -> tuple[str, ...]:
-        """What the members' output channels are."""
-        return self.members[0].regions
-
-    @property
-    def system(self) -> SystemName:
-        """What the label maps' numbers mean."""
-        return "radiosurgery" if self.regions == METASTASIS_REGIONS else "brats"
+    def system(self) -> System:
+        """What its cases and label maps are."""
+        return system_of_regions(self.regions.names)
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -331,9 +353,8 @@ class Plan(Section):
 
     @property
     def sha256(self) -> str:
-        """Hash of the plan's content, independent of how its YAML is laid out."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """Hash of what the plan states; see `document_sha256`."""
+        return document_sha256(self)
 
 
 def load_plan(path: Path) -> Plan:
@@ -345,20 +366,4 @@ def load_plan(path: Path) -> Plan:
     Raises:
         UsageError: the file is missing, is not YAML, or breaks the schema; every broken key is named.
     """
-    try:
-        content = read_yaml(path)
-    except YamlFileError as error:
-        raise UsageError(
-            f"plan {path}: {error}", hint="Name an existing plan; docs/plans.md describes them."
-        ) from error
-    try:
-        return Plan.model_validate(content)
-    except ValidationError as error:
-        found = [
-            f"{'.'.join(str(part) for part in item['loc'])[:SHOWN_KEY] or 'plan'}: {item['msg'][:SHOWN_MESSAGE]} "
-            f"(found {show_value(item['input'])})"
-            for item in error.errors(include_url=False)[:SHOWN_PROBLEMS]
-        ]
-        more = error.error_count() - len(found)
-        problems = "; ".join(found) + (f"; and {more} more" if more else "")
-        raise UsageError(f"plan {path}: {problems}", hint="docs/plans.md lists every key with its range.") from error
+    return read_document(path, Plan, what="plan", hint="docs/plans.md lists every key with its range.")

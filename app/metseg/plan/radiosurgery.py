@@ -1,10 +1,10 @@
 """The parts of a plan that only the radiosurgery system has (Hu et al. 2019, sections 2.1 and 3.1)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from metseg.plan.section import Section
+from metseg.plan.document import Section
 
 
 class RadiosurgeryIntensityPlan(Section):
@@ -21,6 +21,7 @@ class RadiosurgeryIntensityPlan(Section):
         equalisation_tiles: tiles of the frame along x and y.
     """
 
+    registers: ClassVar[bool] = True
     kind: Literal["radiosurgery"]
     ct_level_hu: float = 40.0
     ct_width_hu: float = Field(80.0, gt=0)

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from metseg.errors import InputError
-from metseg.files.discovery import modalities_of, survey_cases
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import survey_cases
 from metseg.files.header import image_grid, parse_header
 from metseg.files.image import ImageError, read_shape
-from metseg.findings import Problem
+from metseg.findings import Finding
 from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, sides_of
 from metseg.predict.passes import NOISY_COPIES, uses_noise
-from metseg.space.domain import CaseFiles, Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import plan_trip
+from metseg.systems import modalities_to_find
 
 FLOAT_BYTES: Final = 4
 
@@ -99,7 +101,7 @@ def free_memory() -> int | None:
     return min((found for found in (_free_on_machine(), *_free_in_cgroup()) if found is not None), default=None)
 
 
-def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) -> tuple[Problem, ...]:
+def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) -> tuple[Finding, ...]:
     """A warning for each case that probably needs more memory than there is.
 
     Args:
@@ -111,13 +113,13 @@ def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) 
     if free is None:
         return ()
     try:
-        cases = survey_cases(data_path, modalities=modalities_of(plan.modalities)).cases
+        cases = survey_cases(data_path, modalities=modalities_to_find(plan.modalities)).cases
     except InputError:
         return ()
     return tuple(problem for case in cases for problem in _case_problem(case, plan, free))
 
 
-def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Problem]:
+def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Finding]:
     grids = {modality: _read_grid(path) for modality, path in files.images.items() if modality in {"t1c", "ct"}}
     grid, scan = grids.get("t1c"), grids.get("ct")
     if grid is None:
@@ -126,7 +128,7 @@ def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Problem]:
     if need > free:
         what = f"needs about {need / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are free"
         hint = "Run it where there is more, or with a plan of smaller windows."
-        yield Problem(files.case_id, "warning", "memory", what, hint)
+        yield Finding(files.case_id, "warning", "memory", what, hint)
 
 
 def _read_grid(path: Path) -> Grid | None:

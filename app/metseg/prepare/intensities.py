@@ -6,7 +6,7 @@ import numpy as np
 
 from metseg.errors import InputError
 from metseg.plan.plan import IntensityPlan
-from metseg.space.domain import FloatVolume
+from metseg.space.grid import FloatVolume
 
 
 def scale_intensities(volume: FloatVolume, plan: IntensityPlan) -> FloatVolume:

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
-from metseg.files.discovery import MODALITIES
+from metseg.files.case import Case
 from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, Plan, Spacing
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.prepare.intensities import percentiles, scale_intensities
 from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
 from metseg.space.components import Box, bounding_box
-from metseg.space.domain import Case, FloatVolume
+from metseg.space.grid import FloatVolume
 from metseg.space.resampling import Trip, plan_trip, to_network
+from metseg.systems import MODALITIES
 
 __all__ = [
     "PreparedCase",

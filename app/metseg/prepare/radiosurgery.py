@@ -9,12 +9,13 @@ from typing import Final
 import numpy as np
 
 from metseg.errors import InputError
+from metseg.files.case import Case
 from metseg.plan.plan import ChannelName, IntensityPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.prepare.intensities import scale_intensities
 from metseg.prepare.registration import AIR_HU, HEAD_HU, Registration, register, skull_cavity
 from metseg.space.components import Box, bounding_box
-from metseg.space.domain import Case, FloatVolume
+from metseg.space.grid import FloatVolume
 from metseg.space.resampling import Trip, to_network
 from metseg.space.rigid import resample_rigid
 

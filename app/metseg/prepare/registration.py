@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
+from metseg.files.case import Scan
 from metseg.files.rules import grid_difference
 from metseg.plan.radiosurgery import RegistrationPlan
-from metseg.space.domain import Affine, FloatVolume, Grid, Scan
+from metseg.space.grid import Affine, FloatVolume, Grid
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813 - its usual name

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from metseg.errors import MetsegError
+from metseg.files.case import Case, CaseFiles
 from metseg.files.nifti import read_label_map, write_volume
-from metseg.flags import edge_flags
-from metseg.labels import SystemName
+from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
 from metseg.report.assemble import RUN_FILE, Entry, write_report
 from metseg.report.case_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
@@ -27,7 +27,8 @@ from metseg.report.run_file import RunFacts
 from metseg.report.votes import agreement_volume, collect_votes, probability_volumes
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
-from metseg.space.domain import Case, CaseFiles, FloatVolume
+from metseg.space.grid import FloatVolume
+from metseg.systems import SystemName
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ class BatchReport:
             logger.warning(
                 "case %s: not in the report: %s", record.case_id, error, exc_info=not isinstance(error, MetsegError)
             )
-            known = replace(record, warnings=(*record.warnings, f"not measured: {error}"))
-            report = describe_case(known, None, self._settings.plan.system)
+            known = replace(record, findings=(*record.findings, warning("not-shown", f"not measured: {error}")))
+            report = describe_case(known, None, self._settings.plan.system.name)
         return report
 
     def _describe(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
@@ -138,7 +139,7 @@ class BatchReport:
         pictures: Mapping[str, bytes] = {}
         if segmentation is None or case is None:
             report = _without_segmentation(
-                record, find_label_map(settings.output_path, record.case_id), settings.plan.system
+                record, find_label_map(settings.output_path, record.case_id), settings.plan.system.name
             )
         else:
             report, pictures = describe_and_draw(record, collect_evidence(record, segmentation, case, settings.plan))
@@ -154,7 +155,7 @@ class BatchReport:
         )
         write_piece(settings.report_dir, files.case_id, report, pictures)
         at_edge = sum(bool(lesion.at_brain_edge) for lesion in report.lesions)
-        for flag in edge_flags(at_edge, len(report.lesions)):
+        for flag in edge_notes(at_edge, len(report.lesions)):
             logger.info("case %s: %s", report.case_id, flag.sentence)
         return report
 
@@ -169,7 +170,7 @@ class BatchReport:
             found = probability_volumes(segmentation, case.grid, settings.plan)
             volumes |= {f"probability-{region.lower()}.nii.gz": volume for region, volume in found.items()}
         if "agreement" in settings.save:
-            volumes[f"agreement-{settings.plan.regions[0].lower()}.nii.gz"] = agreement_volume(
+            volumes[f"agreement-{settings.plan.regions.whole.name.lower()}.nii.gz"] = agreement_volume(
                 collect_votes(segmentation, case.grid, settings.plan)
             )
         for name, volume in volumes.items():

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from metseg.errors import InputError, MetsegError
-from metseg.files.discovery import SUFFIXES, SYSTEM_MODALITIES, missing_modalities
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import SUFFIXES, missing_modalities
 from metseg.files.image import ImageError, read_image
 from metseg.files.nifti import read_case, read_label_map
 from metseg.files.rules import grid_difference
-from metseg.findings import printable
-from metseg.flags import Flag, flag, grid_flags, missing_flag
-from metseg.labels import LabelMap, SystemName
+from metseg.findings import Finding, missing_note, note, printable, resampling_notes, warning
+from metseg.labels import LabelMap
 from metseg.plan.plan import Plan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
 from metseg.prepare.radiosurgery import window_hounsfield
@@ -22,8 +22,9 @@ from metseg.report.case_report import LESIONS_FILE, PLANES_FILE, CaseReport, Evi
 from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_thumbnails
 from metseg.report.pieces import file_sha256, write_piece
 from metseg.run.record import CaseRecord
-from metseg.space.domain import CaseFiles, FloatVolume, Grid, Modality
+from metseg.space.grid import FloatVolume, Grid
 from metseg.space.resampling import plan_trip
+from metseg.systems import SYSTEMS, Modality, SystemName
 
 logger = logging.getLogger(__name__)
 
@@ -72,20 +73,20 @@ def report_from_files(
     """
     files = paths.files
     record = record or CaseRecord(files.case_id, "present")
-    system = plan.system if plan else system
-    absent = missing_modalities(files, SYSTEM_MODALITIES[system])
-    flags = (missing_flag(absent),) if absent else ()
+    system = plan.system.name if plan else system
+    absent = missing_modalities(files, SYSTEMS[system].modalities)
+    notes = (missing_note(absent),) if absent else ()
     loaded = _read_labels(paths)
     if isinstance(loaded, str):
-        failed = replace(record, outcome="failed", error=loaded, flags=(*flags, flag("no-label-map")))
+        failed = replace(record, outcome="failed", error=loaded, findings=(*notes, note("no-label-map")))
         report = describe_case(failed, None, system)
         pictures: Mapping[str, bytes] = {}
     else:
         labels, grid = loaded
         images, image_warnings = _read_images(files, grid, system)
-        flags = (*flags, *_resampling(grid, plan, system))
+        notes = (*notes, *_resampling(grid, plan, system))
         reference, reference_warnings = _read_reference(paths.reference, grid)
-        known = replace(record, flags=flags, warnings=(*record.warnings, *image_warnings, *reference_warnings))
+        known = replace(record, findings=(*record.warnings, *image_warnings, *reference_warnings, *notes))
         label_grid: Modality = "ct" if "ct" in images else "t1c"
         evidence = Evidence(grid, labels, images, reference=reference, system=system, label_grid=label_grid)
         report, pictures = describe_and_draw(known, evidence)
@@ -105,8 +106,8 @@ def describe_and_draw(record: CaseRecord, evidence: Evidence) -> tuple[CaseRepor
         pictures = draw_pictures(evidence, report)
     except Exception as error:  # pictures are not worth a table
         logger.warning("case %s: no pictures: %s", report.case_id, error, exc_info=True)
-        warnings = (*report.record.warnings, f"no pictures: {printable(str(error))}")
-        return replace(report, record=replace(report.record, warnings=warnings)), {}
+        lost = warning("not-shown", f"no pictures: {printable(str(error))}")
+        return replace(report, record=replace(report.record, findings=(*report.record.findings, lost))), {}
     return replace(report, pictures=tuple(pictures)), pictures
 
 
@@ -134,31 +135,32 @@ def _read_labels(paths: CasePaths) -> tuple[LabelMap, Grid] | str:
         return f"{error} {error.hint}".strip()
 
 
-def _resampling(grid: Grid, plan: Plan | None, system: SystemName) -> tuple[Flag, ...]:
+def _resampling(grid: Grid, plan: Plan | None, system: SystemName) -> tuple[Finding, ...]:
     """Whether the label map's grid is another than the network's; of a stranger's, than the challenge's."""
     if plan is not None:
         resampled = not plan_trip(grid, plan.spacing_mm, plan.frame).only_turns
-        return grid_flags(grid, plan.sides_mm, resampled=resampled)
-    return grid_flags(grid, resampled=not plan_trip(grid).only_turns) if system == "brats" else ()
+        return resampling_notes(grid.spacing_mm, plan.sides_mm, resampled=resampled)
+    return resampling_notes(grid.spacing_mm, resampled=not plan_trip(grid).only_turns) if system == "brats" else ()
 
 
 def _read_images(
     files: CaseFiles, grid: Grid, system: SystemName
-) -> tuple[Mapping[Modality, FloatVolume], tuple[str, ...]]:
+) -> tuple[Mapping[Modality, FloatVolume], tuple[Finding, ...]]:
     if system == "radiosurgery":
         return _read_image_of_grid(files, grid)
     wanted = [name for name in SHOWN_MODALITIES if name in files.images] or list(files.images)[:1]
     try:
         case = read_case(replace(files, rivals={}), modalities=wanted, reference=wanted[0])
     except (InputError, IndexError) as error:
-        return {}, (f"no pictures: {error}",)
+        return {}, (warning("not-shown", f"no pictures: {error}"),)
     difference = grid_difference(grid, case.grid)
     if difference:
-        return {}, (f"no pictures: the label map's grid is not {wanted[0]}'s: {difference}", *case.warnings)
+        what = f"no pictures: the label map's grid is not {wanted[0]}'s: {difference}"
+        return {}, (warning("not-shown", what), *case.warnings)
     return case.images, case.warnings
 
 
-def _read_image_of_grid(files: CaseFiles, grid: Grid) -> tuple[Mapping[Modality, FloatVolume], tuple[str, ...]]:
+def _read_image_of_grid(files: CaseFiles, grid: Grid) -> tuple[Mapping[Modality, FloatVolume], tuple[Finding, ...]]:
     """The MR where the label map is on its grid, else the CT in a brain window; both only when they were registered."""
     differences = []
     for modality in ("t1c", "ct"):
@@ -175,17 +177,18 @@ def _read_image_of_grid(files: CaseFiles, grid: Grid) -> tuple[Mapping[Modality,
             voxels = np.nan_to_num(image.voxels)
             return {modality: window_hounsfield(voxels, window) if modality == "ct" else voxels}, ()
         differences.append(f"the label map's grid is not {modality}'s: {difference}")
-    return {}, (f"no pictures: {'; '.join(differences) or 'no image'}",)
+    return {}, (warning("not-shown", f"no pictures: {'; '.join(differences) or 'no image'}"),)
 
 
-def _read_reference(path: Path | None, grid: Grid) -> tuple[LabelMap | None, tuple[str, ...]]:
+def _read_reference(path: Path | None, grid: Grid) -> tuple[LabelMap | None, tuple[Finding, ...]]:
     if path is None:
         return None, ()
     try:
         labels, reference_grid = read_label_map(path)
     except MetsegError as error:
-        return None, (f"reference not shown: {error}",)
+        return None, (warning("not-shown", f"reference not shown: {error}"),)
     difference = grid_difference(reference_grid, grid)
     if difference:
-        return None, (f"reference not shown: its grid is not the label map's: {difference}",)
+        what = f"reference not shown: its grid is not the label map's: {difference}"
+        return None, (warning("not-shown", what),)
     return labels, ()

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from metseg.findings import printable
-from metseg.flags import Flag, agreement_flags, count_flags, edge_flags
-from metseg.labels import LabelMap, SystemName, whole_tumour
+from metseg.findings import Finding, agreement_notes, count_notes, edge_notes, printable
+from metseg.labels import LabelMap, whole_tumour
 from metseg.report.lesions import Lesion, Votes, measure_lesions, region_volumes_mm3
 from metseg.run.record import CaseRecord
 from metseg.space.components import find_components
-from metseg.space.domain import FloatVolume, Grid, Modality
+from metseg.space.grid import FloatVolume, Grid
+from metseg.systems import Modality, SystemName
 
 PLANES_FILE: Final = "planes.webp"
 LESIONS_FILE: Final = "lesions.webp"
@@ -35,7 +35,7 @@ class CaseReport:
 
     Attributes:
         record: what became of it; the number of lesions in it was counted on the network's grid, that of `lesions` on
-            the label map's, and the two may differ where the grid was resampled. Its flags and warnings are complete.
+            the label map's, and the two may differ where the grid was resampled. Its findings are complete.
         shape: voxels of the label map along each axis; None where there is no label map.
         spacing_mm: voxel sides; None likewise.
         wt_volume_mm3: whole tumour of the whole label map.
@@ -107,7 +107,7 @@ class Evidence:
 
 
 def describe_case(record: CaseRecord, evidence: Evidence | None, system: SystemName = "brats") -> CaseReport:
-    """Measures a case and completes its flags.
+    """Measures a case and completes its findings.
 
     Args:
         record: what became of the case.
@@ -121,7 +121,7 @@ def describe_case(record: CaseRecord, evidence: Evidence | None, system: SystemN
     stripped = evidence.images.values() if evidence.system == "brats" else ()  # whole heads don't tell the brain's edge
     lesions = measure_lesions(evidence.labels, evidence.grid, images=stripped, votes=evidence.votes)
     return CaseReport(
-        record=replace(record, flags=_complete(record, lesions)),
+        record=replace(record, findings=_complete(record, lesions)),
         shape=evidence.grid.shape,
         spacing_mm=evidence.grid.spacing_mm,
         wt_volume_mm3=wt,
@@ -140,21 +140,21 @@ def _printable(record: CaseRecord) -> CaseRecord:
     return replace(
         record,
         case_id=printable(record.case_id),
-        warnings=tuple(printable(warning) for warning in record.warnings),
+        findings=tuple(replace(finding, what=printable(finding.what)) for finding in record.findings),
         error=printable(record.error),
     )
 
 
-def _complete(record: CaseRecord, lesions: tuple[Lesion, ...]) -> tuple[Flag, ...]:
-    """The record's flags and those that measuring the label map adds; of one kind the measured one counts."""
+def _complete(record: CaseRecord, lesions: tuple[Lesion, ...]) -> tuple[Finding, ...]:
+    """The record's findings and those that measuring the label map adds; of one kind the measured one counts."""
     if record.outcome == "blank":
-        return record.flags
+        return record.findings
     counted = {"no-lesion", "many-lesions", "low-agreement", "brain-edge"}  # on this grid, not on the network's
     return (
-        *(flag for flag in record.flags if flag.code not in counted),
-        *count_flags(len(lesions)),
-        *agreement_flags(lesions),
-        *edge_flags(sum(bool(lesion.at_brain_edge) for lesion in lesions), len(lesions)),
+        *(finding for finding in record.findings if finding.code not in counted),
+        *count_notes(len(lesions)),
+        *agreement_notes(lesions),
+        *edge_notes(sum(bool(lesion.at_brain_edge) for lesion in lesions), len(lesions)),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]

@@ -16,9 +16,10 @@ from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.atomic import write_atomically
 from metseg.files.nifti import read_label_map
 from metseg.files.rules import grid_difference
-from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, LabelMap, SystemName
+from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, LabelMap
 from metseg.report.dicom_series import Series, read_series
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
+from metseg.systems import SystemName
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.findings import printable
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's patient axes point to the left and to posterior, NIfTI's to the right and to anterior."""

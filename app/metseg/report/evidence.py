@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from metseg.files.case import Case
 from metseg.plan.plan import Plan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
 from metseg.prepare.radiosurgery import window_hounsfield
@@ -12,8 +13,9 @@ from metseg.report.case_report import Evidence
 from metseg.report.votes import collect_votes, votes_on_ct
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
-from metseg.space.domain import Affine, Case, FloatVolume, Modality
+from metseg.space.grid import Affine, FloatVolume
 from metseg.space.rigid import resample_rigid
+from metseg.systems import Modality
 
 
 def collect_evidence(record: CaseRecord, segmentation: Segmentation, case: Case, plan: Plan) -> Evidence:
@@ -42,7 +44,7 @@ def collect_evidence(record: CaseRecord, segmentation: Segmentation, case: Case,
         segmentation.labels,
         images,
         votes,
-        system=plan.system,
+        system=plan.system.name,
         label_grid="ct" if on_ct else "t1c",
     )
 

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from metseg.errors import InputError
-from metseg.files.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of, survey_cases, system_of
-from metseg.findings import printable
-from metseg.labels import SystemName
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import discover_cases, survey_cases
+from metseg.findings import Finding, printable, warning
 from metseg.report.assemble import Entry, write_report
 from metseg.report.case_files import CasePaths, find_label_map, report_from_files
 from metseg.report.case_report import CaseReport
 from metseg.report.pieces import make_folder
 from metseg.report.run_file import describe_run
 from metseg.run.record import CaseRecord
-from metseg.space.domain import CaseFiles
+from metseg.systems import SYSTEMS, SystemName, modalities_to_find, system_of_images
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,9 @@ def report_label_maps(
     options = {"data_path": str(data_path.resolve()), "prediction_path": str(prediction_path.resolve())}
     options |= {"reference_path": str(reference_path.resolve())} if reference_path else {}
     run = describe_run("report", options)
-    system = system_of(survey_cases(data_path, modalities=modalities_of(["ct"])).cases)
-    cases = discover_cases(data_path, modalities=SYSTEM_MODALITIES[system])
+    found = survey_cases(data_path, modalities=modalities_to_find(["ct"])).cases
+    system = system_of_images(name for files in found for name in (*files.images, *files.rivals)).name
+    cases = discover_cases(data_path, modalities=SYSTEMS[system].modalities)
     make_folder(report_dir)
     entries = []
     for files in cases:
@@ -66,8 +67,8 @@ def _report(
 ) -> CaseReport:
     reference = find_label_map(references, files.case_id) if references else None
     paths = CasePaths(files, find_label_map(predictions, files.case_id), reference)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
     if references and reference is None:
-        warnings = (f"no reference of {printable(files.case_id)} found",)
-    record = CaseRecord(files.case_id, "present", warnings=warnings)
+        warnings = (warning("not-shown", f"no reference of {printable(files.case_id)} found"),)
+    record = CaseRecord(files.case_id, "present", findings=warnings)
     return report_from_files(paths, report_dir, record, system=system)

@@ -123,7 +123,7 @@ def glance(cases: Sequence[CaseReport]) -> Glance:
         lesions=len(lesions),
         measurable=sum(lesion.is_measurable for lesion in lesions),
         wt_volume_mm3=sum(case.wt_volume_mm3 for case in cases),
-        flags=Counter(flag.words for case in cases for flag in case.record.flags).most_common(),
+        flags=Counter(flag.words for case in cases for flag in case.record.notes).most_common(),
         warnings=sum(bool(case.record.warnings) for case in cases),
         case_s=statistics.median(seconds) if seconds else None,
         bars=tuple(Bar(name, count, count / largest) for name, count in zip(BIN_NAMES, counts, strict=True)),

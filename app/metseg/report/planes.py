@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 from metseg.space.resampling import plan_trip
 
 PlaneName = Literal["axial", "coronal", "sagittal"]

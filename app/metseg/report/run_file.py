@@ -8,8 +8,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 import metseg
-from metseg.flags import FlagCode
-from metseg.labels import LABEL_NAMES
+from metseg.findings import FindingCode
 from metseg.plan.bundle import Bundle
 from metseg.predict.device import Device
 from metseg.prepare.registration import Registration
@@ -18,6 +17,7 @@ from metseg.report.machine import cuda_version, gpu_driver, gpu_peak_memory_mib,
 from metseg.report.words import common_system
 from metseg.run.record import Outcome
 from metseg.run.versions import package_versions, platform_name, python_version
+from metseg.systems import SYSTEMS
 
 SCHEMA_VERSION: Final = "1.1"
 """The first number changes when a reader of the old schema would break, the second when keys join it.
@@ -73,9 +73,9 @@ class DeviceFacts(Part):
 
 
 class FlagFacts(Part):
-    """One thing a reader should know; see metseg.flags."""
+    """One thing a reader should know; see metseg.findings."""
 
-    code: FlagCode
+    code: FindingCode
     words: str
     detail: str
 
@@ -175,7 +175,7 @@ def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
         device=run.device,
         peak_memory_mib=peak_memory_mib(),
         gpu_peak_memory_mib=gpu_peak_memory_mib(),
-        labels={str(number): name for number, name in LABEL_NAMES[common_system(cases)].items()},
+        labels={str(number): name for number, name in SYSTEMS[common_system(cases)].label_names.items()},
         cases=tuple(_case_facts(case) for case in cases),
     )
 
@@ -186,8 +186,8 @@ def _case_facts(case: CaseReport) -> CaseFacts:
         case_id=case.case_id,
         outcome=record.outcome,
         lesions=len(case.lesions) if case.shape is not None and record.outcome != "blank" else None,
-        flags=tuple(FlagFacts(code=flag.code, words=flag.words, detail=flag.detail) for flag in record.flags),
-        warnings=record.warnings,
+        flags=tuple(FlagFacts(code=flag.code, words=flag.words, detail=flag.what) for flag in record.notes),
+        warnings=tuple(warning.what for warning in record.warnings),
         error=record.error,
         members=record.members,
         input_sha256=case.input_sha256,

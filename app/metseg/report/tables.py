@@ -5,11 +5,11 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from metseg.flags import WORDS
-from metseg.labels import SystemName
+from metseg.findings import WORDS
 from metseg.report.case_report import CaseReport
 from metseg.report.lesions import Lesion
 from metseg.report.words import common_system
+from metseg.systems import SystemName
 
 Cell = str | int | float | None
 
@@ -127,8 +127,8 @@ def case_row(case: CaseReport) -> tuple[Cell, ...]:
         case.peak_memory_mib,
         reference.lesions if reference else None,
         reference.wt_volume_mm3 if reference else None,
-        JOINT.join(flag.words for flag in record.flags),
-        JOINT.join(record.warnings),
+        JOINT.join(note.words for note in record.notes),
+        JOINT.join(warning.what for warning in record.warnings),
         record.error,
     )
 

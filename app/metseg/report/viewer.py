@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from metseg.errors import InputError
-from metseg.files.discovery import discover_cases, modalities_of
+from metseg.files.case import CaseFiles
+from metseg.files.discovery import discover_cases
 from metseg.findings import printable
-from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, SystemName
+from metseg.labels import ET, METASTASIS, NETC, RC, SNFH
 from metseg.report.assemble import CASES_TABLE, RUN_FILE
 from metseg.report.case_files import find_label_map
 from metseg.report.case_report import CaseReport
@@ -19,7 +20,7 @@ from metseg.report.page import environment
 from metseg.report.pictures import COLOURS
 from metseg.report.pieces import read_piece
 from metseg.report.words import WORDS
-from metseg.space.domain import CaseFiles, Modality
+from metseg.systems import Modality, SystemName, modalities_to_find
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def collect_cases(report_dir: Path, paths: ViewerPaths) -> Mapping[str, ViewerCa
         InputError: there is no report, or none of its cases is in the data folder.
     """
     files_of = {
-        printable(files.case_id): files for files in discover_cases(paths.data, modalities=modalities_of(["ct"]))
+        printable(files.case_id): files for files in discover_cases(paths.data, modalities=modalities_to_find(["ct"]))
     }
     cases = {}
     for case_id in _reported(report_dir):

@@ -12,7 +12,7 @@ from metseg.plan.plan import Plan
 from metseg.predict.windows import Element, paste_region
 from metseg.report.lesions import Votes
 from metseg.run.pipeline import Segmentation, divide_members
-from metseg.space.domain import Affine, FloatVolume, Grid
+from metseg.space.grid import Affine, FloatVolume, Grid
 from metseg.space.resampling import Trip, labels_to_source, plan_trip, volume_to_source
 from metseg.space.rigid import metastases_to, resample_rigid
 
@@ -56,7 +56,9 @@ def _joint_probability(segmentation: Segmentation, plan: Plan, channel: int) -> 
 def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[str, FloatVolume]:
     """The mean probability of each region on the source grid."""
     trip = plan_trip(grid, plan.spacing_mm, plan.frame)
-    return {region: mean_probability(segmentation, plan, trip, channel) for channel, region in enumerate(plan.regions)}
+    return {
+        region: mean_probability(segmentation, plan, trip, channel) for channel, region in enumerate(plan.regions.names)
+    }
 
 
 def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Affine) -> Votes:

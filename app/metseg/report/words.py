@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from metseg.labels import LABEL_NAMES, SystemName
+from metseg.systems import SYSTEMS, SystemName
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Words:
 
 
 WORDS: Final[dict[SystemName, Words]] = {
-    "brats": Words(LABEL_NAMES["brats"], "whole tumour", "Whole", has_parts=True),
-    "radiosurgery": Words(LABEL_NAMES["radiosurgery"], "metastases", "Volume", has_parts=False),
+    "brats": Words(SYSTEMS["brats"].label_names, "whole tumour", "Whole", has_parts=True),
+    "radiosurgery": Words(SYSTEMS["radiosurgery"].label_names, "metastases", "Volume", has_parts=False),
 }
 
 

@@ -16,8 +16,9 @@ from typing import Literal, TypeVar
 
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
 from metseg.files.blank import blank_label_map
+from metseg.files.case import Case, CaseFiles
 from metseg.files.nifti import read_label_map, remove_partials, write_label_map
-from metseg.flags import Flag, agreement_flags, blank_flag, count_flags, grid_flags
+from metseg.findings import Finding, agreement_notes, blank_note, count_notes, resampling_notes, warning
 from metseg.labels import LabelMap
 from metseg.plan.plan import Plan
 from metseg.predict.device import give_back_memory
@@ -28,7 +29,6 @@ from metseg.predict.ensemble import (
 from metseg.predict.fallback import as_memory_error
 from metseg.run.pipeline import REFERENCE, Loaded, Segmentation, conclude, load_case, predict
 from metseg.run.record import CaseRecord, Stopwatch
-from metseg.space.domain import Case, CaseFiles
 from metseg.space.rigid import metastases_outside, metastases_to
 
 logger = logging.getLogger(__name__)
@@ -249,13 +249,14 @@ def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:
         outcome="segmented",
         lesions=segmentation.lesions,
         members=segmentation.members,
-        warnings=(*loaded.case.warnings, *warnings),
         agreement=segmentation.agreement,
-        flags=(
+        findings=(
+            *loaded.case.warnings,
+            *warnings,
             *loaded.flags,
             *_resampling(loaded, segmentation, plan),
-            *count_flags(segmentation.lesions),
-            *agreement_flags(segmentation.agreement),
+            *count_notes(segmentation.lesions),
+            *agreement_notes(segmentation.agreement),
         ),
         registration=loaded.prepared.registration,
     )
@@ -270,15 +271,15 @@ def _require_scan(grid: LabelGrid, loaded: Loaded) -> None:
         )
 
 
-def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple[Flag, ...]:
+def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple[Finding, ...]:
     trip = loaded.prepared.trip
     resampled = not trip.only_turns or segmentation.grid is not trip.source
-    return grid_flags(segmentation.grid, plan.sides_mm, resampled=resampled)
+    return resampling_notes(segmentation.grid.spacing_mm, plan.sides_mm, resampled=resampled)
 
 
 def _on_grid(
     grid: LabelGrid, loaded: Loaded, segmentation: Segmentation
-) -> tuple[Segmentation, bytes, tuple[str, ...]]:
+) -> tuple[Segmentation, bytes, tuple[Finding, ...]]:
     """The segmentation with the label map that is written, the header it takes, and what it can't hold."""
     registration = loaded.prepared.registration
     if grid == REFERENCE or registration is None:
@@ -289,7 +290,11 @@ def _on_grid(
         labels = metastases_to(*place)
         outside = metastases_outside(*place)
     left_out = f"{outside} of {segmentation.lesions} metastases lie outside the planning CT, not in its label map"
-    return replace(segmentation, labels=labels, grid=scan.grid), scan.header, (left_out,) if outside else ()
+    return (
+        replace(segmentation, labels=labels, grid=scan.grid),
+        scan.header,
+        (warning("outside-grid", left_out),) if outside else (),
+    )
 
 
 def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:
@@ -298,7 +303,7 @@ def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:
     if job.on_error == "skip":
         return _Result(CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
     labels, header = blank_label_map(files, first=job.grid)
-    record = CaseRecord(files.case_id, "blank", error=message, flags=(blank_flag(),))
+    record = CaseRecord(files.case_id, "blank", error=message, findings=(blank_note(),))
     return _Result(record, Stopwatch(), labels, header)
 
 

@@ -13,8 +13,9 @@ from metseg.decide.agreement import LesionAgreement, lesion_agreement
 from metseg.decide.fusion import fuse_labels, fuse_probabilities, keep_confirmed, member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.errors import InputError
+from metseg.files.case import Case, CaseFiles
 from metseg.files.nifti import read_case
-from metseg.flags import Flag, missing_flag
+from metseg.findings import Finding, missing_note
 from metseg.labels import LabelMap
 from metseg.plan.plan import FusionPlan, Plan
 from metseg.predict.ensemble import (
@@ -30,8 +31,9 @@ from metseg.predict.inputs import Prefetch
 from metseg.predict.windows import Layout
 from metseg.prepare.prepare import PreparedCase, prepare_for_plan
 from metseg.run.record import Stopwatch
-from metseg.space.domain import Case, CaseFiles, Grid, Modality
+from metseg.space.grid import Grid
 from metseg.space.resampling import labels_to_source
+from metseg.systems import Modality
 
 REFERENCE: Modality = "t1c"
 """The modality whose grid and header a label map takes."""
@@ -47,7 +49,7 @@ class Loaded:
     prepared: PreparedCase
     layout: Layout
     prefetch: Prefetch
-    flags: tuple[Flag, ...]
+    flags: tuple[Finding, ...]
     watch: Stopwatch
 
 
@@ -106,14 +108,14 @@ def _require(files: CaseFiles, plan: Plan) -> None:
     )
 
 
-def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[Flag, ...]:
+def _absence(prepared: PreparedCase, plan: Plan, ensemble: Ensemble) -> tuple[Finding, ...]:
     voting = usable_members(ensemble, prepared)
     missing = sorted(plan.modalities - set(prepared.channels))
     if not missing:
         return ()
     names = ", ".join(member.plan.name for member in voting)
     detail = f"segmented by {names} alone ({len(voting)} of {len(plan.members)} members)"
-    return (missing_flag(missing, detail),)
+    return (missing_note(missing, detail),)
 
 
 def segment_case(

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Literal
 
 from metseg.decide.agreement import LesionAgreement
-from metseg.flags import Flag
+from metseg.findings import Finding
 from metseg.prepare.registration import Registration
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
@@ -45,12 +45,11 @@ class CaseRecord:
         outcome: see Outcome.
         lesions: 26-connected components of WT in the label map on the network's grid, after postprocessing.
         members: names of the models that ran.
-        warnings: what a reader must know of the input or the way it was segmented; a sentence each.
         error: why there is no segmentation, with the hint; empty when there is one.
         elapsed_s: seconds of work, reading and writing included, though both overlap with other cases.
         stage_s: the same by stage: read, prepare, network, fuse, postprocess, restore, write.
         agreement: the members' agreement on each lesion; see `metseg.decide.agreement`.
-        flags: what a reader should know before trusting the label map; see `metseg.flags`.
+        findings: what a reader must know of the input, the way it was segmented, and the label map.
         registration: where the planning CT lies; None without one.
     """
 
@@ -58,13 +57,22 @@ class CaseRecord:
     outcome: Outcome
     lesions: int = 0
     members: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
     error: str = ""
     elapsed_s: float = 0.0
     stage_s: Mapping[str, float] = field(default_factory=dict)
     agreement: tuple[LesionAgreement, ...] = ()
-    flags: tuple[Flag, ...] = ()
+    findings: tuple[Finding, ...] = ()
     registration: Registration | None = None
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings about the input and the way it was segmented."""
+        return tuple(finding for finding in self.findings if finding.severity != "note")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """The findings about the label map: what tables show as flags."""
+        return tuple(finding for finding in self.findings if finding.severity == "note")
 
     @property
     def succeeded(self) -> bool:

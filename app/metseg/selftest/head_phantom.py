@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.selftest.painting import Ball, Triple, Volume, ball, paint
-from metseg.space.domain import Modality
+from metseg.systems import Modality
 
 SHAPE: Final = (116, 140, 64)
 SPACING_MM: Final = (1.0, 1.0, 2.0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.selftest.painting import Triple, Volume, ball, paint
-from metseg.space.domain import Modality
+from metseg.systems import Modality
 
 SHAPE: Final = (112, 128, 80)
 SEED: Final = 2023

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import WeightsError
-from metseg.files.discovery import discover_cases, modalities_of
+from metseg.files.case import Case
+from metseg.files.discovery import discover_cases
 from metseg.files.nifti import read_label_map
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import Bundle
@@ -24,8 +25,8 @@ from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
 from metseg.selftest.expected import HINT, MARGIN, Expected
 from metseg.selftest.phantoms import CASE_ID, phantom_of
-from metseg.space.domain import Case
 from metseg.space.resampling import labels_to_source, plan_trip
+from metseg.systems import modalities_to_find
 
 MIN_DICE: Final = 0.99
 """Of the whole tumour to the stored map, in any arithmetic on any device."""
@@ -94,8 +95,8 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
     start = time.perf_counter()
     ensemble = load_ensemble(replace(bundle, plan=self_test_plan(bundle.plan)), device)
     with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
-        phantom_of(bundle.plan.system).write(Path(scratch) / "input")
-        cases = discover_cases(Path(scratch) / "input", modalities=modalities_of(bundle.plan.modalities))
+        phantom_of(bundle.plan.system.name).write(Path(scratch) / "input")
+        cases = discover_cases(Path(scratch) / "input", modalities=modalities_to_find(bundle.plan.modalities))
         job = Job(cases, Path(scratch) / "output")
         undecided: list[NDArray[np.bool_]] = []
 
@@ -126,7 +127,7 @@ def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device])
         WeightsError: the stored result belongs to another phantom or plan, so that comparing would mean nothing.
     """
     for what, found, stored in (
-        ("phantom", phantom_of(bundle.plan.system).sha256, expected.phantom_sha256),
+        ("phantom", phantom_of(bundle.plan.system.name).sha256, expected.phantom_sha256),
         ("plan", self_test_plan(bundle.plan).sha256, expected.plan_sha256),
     ):
         if found != stored:

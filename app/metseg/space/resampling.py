@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from metseg.labels import BACKGROUND, REGIONS, LabelMap, RegionMasks, decode_regions, region_masks
 from metseg.space.components import Box, bounding_box
-from metseg.space.domain import FloatVolume, Grid
+from metseg.space.grid import FloatVolume, Grid
 from metseg.space.sampling import AxisSampling, Positions, sample, sample_mask
 from metseg.space.tiny_lesions import Indices, restore_lost_lesions
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from metseg.labels import BACKGROUND, METASTASIS, LabelMap
 from metseg.space.components import Box, bounding_box
-from metseg.space.domain import Affine, FloatVolume, Grid
+from metseg.space.grid import Affine, FloatVolume, Grid
 from metseg.space.resampling import HALF
 from metseg.space.tiny_lesions import count_outside, restore_lost_lesions
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.space.components import Box, bounding_box
-from metseg.space.domain import FloatVolume
+from metseg.space.grid import FloatVolume
 
 Positions = NDArray[np.float64]
 """Shape (outputs,): where each output voxel lies along an axis, in input voxels; monotone."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from metseg.labels import RegionMasks
 from metseg.space.components import Components, find_components
-from metseg.space.domain import Grid
+from metseg.space.grid import Grid
 
 BORDER_SLACK_VOXELS: Final = 1e-3
 """A voxel's centre exactly on the grid's outer face lies inside, whatever the affines' rounding says."""

@@ -1,23 +1,12 @@
-"""The nouns that cross module borders. Arrays are indexed (x, y, z) in the order of the file they come from."""
+"""The nouns of a case on disk and in memory. Arrays are indexed (x, y, z) in the order of the file they come from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-Modality = Literal["t1n", "t1c", "t2w", "t2f", "ct"]
-
-OWN_GRID: Final[frozenset[Modality]] = frozenset({"ct"})
-"""Modalities of another scanner: their grid is their own, and registration brings them to the reference's."""
-
-Affine = NDArray[np.float64]
-"""Shape (4, 4): voxel indices to RAS+ millimetres."""
-
-FloatVolume = NDArray[np.float32]
-"""Shape (x, y, z)."""
+from metseg.findings import Finding
+from metseg.space.grid import FloatVolume, Grid
+from metseg.systems import Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +25,6 @@ class CaseFiles:
     folder: Path
     images: Mapping[Modality, Path]
     rivals: Mapping[Modality, tuple[Path, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A voxel grid in space.
-
-    Attributes:
-        shape: voxels along each axis.
-        affine: voxel indices to RAS+ millimetres.
-    """
-
-    shape: tuple[int, int, int]
-    affine: Affine
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along each axis, in millimetres."""
-        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
-        return float(x), float(y), float(z)
-
-    @property
-    def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel, in cubic millimetres."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
-
-
-def sides_in_words(sides_mm: tuple[float, ...]) -> str:
-    """Voxel sides for people: `0.6x0.6x2`."""
-    return "x".join(f"{side:.4g}" for side in sides_mm)
-
-
-def spacing_in_words(sides_mm: tuple[float, float, float]) -> str:
-    """The same, but one number where all sides are the same: `2`."""
-    return sides_in_words(sides_mm[:1] if len(set(sides_mm)) == 1 else sides_mm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +51,7 @@ class Case:
         grid: the source grid, that of the reference modality.
         images: shape (x, y, z) each, on `grid`, finite.
         reference_header: the reference modality's NIfTI header as bytes; a written label map copies it.
-        warnings: what was odd about the input but did not prevent reading it; a sentence each.
+        warnings: what was odd about the input but did not prevent reading it.
         scans: the images of OWN_GRID.
     """
 
@@ -104,5 +59,5 @@ class Case:
     grid: Grid
     images: Mapping[Modality, FloatVolume]
     reference_header: bytes
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
     scans: Mapping[Modality, Scan] = field(default_factory=dict)

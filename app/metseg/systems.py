@@ -1,0 +1,226 @@
+"""What tells one system from another, as data.
+
+A system is a kind of case with its own images, labels and words: brain metastases as the BraTS challenge has them, and
+planning for radiosurgery (Hu et al. 2019). Everything that differs between them is a field of `System`, and how a case
+is prepared (`metseg.prepare`); a third system is one more declaration here. Which regions a bundle predicts is its
+plan's business: a plan belongs to the system that knows its regions.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from metseg.labels import BRATS_REGIONS, ET, METASTASIS, METASTASIS_REGIONS, NETC, RC, SNFH, Region, Regions
+
+Modality = Literal["t1n", "t1c", "t2w", "t2f", "ct"]
+
+MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
+"""The challenge's four sequences."""
+
+SOURCE_MODALITY: Final[Modality] = "t1c"
+"""The source image: the modality whose grid and header a label map takes, and whose grid the others must have."""
+
+OWN_GRID: Final[frozenset[Modality]] = frozenset({"ct"})
+"""Modalities of another scanner: their grid is their own, and registration brings them to the source image's."""
+
+SystemName = Literal["brats", "radiosurgery"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelKind:
+    """What one label of a label map means.
+
+    Attributes:
+        name: in tables and `run.json`.
+        legend: in the viewer.
+        colour: there.
+        dicom_name: of its segment in a DICOM Segmentation.
+        dicom_code: value, scheme and meaning, among those that the standard proposes (CID 7151, 7159).
+        always_exported: whether the segment is written where the label does not occur, too.
+    """
+
+    name: str
+    legend: str
+    colour: str
+    dicom_name: str
+    dicom_code: tuple[str, str, str]
+    always_exported: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RegionKind:
+    """A region that a system's bundles may predict.
+
+    Attributes:
+        region: its name and labels.
+        colour: of its contour.
+        line_px: width of its contour. Regions that often end in the same place have different ones.
+    """
+
+    region: Region
+    colour: str
+    line_px: float = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A kind of case.
+
+    Attributes:
+        name: in options and plans.
+        modalities: the images of a complete case.
+        regions: what its label maps may show, in channel order.
+        region_kinds: how each of them is drawn.
+        label_kinds: what each label means.
+        whole: a lesion with all its parts, in words.
+        whole_short: the same as a column's heading.
+        is_stripped: whether its images show the brain alone, so that they tell where it ends.
+        window_hu: of a CT's grey scale, for pictures.
+        column_names: of the report's tables, where they differ from the usual ones.
+        columns_left_out: of the report's tables: what the system does not know.
+        is_registered: whether one of its images must be registered to the source image.
+    """
+
+    name: SystemName
+    modalities: tuple[Modality, ...]
+    regions: Regions
+    region_kinds: Mapping[str, RegionKind]
+    label_kinds: Mapping[int, LabelKind]
+    whole: str
+    whole_short: str
+    is_stripped: bool = True
+    window_hu: tuple[float, float] = (0.0, 80.0)
+    column_names: Mapping[str, str] = field(default_factory=dict)
+    columns_left_out: frozenset[str] = frozenset()
+    is_registered: bool = False
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether a lesion has parts that are told apart."""
+        return len(self.regions.nested) > 1
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """What each label is called."""
+        return {label: kind.name for label, kind in self.label_kinds.items()}
+
+    def regions_named(self, names: Iterable[str]) -> Regions:
+        """Those of its regions that have these names, in the order of the names.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return Regions(tuple(self.region_kinds[name].region for name in names))
+
+
+RC_REGION: Final = Region("RC", (RC,))
+
+_BLUE, _YELLOW, _RED, _PINK = "#56b4e9", "#f0e442", "#d55e00", "#cc79a7"
+"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+
+BRATS: Final = System(
+    name="brats",
+    modalities=MODALITIES,
+    regions=Regions((*BRATS_REGIONS.listed, RC_REGION)),
+    region_kinds={
+        "WT": RegionKind(BRATS_REGIONS.listed[0], _BLUE),
+        "TC": RegionKind(BRATS_REGIONS.listed[1], _YELLOW, line_px=2.6),
+        "ET": RegionKind(BRATS_REGIONS.listed[2], _RED),
+        "RC": RegionKind(RC_REGION, _PINK),
+    },
+    label_kinds={
+        NETC: LabelKind(
+            name="NETC",
+            legend="non-enhancing core",
+            colour=_YELLOW,
+            dicom_name="NETC, non-enhancing tumour core",
+            dicom_code=("C81175", "NCIt", "Non-Enhancing Lesion"),
+        ),
+        SNFH: LabelKind(
+            name="SNFH",
+            legend="oedema (SNFH)",
+            colour=_BLUE,
+            dicom_name="SNFH, surrounding FLAIR hyperintensity",
+            dicom_code=("79654002", "SCT", "Edema"),
+        ),
+        ET: LabelKind(
+            name="ET",
+            legend="enhancing",
+            colour=_RED,
+            dicom_name="ET, enhancing tumour",
+            dicom_code=("C113842", "NCIt", "Enhancing Lesion"),
+        ),
+        RC: LabelKind(
+            name="RC",
+            legend="resection cavity",
+            colour=_PINK,
+            dicom_name="RC, resection cavity",
+            dicom_code=("52988006", "SCT", "Lesion"),
+            always_exported=False,
+        ),
+    },
+    whole="whole tumour",
+    whole_short="Whole",
+)
+
+RADIOSURGERY: Final = System(
+    name="radiosurgery",
+    modalities=("ct", "t1c"),
+    regions=METASTASIS_REGIONS,
+    region_kinds={"metastasis": RegionKind(METASTASIS_REGIONS.whole, _RED)},
+    label_kinds={
+        METASTASIS: LabelKind(
+            name="metastasis",
+            legend="metastasis",
+            colour=_RED,
+            dicom_name="metastasis",
+            dicom_code=("14799000", "SCT", "Neoplasm, Secondary"),
+        ),
+    },
+    whole="metastases",
+    whole_short="Volume",
+    is_stripped=False,
+    column_names={
+        "lesion_26connected_wt": "lesion_26connected_metastasis",
+        "wt_volume_mm3": "metastasis_volume_mm3",
+        "mean_probability_wt": "mean_probability_metastasis",
+        "lesions_26connected_wt": "lesions_26connected_metastasis",
+        "largest_lesion_wt_mm3": "largest_metastasis_mm3",
+        "reference_lesions_26connected_wt": "reference_lesions_26connected_metastasis",
+        "reference_wt_volume_mm3": "reference_metastasis_volume_mm3",
+    },
+    columns_left_out=frozenset(
+        {"tc_volume_mm3", "et_volume_mm3", "rc_volume_mm3", "cores_26connected_tc", "touches_brain_edge"}
+    ),
+    is_registered=True,
+)
+
+SYSTEMS: Final[Mapping[SystemName, System]] = {system.name: system for system in (BRATS, RADIOSURGERY)}
+
+
+def system_of_regions(names: Iterable[str]) -> System:
+    """The system that knows all of these regions.
+
+    Raises:
+        ValueError: none does.
+    """
+    wanted = tuple(names)
+    for system in SYSTEMS.values():
+        if set(wanted) <= system.region_kinds.keys():
+            return system
+    known = "; ".join(f"{system.name}: {', '.join(system.region_kinds)}" for system in SYSTEMS.values())
+    raise ValueError(f"no system knows the regions {', '.join(wanted)}; known are {known}")
+
+
+def system_of_images(modalities: Iterable[Modality]) -> System:
+    """The system of cases that have these images: the first one that needs registration and reads all of them."""
+    found = set(modalities)
+    for system in SYSTEMS.values():
+        if system.is_registered and found & OWN_GRID and found <= set(system.modalities):
+            return system
+    return next(iter(SYSTEMS.values()))
+
+
+def modalities_to_find(wanted: Iterable[Modality]) -> tuple[Modality, ...]:
+    """What to look for: the challenge's sequences, which make a folder a case even unread, and the wanted ones."""
+    return tuple(dict.fromkeys((*MODALITIES, *sorted(wanted))))
