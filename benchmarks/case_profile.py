@@ -1,6 +1,6 @@
 """Where the seconds of a case go, from its files to its label map, and how far that is from what the machine can do.
 
-    python benchmarks/case_profile.py CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
+    python -m benchmarks.case_profile CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
         [--members N] [--matrix-side 2048] [--copy-mb 512] [--clock wall|processor]
 
 Prints, of the second of two runs (the first reads and compiles): what every step takes, one after the other (the
@@ -22,16 +22,16 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from torch.utils.flop_counter import FlopCounterMode
 
 import metseg.ensemble
 import metseg.ladder
 import metseg.pipeline
 import metseg.preprocess
+from benchmarks.stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from metseg.bundle import bundle_folder, open_bundle
 from metseg.device import choose_device
-from metseg.discovery import discover_cases
+from metseg.discovery import discover_cases, modalities_of
 from metseg.domain import CaseFiles
 from metseg.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
 from metseg.nifti import write_label_map
@@ -52,7 +52,6 @@ FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.ensemble, "voxel_seed"): "TTA: seed of the noise",
     (CaseNoise, "draw"): "TTA: noise",
     (metseg.ensemble, "flip"): "TTA: flips",
-    (metseg.ensemble, "_channels_last"): "windows: layout",
     (metseg.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",
     (metseg.ensemble, "tiled_logits"): "windows: cut, weigh, stitch",
     (metseg.ladder, "predict_case"): "sigmoid, to numpy",
@@ -91,7 +90,7 @@ def main() -> None:
     device = ensemble.device
     print(f"plan {bundle.plan.name}; {device.description}, networks in {device.precision}; {arguments.clock} seconds")
     print(f"loading the members: {now() - start:.1f} s")
-    (files,) = discover_cases(arguments.case)
+    (files,) = discover_cases(arguments.case, modalities=modalities_of(bundle.plan.modalities))
     run_case(files, ensemble, StageClock())
     clock = StageClock(waiting_for(ensemble), now)
     prepared = run_case(files, ensemble, clock)

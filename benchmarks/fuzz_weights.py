@@ -1,6 +1,6 @@
 """Mutated plans, safetensors files and weights folders: each must end in a clear error or a bundle that loads.
 
-    .venv/bin/python benchmarks/fuzz_weights.py --inputs 10000 [--seed 0] [--keep FOLDER]
+    python -m benchmarks.fuzz_weights --inputs 10000 [--seed 0] [--keep FOLDER]
 
 A small bundle is mutated in one of three ways: its plan (values set to extremes, tags, anchors, depth, bytes), a
 member's safetensors file (header fields, lengths, offsets, types, bytes; the plan's hash follows, or nothing behind it

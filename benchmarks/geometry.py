@@ -1,6 +1,6 @@
 """How well a label map survives the trip between a case's own grid and the network's, and what the trip costs.
 
-    .venv/bin/python benchmarks/geometry.py
+    python -m benchmarks.geometry
 
 Random ellipsoid lesions (oedema around an enhancing ring around a core), grouped by the volume of their whole (WT) in
 the start grid. `there and back`: source -> network -> source, what a reference's label map goes through. `back and

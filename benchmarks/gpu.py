@@ -1,6 +1,6 @@
 """What a GPU does with a batch: seconds a case, the networks' share, memory under a limit, CUDA graphs, the ladder.
 
-    python benchmarks/gpu.py [--weights weights/mets] [--plan paper] [--filters 16] [--cases 20] [--gpu-gb 24]
+    python -m benchmarks.gpu [--weights weights/mets] [--plan paper] [--filters 16] [--cases 20] [--gpu-gb 24]
         [--parts batch graphs grid ladder devices] [--grid 240x240x155x1] [--large 512x512x176x0.5x0.5x1]
         [--data FOLDER] [--device cuda|cpu]
 
@@ -13,7 +13,7 @@ Parts:
     ladder   one case under ever less memory: the steps that the log tells, and whether the labels stay the same
     devices  the same cases on the GPU and on the CPU: Dice of the label maps (slow, and only when it is asked for)
 
-Cases are noise in an ellipsoid as large as an adult brain (benchmarks/memory.py), links to one, or those of --data.
+Cases are noise in an ellipsoid as large as an adult brain (benchmarks.memory), links to one, or those of --data.
 With --filters the members are SegResNets of that width with random weights: their time is real, their labels are not;
 without it they are the bundle's. `--device cpu` tries the script out where there is no GPU; what only a GPU has is left
 out.
@@ -33,12 +33,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from case_profile import waiting_for
-from memory import GRIDS, make_case, parse_grid
-from reference_path import overlaps, pooled_dice
-from roofline import with_filters
 from torch import Tensor, nn
 
+from benchmarks.case_profile import waiting_for
+from benchmarks.memory import GRIDS, make_case, parse_grid
+from benchmarks.reference_path import overlaps, pooled_dice
 from metseg.batch import Job, run_batch
 from metseg.bundle import Bundle, bundle_folder, open_bundle
 from metseg.device import Device, choose_device
@@ -48,7 +47,9 @@ from metseg.ensemble import Ensemble, Member, load_ensemble, member_layout, plac
 from metseg.errors import DeviceError
 from metseg.labels import REGIONS, LabelMap
 from metseg.network import build_network
+from metseg.network_plans import SegResNetPlan
 from metseg.pipeline import load_case, segment_case
+from metseg.plan import MemberPlan
 
 PARTS = ("batch", "graphs", "grid", "ladder", "devices")
 LARGE_CASE_GB = 8.0
@@ -111,6 +112,13 @@ def ensemble_of(bundle: Bundle, device: Device, filters: int | None) -> Ensemble
         network = build_network(plan.network, in_channels=len(plan.channels), out_channels=len(plan.regions)).eval()
         members.append(Member(plan, place_network(network, device)))
     return replace(ensemble, members=tuple(members))
+
+
+def with_filters(member: MemberPlan, filters: int) -> MemberPlan:
+    """A SegResNet of another width; other networks stay as they are."""
+    if not isinstance(member.network, SegResNetPlan):
+        return member
+    return member.model_copy(update={"network": member.network.model_copy(update={"init_filters": filters})})
 
 
 def cases_of(arguments: argparse.Namespace, folder: Path, count: int) -> tuple[CaseFiles, ...]:

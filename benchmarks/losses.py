@@ -1,6 +1,6 @@
 """Blob loss in one pass against the published way, a loop over blobs: equality, time, and how time grows with blobs.
 
-    PYTHONPATH=. python -P benchmarks/losses.py [--repeats 3] [--threads 1] [--device cpu]
+    python -m benchmarks.losses [--repeats 3] [--threads 1] [--device cpu]
 
 Forward and backward on one crop of 192x192x32 with three channels that have 1, 10, 50 and 200 blobs each. The loop is
 what the paper's authors published in form: for each blob the other blobs are masked out after the sigmoid, and Dice is

@@ -1,6 +1,6 @@
 """A bundle's plans and each economy apart: time, agreement and scores on the same cases, in one run.
 
-    python benchmarks/plans.py FOLDER_OF_CASES [FOLDER_OF_CASES ...] [--weights weights/mets] [--cases N]
+    python -m benchmarks.plans FOLDER_OF_CASES [FOLDER_OF_CASES ...] [--weights weights/mets] [--cases N]
         [--groups plans windows passes reference] [--reference-tta none|flips|aurora] [--members N]
         [--device auto|cpu|cuda] [--clock wall|processor] [--results FOLDER]
 
@@ -10,7 +10,7 @@ Four groups, each compared with its own first row:
     windows    one pass: plain MONAI over the full volume; its windows that see brain (`volume`); over the brain's
                box (`fixed`); windows batched; cut to the box (`trimmed`); one window as large as the brain (`whole`)
     passes     the bundle's own plan with 13 passes, 4 and 1
-    reference  plain MONAI over the full volume in float32 (benchmarks/reference_path.py) with the windows of `paper`
+    reference  plain MONAI over the full volume in float32 (benchmarks.reference_path) with the windows of `paper`
                and --reference-tta, then metseg with the same passes: slow, minutes a case
 
 Prints for every row: seconds a case from its files to the label map on its own grid, the ratio to the group's first
@@ -31,8 +31,8 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
 
+from benchmarks.reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
 from evaluation import score_case
 from metseg.bundle import Bundle, bundle_folder, open_bundle
 from metseg.device import Device, choose_device

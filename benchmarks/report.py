@@ -1,6 +1,6 @@
 """The report of many cases: seconds a case, of the page, and until a browser has it ready.
 
-    python benchmarks/report.py [--cases 300] [--lesions 12] [--folder DIR] [--full]
+    python -m benchmarks.report [--cases 300] [--lesions 12] [--folder DIR] [--full]
 
 Cases are links to one simulated on a small grid (--full: on the 240x240x155 one), so that making them takes no time;
 `metseg report` reads, measures and draws each of them. The page is opened in a headless Chromium where there is one:

@@ -1,10 +1,10 @@
 """How the cost grows: with the grid, the members, the passes, the cases and the ranks; each as a ratio in one run.
 
-    python benchmarks/scale.py [--weights weights/mets] [--plan fast] [--device cpu|cuda|auto]
+    python -m benchmarks.scale [--weights weights/mets] [--plan fast] [--device cpu|cuda|auto]
         [--parts grids members passes cases ranks estimate] [--grids 96x96x96x1 240x240x155x1 ...] [--small 96x96x96x1]
         [--cases 1 2 4 8] [--ranks 1 2 4] [--of-cases 8] [--challenge 240x240x155x1]
 
-Images are noise in an ellipsoid as large as an adult brain, cut by the grid (benchmarks/memory.py). Grids, members and
+Images are noise in an ellipsoid as large as an adult brain, cut by the grid (benchmarks.memory). Grids, members and
 passes are measured in this process, the second of two runs each; cases and ranks by `metseg infer`, start-up included,
 on the small grid. Ranks are torchrun's on this machine, which share its cores: with as many ranks as cores the ratio
 says what one process leaves of them, with more there is nothing to gain. `estimate` is arithmetic: what was measured
@@ -23,8 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from memory import GRIDS, make_case, parse_grid
 
+from benchmarks.memory import GRIDS, make_case, parse_grid
 from metseg.bundle import bundle_folder, open_bundle
 from metseg.device import choose_device
 from metseg.discovery import discover_cases

@@ -1,6 +1,6 @@
 """Inferences side by side on the same cores: what the waiting of OpenMP's threads costs, and what it saves.
 
-    .venv/bin/python benchmarks/side_by_side.py [--weights weights/mets] [--processes 2] [--threads 2]
+    python -m benchmarks.side_by_side [--weights weights/mets] [--processes 2] [--threads 2]
         [--window 96 96 48] [--passes 3] [--repeats 3] [--settings default GOMP_SPINCOUNT=1000 OMP_WAIT_POLICY=passive]
 
 Every setting is measured with one process alone and with several at once, all of them with as many threads as there are
@@ -95,8 +95,8 @@ def run_children(work: Work, setting: str, count: int, threads: int) -> Pass:
     name, _, value = (LIBGOMP_DEFAULT if setting == "default" else setting).partition("=")
     clean = {key: text for key, text in os.environ.items() if key not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
     environment = clean | {name: value, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--child", "--weights", str(work.weights), "--passes", str(work.passes)]
-    command += ["--window", *map(str, work.window)]
+    command = [sys.executable, "-m", "benchmarks.side_by_side", "--child", "--weights", str(work.weights)]
+    command += ["--passes", str(work.passes), "--window", *map(str, work.window)]
     children = [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)

@@ -1,6 +1,6 @@
 """Forward and backward of one crop on the CPU with torch's layers and with those of `training.cpu`, in turns.
 
-    PYTHONPATH=. python -P benchmarks/training_layers.py [--recipe mets_coarse] [--threads 1] [--repeats 5]
+    python -m benchmarks.training_layers [--recipe mets_coarse] [--threads 1] [--repeats 5]
 
 Processor seconds of one thread (`--threads 1`), so that it can run beside other work. Both networks have the same
 weights, channels last, and the recipe's loss. The gradients of both are compared with those of torch's layers in
