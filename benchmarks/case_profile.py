@@ -24,43 +24,43 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import metseg.ensemble
-import metseg.ladder
-import metseg.pipeline
-import metseg.preprocess
+import metseg.predict.ensemble
+import metseg.predict.fallback
+import metseg.prepare.prepare
+import metseg.run.pipeline
 from benchmarks.stage_clock import BETWEEN, Account, StageClock, cover, cover_network
-from metseg.bundle import bundle_folder, open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases, modalities_of
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
-from metseg.nifti import write_label_map
-from metseg.pipeline import load_case, segment_case
-from metseg.preprocess import PreparedCase
-from metseg.records import Stopwatch
-from metseg.tta import CaseNoise, count_passes
-from metseg.windows import Layout
+from metseg.files.discovery import discover_cases, modalities_of
+from metseg.files.nifti import write_label_map
+from metseg.plan.bundle import bundle_folder, open_bundle
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
+from metseg.predict.passes import CaseNoise, count_passes
+from metseg.predict.windows import Layout
+from metseg.prepare.prepare import PreparedCase
+from metseg.run.pipeline import load_case, segment_case
+from metseg.run.record import Stopwatch
+from metseg.space.domain import CaseFiles
 
 FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
-    (metseg.pipeline, "read_case"): "read: decompress, check",
-    (metseg.preprocess, "to_network"): "prepare: turn, resample",
-    (metseg.preprocess, "scale_intensities"): "prepare: percentiles, scale",
-    (metseg.preprocess, "prepare_radiosurgery"): "prepare: register, scale",
-    (metseg.preprocess, "subtract"): "prepare: subtraction",
-    (metseg.preprocess, "brain_box"): "prepare: the brain's box",
+    (metseg.run.pipeline, "read_case"): "read: decompress, check",
+    (metseg.prepare.prepare, "to_network"): "prepare: turn, resample",
+    (metseg.prepare.prepare, "scale_intensities"): "prepare: percentiles, scale",
+    (metseg.prepare.prepare, "prepare_radiosurgery"): "prepare: register, scale",
+    (metseg.prepare.prepare, "subtract"): "prepare: subtraction",
+    (metseg.prepare.prepare, "brain_box"): "prepare: the brain's box",
     (Layout, "cut"): "cut the brain out",
-    (metseg.ensemble, "voxel_seed"): "TTA: seed of the noise",
+    (metseg.predict.ensemble, "voxel_seed"): "TTA: seed of the noise",
     (CaseNoise, "draw"): "TTA: noise",
-    (metseg.ensemble, "flip"): "TTA: flips",
-    (metseg.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",
-    (metseg.ensemble, "tiled_logits"): "windows: cut, weigh, stitch",
-    (metseg.ladder, "predict_case"): "sigmoid, to numpy",
-    (metseg.pipeline, "member_labels"): "fuse: members' label maps",
-    (metseg.pipeline, "fuse_members"): "fuse: votes",
-    (metseg.pipeline, "postprocess"): "postprocess",
-    (metseg.pipeline, "lesion_agreement"): "agreement by lesion",
+    (metseg.predict.ensemble, "flip"): "TTA: flips",
+    (metseg.predict.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",
+    (metseg.predict.ensemble, "tiled_logits"): "windows: cut, weigh, stitch",
+    (metseg.predict.fallback, "predict_case"): "sigmoid, to numpy",
+    (metseg.run.pipeline, "member_labels"): "fuse: members' label maps",
+    (metseg.run.pipeline, "fuse_members"): "fuse: votes",
+    (metseg.run.pipeline, "postprocess"): "postprocess",
+    (metseg.run.pipeline, "lesion_agreement"): "agreement by lesion",
     (Layout, "paste"): "restore: paste",
-    (metseg.pipeline, "labels_to_source"): "restore: to the source grid",
+    (metseg.run.pipeline, "labels_to_source"): "restore: to the source grid",
 }
 """What the steps are made of, in their order. What none of them covers is `everything else`."""
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metseg.agreement import lesion_agreement
-from metseg.fusion import fuse_labels
+from metseg.decide.agreement import lesion_agreement
+from metseg.decide.fusion import fuse_labels
+from metseg.decide.size_rules import postprocess
+from metseg.files.nifti import read_label_map
 from metseg.labels import LabelMap
-from metseg.nifti import read_label_map
-from metseg.plan import FusionPlan, PostprocessPlan
-from metseg.postprocess import postprocess
+from metseg.plan.plan import FusionPlan, PostprocessPlan
 
 SHAPE = (240, 240, 155)
 LESIONS = 20

@@ -29,18 +29,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-import metseg.image
-import metseg.nifti_header
-from metseg.examine import clean_voxels
-from metseg.geometry import plan_trip, to_network
-from metseg.image import Image, read_image
-from metseg.nifti import read_label_map, write_label_map
-from metseg.nifti_header import MAX_VOXELS, ImageError
+import metseg.files.header
+import metseg.files.image
+from metseg.files.header import MAX_VOXELS, ImageError
+from metseg.files.image import Image, read_image
+from metseg.files.nifti import read_label_map, write_label_map
+from metseg.files.rules import clean_voxels
+from metseg.space.resampling import plan_trip, to_network
 
 LIMIT_MIB = 256
 LIMIT_S = 5.0
 TRACED_INPUTS = 4000
-MEASURED = (metseg.image, metseg.nifti_header)
+MEASURED = (metseg.files.image, metseg.files.header)
 
 EXTREMES = (0, 1, -1, 2, 7, 127, -128, 255, 32767, -32768, 2**31 - 1, -(2**31), 352, 348, 540)
 EXTREME_FLOATS = (0.0, -0.0, 1.0, -1.0, float("nan"), float("inf"), float("-inf"), 1e-45, 1e-3, 1e3, 3.4e38, -3.4e38)

@@ -34,11 +34,11 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from metseg.bundle import load_member, metadata_of, open_bundle
 from metseg.cli.settings import find_bundle, read_parameters
 from metseg.errors import UsageError, WeightsError
 from metseg.network import build_network
-from metseg.plan import MemberPlan, SegResNetPlan
+from metseg.plan.bundle import load_member, metadata_of, open_bundle
+from metseg.plan.plan import MemberPlan, SegResNetPlan
 
 LIMIT_MIB = 512
 LIMIT_S = 5.0

@@ -15,10 +15,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.components import find_components
-from metseg.domain import Grid
-from metseg.geometry import Trip, labels_to_network, labels_to_source, plan_trip, to_network, volume_to_source
 from metseg.labels import ET, NETC, SNFH
+from metseg.space.components import find_components
+from metseg.space.domain import Grid
+from metseg.space.resampling import Trip, labels_to_network, labels_to_source, plan_trip, to_network, volume_to_source
 
 Volume = NDArray[np.generic]
 Bin = tuple[str, float, float]

@@ -38,18 +38,18 @@ from torch import Tensor, nn
 from benchmarks.case_profile import waiting_for
 from benchmarks.memory import GRIDS, make_case, parse_grid
 from benchmarks.reference_path import overlaps, pooled_dice
-from metseg.batch import Job, run_batch
-from metseg.bundle import Bundle, bundle_folder, open_bundle
-from metseg.device import Device, choose_device
-from metseg.discovery import discover_cases
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
 from metseg.errors import DeviceError
+from metseg.files.discovery import discover_cases
 from metseg.labels import REGIONS, LabelMap
 from metseg.network import build_network
-from metseg.network_plans import SegResNetPlan
-from metseg.pipeline import load_case, segment_case
-from metseg.plan import MemberPlan
+from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
+from metseg.plan.networks import SegResNetPlan
+from metseg.plan.plan import MemberPlan
+from metseg.predict.device import Device, choose_device
+from metseg.predict.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
+from metseg.run.batch import Job, run_batch
+from metseg.run.pipeline import load_case, segment_case
+from metseg.space.domain import CaseFiles
 
 PARTS = ("batch", "graphs", "grid", "ladder", "devices")
 LARGE_CASE_GB = 8.0

@@ -16,9 +16,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from metseg.bundle import bundle_folder, open_bundle
-from metseg.domain import Grid
-from metseg.memory import estimate_need
+from metseg.plan.bundle import bundle_folder, open_bundle
+from metseg.predict.memory import estimate_need
+from metseg.space.domain import Grid
 
 GRIDS = ("96x96x96x1", "240x240x155x1", "256x256x106x0.8594x0.8594x1.5", "512x512x176x0.5x0.5x1")
 BRAIN_MM = (140, 180, 140)

@@ -34,18 +34,18 @@ import numpy as np
 
 from benchmarks.reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
 from evaluation import score_case
-from metseg.bundle import Bundle, bundle_folder, open_bundle
-from metseg.device import Device, choose_device
-from metseg.discovery import discover_cases
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble
 from metseg.errors import MetsegError
-from metseg.geometry import labels_to_source
+from metseg.files.discovery import discover_cases
+from metseg.files.nifti import read_label_map
 from metseg.labels import REGIONS, LabelMap
-from metseg.nifti import read_label_map
-from metseg.pipeline import load_case, segment_case
-from metseg.plan import Plan, TtaPlan
-from metseg.records import Stopwatch
+from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
+from metseg.plan.plan import Plan, TtaPlan
+from metseg.predict.device import Device, choose_device
+from metseg.predict.ensemble import Ensemble, load_ensemble
+from metseg.run.pipeline import load_case, segment_case
+from metseg.run.record import Stopwatch
+from metseg.space.domain import CaseFiles
+from metseg.space.resampling import labels_to_source
 
 GROUPS = ("plans", "windows", "passes", "reference")
 LEAST_DICE = 0.95

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from metseg.bundle import Bundle, load_member
-from metseg.components import find_components
-from metseg.device import Device
-from metseg.ensemble import Ensemble, Member, MemberPrediction
-from metseg.fusion import member_labels
+from metseg.decide.fusion import member_labels
+from metseg.decide.size_rules import postprocess
 from metseg.labels import REGIONS, LabelMap, region_masks
-from metseg.pipeline import fuse_members
-from metseg.postprocess import postprocess
-from metseg.preprocess import voxel_seed
-from metseg.tta import CaseNoise, flip, images_of_rounds
+from metseg.plan.bundle import Bundle, load_member
+from metseg.predict.device import Device
+from metseg.predict.ensemble import Ensemble, Member, MemberPrediction
+from metseg.predict.passes import CaseNoise, flip, images_of_rounds
+from metseg.prepare.prepare import voxel_seed
+from metseg.run.pipeline import fuse_members
+from metseg.space.components import find_components
 
 # ---- the path
 

@@ -12,10 +12,10 @@ from time import perf_counter
 
 import numpy as np
 
-from metseg.domain import Scan
 from metseg.errors import InputError
-from metseg.radiosurgery_plan import RegistrationPlan
-from metseg.registration import Registration, register
+from metseg.plan.radiosurgery import RegistrationPlan
+from metseg.prepare.registration import Registration, register
+from metseg.space.domain import Scan
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
 from training.cohort.settings import load_settings
 

@@ -25,14 +25,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.memory import GRIDS, make_case, parse_grid
-from metseg.bundle import bundle_folder, open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.ensemble import Ensemble, load_ensemble, plan_layout
-from metseg.nifti import write_label_map
-from metseg.pipeline import load_case, segment_case
-from metseg.plan import TtaPlan
-from metseg.tta import count_passes
+from metseg.files.discovery import discover_cases
+from metseg.files.nifti import write_label_map
+from metseg.plan.bundle import bundle_folder, open_bundle
+from metseg.plan.plan import TtaPlan
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout
+from metseg.predict.passes import count_passes
+from metseg.run.pipeline import load_case, segment_case
 
 PARTS = ("grids", "members", "passes", "cases", "ranks", "estimate")
 COHORT = 10_000

@@ -126,9 +126,9 @@ def run_child(work: Work) -> None:
     """Gets ready, says so, waits for the word, and prints the seconds of a pass."""
     import torch  # noqa: PLC0415 - in the children alone
 
-    from metseg.bundle import open_bundle  # noqa: PLC0415
-    from metseg.device import choose_device  # noqa: PLC0415
-    from metseg.ensemble import load_ensemble  # noqa: PLC0415
+    from metseg.plan.bundle import open_bundle  # noqa: PLC0415
+    from metseg.predict.device import choose_device  # noqa: PLC0415
+    from metseg.predict.ensemble import load_ensemble  # noqa: PLC0415
 
     ensemble = load_ensemble(open_bundle(work.weights), choose_device("cpu"))
     member = ensemble.members[0]

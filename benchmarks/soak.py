@@ -16,14 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from metseg.batch import Job, run_batch
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.domain import Case
-from metseg.ensemble import load_ensemble
-from metseg.pipeline import Segmentation
-from metseg.records import CaseRecord
+from metseg.files.discovery import discover_cases
+from metseg.plan.bundle import open_bundle
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.run.batch import Job, run_batch
+from metseg.run.pipeline import Segmentation
+from metseg.run.record import CaseRecord
+from metseg.space.domain import Case
 from tests.support import ALL, SUB, phantom, write_bundle, write_case
 
 GROWTH_MIB = 20

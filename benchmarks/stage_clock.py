@@ -15,7 +15,7 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from metseg.network.cpu import SingleGroupNorm
+from metseg.network.cpu_layers import SingleGroupNorm
 
 BETWEEN = "between layers"
 """Residual sums, crops, and the calls themselves."""

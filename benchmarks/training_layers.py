@@ -1,4 +1,4 @@
-"""Forward and backward of one crop on the CPU with torch's layers and with those of `training.cpu`, in turns.
+"""Forward and backward of one crop on the CPU with torch's layers and with ours, in turns.
 
     python -m benchmarks.training_layers [--recipe mets_coarse] [--threads 1] [--repeats 5]
 
@@ -15,12 +15,12 @@ import time
 import torch
 from torch import Tensor, nn
 
-from training.cpu import arrange_for_cpu
 from training.losses import count_terms
 from training.losses.objective import Objective
-from training.network import TrainingNetwork
 from training.recipe import load_recipe
-from training.trainer import objective_of
+from training.train.cpu_layers import arrange_for_cpu
+from training.train.network import TrainingNetwork
+from training.train.trainer import objective_of
 
 
 def crop_with_lesions(channels: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from evaluation.cohort import CasePair, Cohort
 from evaluation.labelmaps import check_same_grid, read_header, read_labels
 from evaluation.results import CaseScores, ScoringProtocol
-from metseg.domain import Affine
 from metseg.errors import InputError
+from metseg.space.domain import Affine
 
 LISTED_ERRORS = 10
 

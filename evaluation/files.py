@@ -15,8 +15,8 @@ import numpy as np
 from evaluation.batch import ScoredCase
 from evaluation.protocols import PROTOCOLS
 from evaluation.results import LesionScore, ScoringProtocol
-from metseg.atomic import write_atomically
 from metseg.errors import InputError, OutputError
+from metseg.files.atomic import write_atomically
 
 RegionColumns = Mapping[str, Mapping[str, float]]
 """Region to official column to value; NaN where there is no number."""

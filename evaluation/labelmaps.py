@@ -14,8 +14,8 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from evaluation.window import Spacing, check_labels
-from metseg.domain import Affine
 from metseg.errors import InputError
+from metseg.space.domain import Affine
 
 SPACING_TOLERANCE = 1e-3
 """Voxel sides may differ by this share: headers store them as rounded 32-bit floats."""

@@ -10,11 +10,11 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from metseg.bundle import metadata_of
-from metseg.domain import Scan
 from metseg.network import build_network
-from metseg.plan import MemberPlan, Plan
-from metseg.radiosurgery_plan import RegistrationPlan
+from metseg.plan.bundle import metadata_of
+from metseg.plan.plan import MemberPlan, Plan
+from metseg.plan.radiosurgery import RegistrationPlan
+from metseg.space.domain import Scan
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
 from training.cohort.settings import CohortSettings, load_settings
 from training.cohort.writing import write_radiosurgery_case

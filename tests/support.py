@@ -11,9 +11,9 @@ import yaml
 from numpy.typing import NDArray
 from safetensors.torch import save
 
-from metseg.bundle import metadata_of
 from metseg.network import build_network
-from metseg.plan import MemberPlan, Plan, SegResNetPlan
+from metseg.plan.bundle import metadata_of
+from metseg.plan.plan import MemberPlan, Plan, SegResNetPlan
 
 SHAPE = (24, 32, 16)
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])

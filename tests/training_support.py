@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.device import Device
+from metseg.predict.device import Device
 from training.data.cache import cached_entry
 from training.data.prepared import TrainingCase, assemble
 from training.recipe import DataRecipe, Recipe

@@ -13,10 +13,10 @@ COMMANDS: Final[dict[str, str]] = {
     "cohort": "training.cohort.command:cohort",
     "implant": "training.cohort.command:implant",
     "measure": "training.cohort.command:measure",
-    "train": "training.command:train",
-    "freeze": "training.freeze_command:freeze",
-    "average": "training.average_command:average",
-    "tune": "training.tune_command:tune",
+    "train": "training.train.command:train",
+    "freeze": "training.freeze.command:freeze",
+    "average": "training.average.command:average",
+    "tune": "training.tune.command:tune",
     "tables": "training.tables.command:tables",
 }
 

@@ -15,8 +15,8 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from metseg.errors import UsageError
 from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
-from metseg.network_plans import NetworkPlan, SegResNetPlan
-from metseg.plan import (
+from metseg.plan.networks import NetworkPlan, SegResNetPlan
+from metseg.plan.plan import (
     ChannelName,
     IntensityPlan,
     IntensityPlans,
@@ -26,8 +26,8 @@ from metseg.plan import (
     TtaPlan,
     WindowPlan,
 )
-from metseg.radiosurgery_plan import RegistrationPlan
-from metseg.section import Section
+from metseg.plan.radiosurgery import RegistrationPlan
+from metseg.plan.section import Section
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 

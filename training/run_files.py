@@ -1,4 +1,4 @@
-"""Names of the files in a run's folder that other commands read too (see `training.run`)."""
+"""Names of the files in a run's folder that other commands read too (see `training.train.run`)."""
 
 from typing import Final
 

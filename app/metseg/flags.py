@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from metseg.domain import Grid, sides_in_words, spacing_in_words
+from metseg.space.domain import Grid, sides_in_words, spacing_in_words
 
 FlagCode = Literal[
     "no-lesion", "many-lesions", "brain-edge", "low-agreement", "missing-modality", "resampled", "blank", "no-label-map"

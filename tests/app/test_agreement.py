@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from metseg.agreement import LesionAgreement, lesion_agreement
+from metseg.decide.agreement import LesionAgreement, lesion_agreement
 
 
 def plain_agreement(labels, members):

@@ -17,19 +17,19 @@ import numpy as np
 import pytest
 import torch
 
-import metseg.ensemble
-import metseg.prefetch
-import metseg.tta
-from metseg import batch
-from metseg import device as device_module
-from metseg.batch import Job, exit_code_of, run_batch
-from metseg.bundle import open_bundle
-from metseg.device import Device
-from metseg.discovery import discover_cases
-from metseg.ensemble import LEFT_FREE_BYTES, load_ensemble, predict_case
+import metseg.predict.ensemble
+import metseg.predict.inputs
+import metseg.predict.passes
 from metseg.errors import ExitCode, InputError, OutputError
-from metseg.pipeline import load_case
-from metseg.records import CaseRecord
+from metseg.files.discovery import discover_cases
+from metseg.plan.bundle import open_bundle
+from metseg.predict import device as device_module
+from metseg.predict.device import Device
+from metseg.predict.ensemble import LEFT_FREE_BYTES, load_ensemble, predict_case
+from metseg.run import batch
+from metseg.run.batch import Job, exit_code_of, run_batch
+from metseg.run.pipeline import load_case
+from metseg.run.record import CaseRecord
 from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
 
 FP32 = Device("cpu", "float32", "test", 1)
@@ -211,10 +211,10 @@ def by_a_gpu(monkeypatch):
         return device_module.send(array, device)
 
     monkeypatch.setattr(Device, "is_cuda", property(lambda device: device.precision == "float16"))
-    monkeypatch.setattr(metseg.ensemble, "beside_computing", beside_computing)
-    monkeypatch.setattr(metseg.ensemble, "free_bytes", lambda _device: 2**40)
-    monkeypatch.setattr(metseg.prefetch, "send", send)
-    monkeypatch.setattr(metseg.tta, "send", send)
+    monkeypatch.setattr(metseg.predict.ensemble, "beside_computing", beside_computing)
+    monkeypatch.setattr(metseg.predict.ensemble, "free_bytes", lambda _device: 2**40)
+    monkeypatch.setattr(metseg.predict.inputs, "send", send)
+    monkeypatch.setattr(metseg.predict.passes, "send", send)
     return seen
 
 
@@ -240,7 +240,7 @@ def test_what_a_gpu_would_wait_for_is_drawn_and_sent_while_the_case_is_read(case
 
 
 def test_nothing_is_sent_ahead_to_a_gpu_with_little_free_memory(cases, ensemble, by_a_gpu, monkeypatch):
-    monkeypatch.setattr(metseg.ensemble, "free_bytes", lambda _device: LEFT_FREE_BYTES - 1)
+    monkeypatch.setattr(metseg.predict.ensemble, "free_bytes", lambda _device: LEFT_FREE_BYTES - 1)
     loaded = load_case(discover_cases(cases)[0], replace(ensemble, device=Device("cpu", "float16", "a GPU", 1)))
     assert not by_a_gpu
     assert loaded.prefetch.noise.drawn
@@ -273,7 +273,7 @@ def test_what_does_not_fit_on_a_gpu_beside_the_other_case_is_sent_in_its_turn(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return device_module.send(array, device)
 
-    monkeypatch.setattr(metseg.prefetch, "send", full)
+    monkeypatch.setattr(metseg.predict.inputs, "send", full)
     monkeypatch.setattr(Device, "is_cuda", property(lambda _device: True))
     run(cases, tmp_path / "out", ensemble)
     assert by_a_gpu.count("begin") == 4

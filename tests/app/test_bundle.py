@@ -11,8 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save
 
-from metseg.bundle import bundle_folder, load_member, metadata_of, open_bundle
 from metseg.errors import ExitCode, UsageError, WeightsError
+from metseg.plan.bundle import bundle_folder, load_member, metadata_of, open_bundle
 from support import ALL, SUB, write_bundle
 
 
@@ -209,7 +209,7 @@ def bundled(pristine, tmp_path, monkeypatch):
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.delenv("METSEG_WEIGHTS", raising=False)
-    monkeypatch.setattr("metseg.bundle.bundles_root", lambda: root)
+    monkeypatch.setattr("metseg.plan.bundle.bundles_root", lambda: root)
     return root
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import metseg
-from metseg.check import check_case, check_cases, errors_of
-from metseg.discovery import MODALITIES, discover_cases
 from metseg.errors import InputError
-from metseg.nifti import read_case
+from metseg.files.check import check_case, check_cases, errors_of
+from metseg.files.discovery import MODALITIES, discover_cases
+from metseg.files.nifti import read_case
 
 SHAPE = (12, 11, 10)
 HEADER_BYTES = 348
@@ -317,9 +317,10 @@ def test_a_folder_without_cases_and_colliding_ids_are_problems(folder, tmp_path_
 def test_checking_needs_no_network_library(folder):
     code = (
         "import sys; from pathlib import Path\n"
-        "import metseg.check, metseg.submission, metseg.nifti, metseg.geometry, metseg.discovery\n"
+        "import metseg.files.check, metseg.files.submission, metseg.files.nifti, metseg.space.resampling\n"
+        "import metseg.files.discovery\n"
         "assert not {'nibabel', 'scipy'} & set(sys.modules), 'slow to import'\n"
-        f"assert metseg.check.check_cases(Path({str(folder)!r})) == ()\n"
+        f"assert metseg.files.check.check_cases(Path({str(folder)!r})) == ()\n"
         "assert not {'torch', 'monai'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(metseg.__file__).parents[1])})

@@ -13,7 +13,7 @@ from metseg.__main__ import run
 from metseg.cli.logs import LogFormat, configure_logging
 from metseg.cli.progress import SHOWN_WARNINGS, BatchProgress
 from metseg.errors import ExitCode
-from metseg.records import CaseRecord
+from metseg.run.record import CaseRecord
 from support import ALL, phantom, write_bundle, write_case
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from metseg import device
-from metseg.device import beside_computing, choose_device, usable_cpus
 from metseg.errors import DeviceError, ExitCode
+from metseg.predict import device
+from metseg.predict.device import beside_computing, choose_device, usable_cpus
 
 
 def test_cuda_without_a_gpu_is_an_error(monkeypatch):
@@ -69,7 +69,7 @@ def test_threads_keep_to_the_containers_quota(monkeypatch):
 
 def openmp_settings():
     """What libgomp says of itself in a fresh process that goes the way of `metseg infer`."""
-    code = "import metseg.cli.run, metseg.device; metseg.device.choose_device('cpu')"
+    code = "import metseg.cli.run, metseg.predict.device; metseg.predict.device.choose_device('cpu')"
     mine = {name: text for name, text in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
     environment = mine | {"OMP_DISPLAY_ENV": "VERBOSE"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -103,8 +103,8 @@ def test_once_torch_is_there_the_environment_is_left_alone(monkeypatch):
 def page_faults_layer_by_layer(**environment):
     """Page faults of a fresh process that goes through a hundred layers of 16 MiB, the last one freed for the next."""
     code = """
-import resource, metseg.device
-metseg.device.choose_device("cpu")
+import resource, metseg.predict.device
+metseg.predict.device.choose_device("cpu")
 import torch
 layer = torch.rand(1 << 22)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,9 +6,9 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from metseg.discovery import discover_cases, missing_modalities, survey_cases
 from metseg.errors import ExitCode, InputError
-from metseg.problems import Problem, printable, problems_table
+from metseg.files.discovery import discover_cases, missing_modalities, survey_cases
+from metseg.findings import Problem, printable, problems_table
 
 ALL = ("t1n", "t1c", "t2w", "t2f")
 

@@ -7,16 +7,16 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 from typing_extensions import override
 
-from metseg.bundle import open_bundle
-from metseg.device import Device, choose_device
-from metseg.domain import Case, Grid
-from metseg.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
-from metseg.geometry import plan_trip, to_network, volume_to_source
-from metseg.own_grid import logits_between_grids
-from metseg.plan import IntensityPlan, TtaPlan, WindowPlan
-from metseg.preprocess import prepare_case, prepare_for_plan, voxel_seed
-from metseg.tta import CaseNoise, flip, images_of_rounds
-from metseg.windows import lay_windows, paste_region
+from metseg.plan.bundle import open_bundle
+from metseg.plan.plan import IntensityPlan, TtaPlan, WindowPlan
+from metseg.predict.between_grids import logits_between_grids
+from metseg.predict.device import Device, choose_device
+from metseg.predict.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
+from metseg.predict.passes import CaseNoise, flip, images_of_rounds
+from metseg.predict.windows import lay_windows, paste_region
+from metseg.prepare.prepare import prepare_case, prepare_for_plan, voxel_seed
+from metseg.space.domain import Case, Grid
+from metseg.space.resampling import plan_trip, to_network, volume_to_source
 from support import phantom, write_bundle
 
 SHAPE = (24, 32, 20)

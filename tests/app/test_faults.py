@@ -15,17 +15,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import metseg.atomic
-import metseg.image
+import metseg.files.atomic
+import metseg.files.image
 import metseg.report.run_file
-from metseg.batch import Job, run_batch
-from metseg.bundle import open_bundle
-from metseg.device import Device
-from metseg.discovery import discover_cases
-from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, OutputError
-from metseg.image import ImageError, read_image
+from metseg.files.discovery import discover_cases
+from metseg.files.image import ImageError, read_image
+from metseg.plan.bundle import open_bundle
+from metseg.predict.device import Device
+from metseg.predict.ensemble import load_ensemble
 from metseg.report.existing import report_label_maps
+from metseg.run.batch import Job, run_batch
 from support import ALL, LPS, folder_bytes, names_in, phantom, write_bundle, write_case
 
 FP32 = Device("cpu", "float32", "test", 1)
@@ -84,7 +84,7 @@ def test_two_runs_on_one_output_folder_never_show_a_torn_file(data, ensemble, un
 WRITER = """
 import sys
 from pathlib import Path
-from metseg.atomic import remove_partials, write_atomically
+from metseg.files.atomic import remove_partials, write_atomically
 folder, mark = Path(sys.argv[1]), sys.argv[2].encode()
 for number in range(60):
     remove_partials(folder)
@@ -137,13 +137,13 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"image{suffix}"
     noise = np.random.default_rng(0).standard_normal((64, 64, 96)).astype(np.float32)  # 1.5 MB, compressed or not
     nib.save(nib.Nifti1Image(noise, LPS), path)
-    read_voxels = metseg.image._read_voxels
+    read_voxels = metseg.files.image._read_voxels
 
     def cut_first(*arguments):
         os.truncate(path, 600_000)
         return read_voxels(*arguments)
 
-    monkeypatch.setattr(metseg.image, "_read_voxels", cut_first)
+    monkeypatch.setattr(metseg.files.image, "_read_voxels", cut_first)
     with pytest.raises(ImageError, match="truncated"):
         read_image(path)
 
@@ -155,7 +155,7 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_refused_or_whole(tmp_pat
     other = tmp_path / "other.nii.gz"
     for target in (path, other):
         nib.save(nib.Nifti1Image(rng.standard_normal((64, 64, 96)).astype(np.float32), LPS), target)
-    read_voxels = metseg.image._read_voxels
+    read_voxels = metseg.files.image._read_voxels
 
     def overwrite_first(*arguments):
         content = other.read_bytes()
@@ -164,7 +164,7 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_refused_or_whole(tmp_pat
             file.write(content[500_000:])
         return read_voxels(*arguments)
 
-    monkeypatch.setattr(metseg.image, "_read_voxels", overwrite_first)
+    monkeypatch.setattr(metseg.files.image, "_read_voxels", overwrite_first)
     with pytest.raises(ImageError, match="corrupt"):
         read_image(path)
 
@@ -174,8 +174,8 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path, mo
     path, new = tmp_path / "image.nii", tmp_path / "new.nii"
     nib.save(nib.Nifti1Image(np.ones((8, 8, 8), dtype=np.float32), LPS), path)
     nib.save(nib.Nifti1Image(np.zeros((9, 9, 9), dtype=np.float32), LPS), new)
-    read_voxels = metseg.image._read_voxels
-    monkeypatch.setattr(metseg.image, "_read_voxels", lambda *given: (new.replace(path), read_voxels(*given))[1])
+    read_voxels = metseg.files.image._read_voxels
+    monkeypatch.setattr(metseg.files.image, "_read_voxels", lambda *given: (new.replace(path), read_voxels(*given))[1])
     assert read_image(path).voxels.all()
 
 
@@ -208,7 +208,7 @@ def test_a_report_does_not_count_by_a_clock_that_is_set_back(data, ensemble, tmp
 
 def test_a_full_disk_keeps_what_is_finished_and_resume_completes_it(data, ensemble, undisturbed, tmp_path, monkeypatch):
     output, written = tmp_path / "out", []
-    write_all = metseg.atomic._write_all
+    write_all = metseg.files.atomic._write_all
 
     def fill(file, content):
         written.append(1)
@@ -217,12 +217,12 @@ def test_a_full_disk_keeps_what_is_finished_and_resume_completes_it(data, ensemb
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write_all(file, content)
 
-    monkeypatch.setattr(metseg.atomic, "_write_all", fill)
+    monkeypatch.setattr(metseg.files.atomic, "_write_all", fill)
     with pytest.raises(OutputError, match="No space left") as raised:
         run_batch(Job(discover_cases(data), output, on_error="skip"), ensemble)
     assert "--resume" in raised.value.hint
     assert folder_bytes(output) == {name: undisturbed[name] for name in ("c0.nii.gz", "c1.nii.gz")}
-    monkeypatch.setattr(metseg.atomic, "_write_all", write_all)
+    monkeypatch.setattr(metseg.files.atomic, "_write_all", write_all)
     run_batch(Job(discover_cases(data), output, resume=True), ensemble)
     assert folder_bytes(output) == undisturbed
 

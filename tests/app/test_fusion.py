@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from metseg.decide.fusion import fuse_labels, fuse_probabilities, member_labels
+from metseg.decide.patterns import MAX_PATTERN_CODES, count_patterns
 from metseg.errors import InputError, UsageError
-from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
-from metseg.plan import FusionPlan
-from metseg.votes import MAX_PATTERN_CODES, count_patterns
+from metseg.plan.plan import FusionPlan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "fusion.json").read_text())

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from metseg.components import find_components
-from metseg.domain import Grid
-from metseg.geometry import (
+from metseg.labels import decode_regions, region_masks
+from metseg.space.components import find_components
+from metseg.space.domain import Grid
+from metseg.space.resampling import (
     labels_to_network,
     labels_to_source,
     plan_trip,
@@ -19,7 +20,6 @@ from metseg.geometry import (
     to_network,
     volume_to_source,
 )
-from metseg.labels import decode_regions, region_masks
 
 _NAMES = itertools.permutations(["RL", "AP", "SI"])
 ORIENTATIONS = ["".join(axes) for names in _NAMES for axes in itertools.product(*names)]

@@ -11,19 +11,19 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-import metseg.ensemble
-import metseg.ladder
-import metseg.pipeline
-from metseg.batch import Job, run_batch
-from metseg.bundle import open_bundle
-from metseg.device import Device
-from metseg.discovery import discover_cases
-from metseg.domain import Case, Grid
-from metseg.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case, prefetch_of
+import metseg.predict.ensemble
+import metseg.predict.fallback
+import metseg.run.pipeline
 from metseg.errors import DeviceError, ExitCode, NotFiniteError
-from metseg.ladder import is_out_of_memory, predict_within_memory
-from metseg.plan import IntensityPlan, TtaPlan
-from metseg.preprocess import prepare_case
+from metseg.files.discovery import discover_cases
+from metseg.plan.bundle import open_bundle
+from metseg.plan.plan import IntensityPlan, TtaPlan
+from metseg.predict.device import Device
+from metseg.predict.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case, prefetch_of
+from metseg.predict.fallback import is_out_of_memory, predict_within_memory
+from metseg.prepare.prepare import prepare_case
+from metseg.run.batch import Job, run_batch
+from metseg.space.domain import Case, Grid
 from support import ALL, names_in, phantom, write_bundle, write_case
 
 SHAPE = (24, 32, 20)
@@ -90,7 +90,7 @@ def test_a_batch_has_no_more_voxels_than_it_may_and_one_window_at_least(ensemble
 
 def test_a_gpu_takes_several_windows_at_once_and_a_cpu_one(monkeypatch, tmp_path):
     bundle = open_bundle(write_bundle(tmp_path / "b", channels=(ALL,)))
-    monkeypatch.setattr(metseg.ensemble, "place_network", lambda network, _device: network)
+    monkeypatch.setattr(metseg.predict.ensemble, "place_network", lambda network, _device: network)
     assert load_ensemble(bundle, Device("cuda:0", "float16", "a GPU", 1)).batch_voxels == GPU_BATCH_VOXELS
     assert load_ensemble(bundle, FP32).batch_voxels == 0
 
@@ -144,7 +144,7 @@ def test_the_steps_of_a_gpu_in_order(monkeypatch, ensemble, case):
         seen.append((attempt.device.name, attempt.batch_voxels, attempt.sums_on_host))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(metseg.ladder, "predict_case", fail)
+    monkeypatch.setattr(metseg.predict.fallback, "predict_case", fail)
     gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), batch_voxels=AMPLE)
     with pytest.raises(DeviceError):
         predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), plan_layout(case, ensemble.plan))
@@ -183,7 +183,7 @@ def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, ensemble, case, cap
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nadvice")
         raise NotFiniteError("case c0: not finite")
 
-    monkeypatch.setattr(metseg.ladder, "predict_case", fail)
+    monkeypatch.setattr(metseg.predict.fallback, "predict_case", fail)
     gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), batch_voxels=AMPLE)
     layout = plan_layout(case, ensemble.plan)
     with pytest.raises(torch.AcceleratorError):
@@ -228,7 +228,7 @@ def test_other_errors_are_not_tried_again(monkeypatch, ensemble, case, error):
         calls.append(1)
         raise error
 
-    monkeypatch.setattr(metseg.ladder, "predict_case", fail)
+    monkeypatch.setattr(metseg.predict.fallback, "predict_case", fail)
     with pytest.raises(type(error)):
         predict_within_memory(case, replace(ensemble, batch_voxels=AMPLE), plan_layout(case, ensemble.plan))
     assert calls == [1]
@@ -261,14 +261,14 @@ def test_numpy_and_torch_say_what_is_expected():
 def test_a_case_that_never_fits_costs_the_others_nothing(monkeypatch, ensemble, tmp_path):
     for case_id in ("c0", "c1", "c2"):
         write_case(tmp_path / "data", case_id)
-    real = metseg.pipeline.prepare_for_plan
+    real = metseg.run.pipeline.prepare_for_plan
 
     def prepare(case, *args, **options):
         if case.case_id == "c1":
             raise MemoryError("Unable to allocate 7 GiB")
         return real(case, *args, **options)
 
-    monkeypatch.setattr(metseg.pipeline, "prepare_for_plan", prepare)
+    monkeypatch.setattr(metseg.run.pipeline, "prepare_for_plan", prepare)
     cases = discover_cases(tmp_path / "data")
     records = run_batch(Job(cases, tmp_path / "out", on_error="skip"), ensemble)
     assert [record.outcome for record in records] == ["segmented", "failed", "segmented"]

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
-from metseg.domain import Grid
 from metseg.labels import ET, NETC, RC, SNFH
 from metseg.report.brain_edge import outside_brain
 from metseg.report.diameters import axial_axis, longest_3d_diameter_mm, longest_axial_diameter
 from metseg.report.lesions import Votes, measure_lesions, region_volumes_mm3
+from metseg.space.domain import Grid
 
 OBLIQUE = Rotation.from_euler("xyz", (12, -9, 17), degrees=True).as_matrix()
 

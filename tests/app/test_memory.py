@@ -4,11 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import metseg.memory
-from metseg.bundle import open_bundle
-from metseg.domain import Grid
-from metseg.memory import estimate_need, free_memory, memory_problems
-from metseg.plan import WindowPlan
+import metseg.predict.memory
+from metseg.plan.bundle import open_bundle
+from metseg.plan.plan import WindowPlan
+from metseg.predict.memory import estimate_need, free_memory, memory_problems
+from metseg.space.domain import Grid
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, SUB, write_bundle, write_case
 
@@ -102,12 +102,12 @@ def test_check_warns_of_cases_that_will_not_fit(tmp_path):
 
 def test_what_is_free_is_the_least_that_machine_and_container_say(tmp_path, monkeypatch):
     assert free_memory() is None or free_memory() > 0
-    monkeypatch.setattr(metseg.memory, "_free_on_machine", lambda: 10_000)
-    monkeypatch.setattr(metseg.memory, "_free_in_cgroup", lambda: (7_000,))
+    monkeypatch.setattr(metseg.predict.memory, "_free_on_machine", lambda: 10_000)
+    monkeypatch.setattr(metseg.predict.memory, "_free_in_cgroup", lambda: (7_000,))
     assert free_memory() == 7_000
-    monkeypatch.setattr(metseg.memory, "_free_in_cgroup", lambda: ())
+    monkeypatch.setattr(metseg.predict.memory, "_free_in_cgroup", lambda: ())
     assert free_memory() == 10_000
-    monkeypatch.setattr(metseg.memory, "_free_on_machine", lambda: None)
+    monkeypatch.setattr(metseg.predict.memory, "_free_on_machine", lambda: None)
     assert free_memory() is None
     assert memory_problems(tmp_path, plan_of(tmp_path)) == ()
 
@@ -123,6 +123,6 @@ def test_the_containers_limit_without_its_file_cache(tmp_path, version):
     (tmp_path / limit).write_text("1000\n")
     (tmp_path / used).write_text("900\n")
     (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{cached} 300\n")
-    assert list(metseg.memory._free_in_cgroup(tmp_path)) == [400]
+    assert list(metseg.predict.memory._free_in_cgroup(tmp_path)) == [400]
     (tmp_path / limit).write_text("max\n")
-    assert list(metseg.memory._free_in_cgroup(tmp_path)) == []
+    assert list(metseg.predict.memory._free_in_cgroup(tmp_path)) == []

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from metseg.network import build_network
-from metseg.network.cpu import ChunkedMish, SingleGroupNorm, arrange_for_cpu, channel_moments
+from metseg.network.cpu_layers import ChunkedMish, SingleGroupNorm, arrange_for_cpu, channel_moments
 from metseg.network.segresnet import VAE_PREFIX, build_segresnet_vae
-from metseg.plan import SegResNetPlan
+from metseg.plan.plan import SegResNetPlan
 
 PLAN = SegResNetPlan(init_filters=8)
 SIZE = (32, 32, 16)

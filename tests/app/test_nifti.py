@@ -16,13 +16,13 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import metseg.atomic
-from metseg.atomic import write_atomically
-from metseg.discovery import MODALITIES, discover_cases
+import metseg.files.atomic
 from metseg.errors import ExitCode, InputError, OutputError
-from metseg.image import read_image, read_shape
-from metseg.nifti import read_case, read_label_map, remove_partials, write_label_map, write_volume
-from metseg.nifti_header import ImageError, voxel_sizes
+from metseg.files.atomic import write_atomically
+from metseg.files.discovery import MODALITIES, discover_cases
+from metseg.files.header import ImageError, voxel_sizes
+from metseg.files.image import read_image, read_shape
+from metseg.files.nifti import read_case, read_label_map, remove_partials, write_label_map, write_volume
 
 TURN = nib.quaternions.quat2mat(nib.quaternions.fillpositive([0.07, -0.05, 0.12])) @ np.diag([-0.84, -0.85, 1.48])
 OBLIQUE = nib.affines.from_matvec(TURN, [91.3, 120.7, -70.2])
@@ -195,8 +195,8 @@ def test_a_header_that_claims_the_moon_allocates_nothing(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from metseg.image import read_image
-from metseg.nifti_header import ImageError
+from metseg.files.image import read_image
+from metseg.files.header import ImageError
 import numpy, nibabel
 resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 for name in sys.argv[1:]:
@@ -220,7 +220,7 @@ for name in sys.argv[1:]:
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": str(Path(metseg.atomic.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(Path(metseg.files.atomic.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"},
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 4, done
@@ -372,7 +372,7 @@ def test_a_wrong_type_or_shape_is_a_bug_of_the_caller(tmp_path, labels):
 def route(request, monkeypatch):
     """Both ways to write: with O_TMPFILE, and as on a file system that lacks it."""
     if request.param == "named":
-        monkeypatch.setattr(metseg.atomic, "_write_unnamed", lambda *_: False)
+        monkeypatch.setattr(metseg.files.atomic, "_write_unnamed", lambda *_: False)
     return request.param
 
 
@@ -407,7 +407,7 @@ def test_what_cannot_be_written_is_an_output_error_and_leaves_nothing(tmp_path, 
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(metseg.atomic.os, "write", fail)
+    monkeypatch.setattr(metseg.files.atomic.os, "write", fail)
     with pytest.raises(OutputError, match=r"a\.nii\.gz can't be written") as caught:
         write_atomically(target, b"new")
     assert hint in caught.value.hint
@@ -438,10 +438,10 @@ def test_without_proc_or_tmpfile_the_file_is_written_all_the_same(tmp_path, monk
             raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE here")
         return real_open(path, flags, *args, **kwargs)
 
-    monkeypatch.setattr(metseg.atomic.os, "link", no_link)
+    monkeypatch.setattr(metseg.files.atomic.os, "link", no_link)
     write_atomically(tmp_path / "a", b"1")
-    monkeypatch.setattr(metseg.atomic.os, "link", real_link)
-    monkeypatch.setattr(metseg.atomic.os, "open", no_tmpfile)
+    monkeypatch.setattr(metseg.files.atomic.os, "link", real_link)
+    monkeypatch.setattr(metseg.files.atomic.os, "open", no_tmpfile)
     write_atomically(tmp_path / "b", b"2")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"2"}
 
@@ -461,7 +461,7 @@ def test_leftovers_are_removed_but_not_what_somebody_writes_now(tmp_path):
 
 def test_a_partial_file_taken_away_before_its_lock_is_written_again(tmp_path, monkeypatch):
     """What a second process does that starts between the file's creation and its lock."""
-    taken_away, real_flock = [], metseg.atomic.fcntl.flock
+    taken_away, real_flock = [], metseg.files.atomic.fcntl.flock
 
     def flock(file, operation):
         if operation == fcntl.LOCK_EX and len(taken_away) < 2:
@@ -469,7 +469,7 @@ def test_a_partial_file_taken_away_before_its_lock_is_written_again(tmp_path, mo
         real_flock(file, operation)
 
     (tmp_path / "a").write_bytes(b"old")
-    monkeypatch.setattr(metseg.atomic.fcntl, "flock", flock)
+    monkeypatch.setattr(metseg.files.atomic.fcntl, "flock", flock)
     write_atomically(tmp_path / "a", b"new")
     assert len(taken_away) == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new"}
@@ -477,7 +477,7 @@ def test_a_partial_file_taken_away_before_its_lock_is_written_again(tmp_path, mo
 
 def test_a_partial_file_taken_away_again_and_again_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"old")
-    monkeypatch.setattr(metseg.atomic, "_write_all", lambda *_: remove_partials_without_locks(tmp_path))
+    monkeypatch.setattr(metseg.files.atomic, "_write_all", lambda *_: remove_partials_without_locks(tmp_path))
     with pytest.raises(OutputError, match=r"a can't be written: .*taken away again and again"):
         write_atomically(tmp_path / "a", b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
@@ -512,7 +512,7 @@ def test_a_process_killed_while_writing_leaves_no_torn_file(tmp_path):
     code = """
 import sys
 from pathlib import Path
-import metseg.atomic as atomic
+import metseg.files.atomic as atomic
 if sys.argv[2] == "named":
     atomic._write_unnamed = lambda *_: False
 print("ready", flush=True)
@@ -526,7 +526,7 @@ while True:
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), route],
             stdout=subprocess.PIPE,
-            env={"PYTHONPATH": str(Path(metseg.atomic.__file__).parents[1])},
+            env={"PYTHONPATH": str(Path(metseg.files.atomic.__file__).parents[1])},
         )
         process.stdout.readline()
         with pytest.raises(subprocess.TimeoutExpired):

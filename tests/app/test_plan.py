@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from metseg.errors import UsageError
-from metseg.plan import MemberPlan, Plan, load_plan
+from metseg.plan.plan import MemberPlan, Plan, load_plan
 
 MEMBER = {"name": "a", "weights": "a.safetensors", "sha256": "0" * 64}
 

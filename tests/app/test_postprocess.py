@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from metseg.plan import PostprocessPlan
-from metseg.postprocess import postprocess
+from metseg.decide.size_rules import postprocess
+from metseg.plan.plan import PostprocessPlan
 
 PAPER = PostprocessPlan()
 OFF = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from metseg.errors import InputError
-from metseg.plan import IntensityPlan
-from metseg.preprocess import brain_box, percentiles, scale_intensities, subtract, voxel_seed
+from metseg.plan.plan import IntensityPlan
+from metseg.prepare.prepare import brain_box, percentiles, scale_intensities, subtract, voxel_seed
 
 
 @given(

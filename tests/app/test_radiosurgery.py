@@ -5,20 +5,20 @@ import pytest
 import torch
 import yaml
 
-from metseg.device import Device
-from metseg.domain import Case, Grid
+from metseg.decide.fusion import fuse_probabilities, member_labels
+from metseg.decide.size_rules import postprocess
 from metseg.errors import InputError, UsageError
-from metseg.fusion import fuse_probabilities, member_labels
-from metseg.geometry import labels_to_network, labels_to_source, plan_trip, to_network
 from metseg.network.deepmedic import DeepMedic
-from metseg.network_plans import DeepMedicPlan
-from metseg.plan import FusionPlan, PostprocessPlan, load_plan
-from metseg.postprocess import postprocess
-from metseg.preprocess import prepare_case
-from metseg.radiosurgery import equalise, standardise, window_hounsfield
-from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan
-from metseg.tiles import lay_tiles, tiled_logits
-from metseg.windows import Layout
+from metseg.plan.networks import DeepMedicPlan
+from metseg.plan.plan import FusionPlan, PostprocessPlan, load_plan
+from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
+from metseg.predict.device import Device
+from metseg.predict.tiles import lay_tiles, tiled_logits
+from metseg.predict.windows import Layout
+from metseg.prepare.prepare import prepare_case
+from metseg.prepare.radiosurgery import equalise, standardise, window_hounsfield
+from metseg.space.domain import Case, Grid
+from metseg.space.resampling import labels_to_network, labels_to_source, plan_trip, to_network
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 
 INTENSITY = RadiosurgeryIntensityPlan(kind="radiosurgery")

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from metseg.network import build_network
 from metseg.network.deepmedic import MARGIN, PADDED_RIM, PHASE, DeepMedic, pathway_inputs
-from metseg.network_plans import DeepMedicPlan, UNet3dPlan
-from metseg.plan import MemberPlan
+from metseg.plan.networks import DeepMedicPlan, UNet3dPlan
+from metseg.plan.plan import MemberPlan
 
 SLIM = DeepMedicPlan(pathway_features=(2, 2, 2, 2, 2, 2, 3, 3), joint_features=(9, 9))
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from metseg.__main__ import run
-from metseg.bundle import bundle_folder
 from metseg.errors import ExitCode
-from metseg.nifti import read_label_map
-from metseg.submission import check_submission
+from metseg.files.nifti import read_label_map
+from metseg.files.submission import check_submission
+from metseg.plan.bundle import bundle_folder
 from support import names_in
 
 REAL_CASES = os.environ.get("METSEG_REAL_CASES", "")

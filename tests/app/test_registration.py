@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metseg.domain import Grid, Scan
 from metseg.errors import InputError
-from metseg.registration import coarsen, mutual_information, register
-from metseg.rigid import metastases_outside, metastases_to, resample_rigid
+from metseg.prepare.registration import coarsen, mutual_information, register
+from metseg.space.domain import Grid, Scan
+from metseg.space.rigid import metastases_outside, metastases_to, resample_rigid
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 
 

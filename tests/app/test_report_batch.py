@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from metseg.__main__ import run
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.ensemble import load_ensemble
 from metseg.errors import ExitCode
-from metseg.geometry import volume_to_source
-from metseg.pipeline import load_case, segment_case
-from metseg.records import Stopwatch
+from metseg.files.discovery import discover_cases
+from metseg.plan.bundle import open_bundle
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.predict.windows import paste_region
 from metseg.report import batch
 from metseg.report.pieces import read_piece
 from metseg.report.run_file import RunFile
 from metseg.report.votes import agreement_volume, collect_votes
-from metseg.windows import paste_region
+from metseg.run.pipeline import load_case, segment_case
+from metseg.run.record import Stopwatch
+from metseg.space.resampling import volume_to_source
 from support import ALL, SUB, folder_bytes, phantom, write_bundle, write_case
 
 

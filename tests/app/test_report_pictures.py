@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metseg.domain import Grid
 from metseg.labels import ET, NETC
 from metseg.report.canvas import Canvas, Frame, Outline, trace_outline
 from metseg.report.lesions import measure_lesions
 from metseg.report.pictures import COLOURS, Scene, draw_planes, draw_thumbnails, volume_text
 from metseg.report.planes import cut, plan_view, plane_spacing_mm
+from metseg.space.domain import Grid
 from report_support import lesion_map, phantom
 from support import LPS
 

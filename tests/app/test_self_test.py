@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 
 from metseg.__main__ import run
-from metseg.bundle import bundles_root, open_bundle
-from metseg.device import choose_device
-from metseg.domain import Case, Grid
-from metseg.ensemble import MemberPrediction
 from metseg.errors import ExitCode, WeightsError
-from metseg.geometry import plan_trip
-from metseg.pipeline import Segmentation
-from metseg.plan import FusionPlan
-from metseg.radiosurgery_plan import RegistrationPlan
-from metseg.registration import HEAD_HU
+from metseg.plan.bundle import bundles_root, open_bundle
+from metseg.plan.plan import FusionPlan
+from metseg.plan.radiosurgery import RegistrationPlan
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import MemberPrediction
+from metseg.prepare.registration import HEAD_HU
+from metseg.run.pipeline import Segmentation
 from metseg.selftest import head_phantom
 from metseg.selftest import run as self_test_run
 from metseg.selftest.expected import EXPECTED_FILE, make_expected, read_expected, write_expected
 from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom
 from metseg.selftest.phantoms import phantom_of
 from metseg.selftest.run import Result, Verdict, run_self_test, segment_phantom, self_test_plan
+from metseg.space.domain import Case, Grid
+from metseg.space.resampling import plan_trip
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
 
@@ -62,7 +62,7 @@ def test_the_phantom_is_the_same_everywhere():
 def test_the_same_weights_pass_in_float32(tested, capsys, monkeypatch):
     folder, _ = tested
     fixed = choose_device("cpu", precision="float32")
-    monkeypatch.setattr("metseg.device.choose_device", lambda _choice: fixed)
+    monkeypatch.setattr("metseg.predict.device.choose_device", lambda _choice: fixed)
     assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.DONE
     text = capsys.readouterr().out
     assert "self-test passed" in text
@@ -188,7 +188,7 @@ def test_a_radiosurgery_bundle_goes_through_registration_and_passes(radiosurgery
     assert result.labels.shape == head_phantom.SHAPE
     assert 0 < (result.labels > 0).mean() < 1
     write_expected(radiosurgery, expected_of(result, bundle))
-    monkeypatch.setattr("metseg.device.choose_device", lambda _choice: fixed)
+    monkeypatch.setattr("metseg.predict.device.choose_device", lambda _choice: fixed)
     assert run(["self-test", f"--weights={radiosurgery}", "--device=cpu"]) == ExitCode.DONE
     assert "every decided voxel as stored" in capsys.readouterr().out
 

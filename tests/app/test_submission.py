@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metseg.image import read_image
-from metseg.nifti import write_label_map
-from metseg.submission import check_submission
+from metseg.files.image import read_image
+from metseg.files.nifti import write_label_map
+from metseg.files.submission import check_submission
 
 SHAPE = (12, 11, 10)
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from metseg.plan import TtaPlan
-from metseg.tta import CaseNoise, count_passes, flip, images_of_rounds, plan_rounds, uses_noise
+from metseg.plan.plan import TtaPlan
+from metseg.predict.passes import CaseNoise, count_passes, flip, images_of_rounds, plan_rounds, uses_noise
 
 
 @pytest.mark.parametrize(("variant", "passes"), [("aurora", 13), ("flips", 4), ("none", 1)])

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
-from metseg.plan import WindowPlan
-from metseg.windows import gaussian_weights, lay_windows
+from metseg.plan.plan import WindowPlan
+from metseg.predict.windows import gaussian_weights, lay_windows
 
 
 @pytest.mark.parametrize("window", [(16, 24, 8), (192, 192, 32), (8, 8, 8)])

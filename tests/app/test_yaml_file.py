@@ -9,8 +9,8 @@ import yaml
 
 from metseg.cli.settings import read_parameters
 from metseg.errors import UsageError
-from metseg.plan import load_plan
-from metseg.yaml_file import MAX_YAML_BYTES, YamlFileError, read_yaml, show_value
+from metseg.plan.document import MAX_YAML_BYTES, YamlFileError, read_yaml, show_value
+from metseg.plan.plan import load_plan
 
 MEMBER = {"name": "a", "weights": "a.safetensors", "sha256": "0" * 64}
 LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" if n else "l0: &l0 [x]\n" for n in range(12))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from metseg.bundle import load_member, read_metadata
 from metseg.errors import UsageError, WeightsError
-from training.average import average_members
-from training.freeze import FreezeOptions, freeze_bundle
-from training.run import RunRequest, train_run
+from metseg.plan.bundle import load_member, read_metadata
+from training.average.average import average_members
+from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 

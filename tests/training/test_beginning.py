@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from metseg.bundle import read_metadata
 from metseg.errors import UsageError
-from training.beginning import beginning_of
-from training.freeze import FreezeOptions, freeze_bundle
-from training.run import RunRequest, train_run
-from training.trainer import LAST
+from metseg.plan.bundle import read_metadata
+from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.provenance import beginning_of
+from training.train.run import RunRequest, train_run
+from training.train.trainer import LAST
 from training_support import small_recipe, write_labelled_cohort
 
 RECIPE = small_recipe(split={"train": 0.75, "validation": 0.25})

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metseg.discovery import discover_cases
 from metseg.errors import InputError, OutputError, UsageError
+from metseg.files.discovery import discover_cases
+from metseg.files.nifti import read_case
 from metseg.labels import REGIONS
-from metseg.nifti import read_case
-from metseg.preprocess import prepare_case
+from metseg.prepare.prepare import prepare_case
 from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels
 from training.data.batches import CropDataset, Schedule, batch_loader
 from training.data.cache import cached_entry, open_entry, prepared_entry, problem_of

@@ -15,8 +15,8 @@ import yaml
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from support import folder_bytes, names_in
-from training.freeze import FreezeOptions, freeze_bundle
-from training.run import RunRequest, train_run
+from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 ROOT = Path(__file__).parents[2]

@@ -7,15 +7,15 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from metseg.bundle import open_bundle, read_metadata
-from metseg.ensemble import MemberPrediction
+from metseg.decide.fusion import member_labels
 from metseg.errors import UsageError, WeightsError
-from metseg.fusion import member_labels
-from metseg.pipeline import fuse_members
-from metseg.plan import Plan
-from training.freeze import FreezeOptions, freeze_bundle
+from metseg.plan.bundle import open_bundle, read_metadata
+from metseg.plan.plan import Plan
+from metseg.predict.ensemble import MemberPrediction
+from metseg.run.pipeline import fuse_members
+from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
-from training.run import RunRequest, train_run
+from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 SUB = ("t1n", "t1c", "t2f", "sub")
@@ -176,7 +176,7 @@ def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path
 
 
 def test_a_network_that_gives_other_logits_is_refused(runs, tmp_path, monkeypatch):
-    from metseg import bundle  # noqa: PLC0415
+    from metseg.plan import bundle  # noqa: PLC0415
 
     real = bundle.load_member
 
@@ -185,7 +185,7 @@ def test_a_network_that_gives_other_logits_is_refused(runs, tmp_path, monkeypatc
         next(network.parameters()).data.mul_(1.001)
         return network
 
-    monkeypatch.setattr("training.freeze.load_member", other)
+    monkeypatch.setattr("training.freeze.freeze.load_member", other)
     with pytest.raises(WeightsError, match="differ from the trained ones"):
         freeze(runs, tmp_path / "b", "vae")
     assert not (tmp_path / "b/plan.yaml").exists()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from metseg.discovery import discover_cases
 from metseg.errors import UsageError
+from metseg.files.discovery import discover_cases
 from metseg.labels import ET, SNFH
 from training.cohort.case import generate_case
 from training.cohort.command import implant

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from metseg.__main__ import run
-from metseg.bundle import open_bundle
 from metseg.errors import ExitCode
+from metseg.plan.bundle import open_bundle
 from radiosurgery_support import SRS_PLAN, tiny_recipe, write_tiny_cohort, write_untrained_bundle
 from support import names_in
-from training.freeze import FreezeOptions, freeze_bundle
-from training.run import RunRequest, train_run
+from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.train.run import RunRequest, train_run
 
 ROOT = Path(__file__).parents[2]
 CASES = ["SYN-SRS-00004-000", "SYN-SRS-00005-000"]

@@ -5,19 +5,18 @@ import pytest
 
 from evaluation import score_case
 from evaluation.summary import Interval, PairedComparison
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, UsageError
-from metseg.nifti import read_label_map
-from metseg.pipeline import load_case, segment_case
-from metseg.plan import WindowPlan
-from metseg.records import Stopwatch
+from metseg.files.discovery import discover_cases
+from metseg.files.nifti import read_label_map
+from metseg.plan.bundle import open_bundle
+from metseg.plan.plan import WindowPlan
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.run.pipeline import load_case, segment_case
+from metseg.run.record import Stopwatch
 from support import write_bundle
-from training.checkpoint import Progress
 from training.data.prepared import reference_path
-from training.freeze import FreezeOptions, freeze_bundle
+from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
 from training.tables import stages
 from training.tables.command import write_section
@@ -30,6 +29,7 @@ from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
 from training.tables.scoring import CaseScores, Ladder, means_of_regions, score_ladder
 from training.tables.stages import TablesRequest
+from training.train.checkpoint import Progress
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
 

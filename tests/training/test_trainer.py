@@ -14,16 +14,16 @@ import yaml
 from torch import nn
 
 from metseg.errors import UsageError, WeightsError
-from training.beginning import beginning_of
-from training.checkpoint import Progress, read_checkpoint, save_checkpoint
 from training.data.cache import cached_entry
 from training.errors import DivergenceError, InterruptedRunError
-from training.monitor import read_metrics
-from training.network import TrainingNetwork
-from training.ranks import Ranks
+from training.provenance import beginning_of
 from training.recipe import load_recipe
-from training.run import RunRequest, train_run
-from training.trainer import BEST, LAST, RunSettings, Trainer, learning_rate, load_initial_weights
+from training.train.checkpoint import Progress, read_checkpoint, save_checkpoint
+from training.train.monitor import read_metrics
+from training.train.network import TrainingNetwork
+from training.train.ranks import Ranks
+from training.train.run import RunRequest, train_run
+from training.train.trainer import BEST, LAST, RunSettings, Trainer, learning_rate, load_initial_weights
 from training_support import CPU, small_recipe, training_case, write_entries, write_labelled_cohort
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_one_validation_comes_before_step_1(entries, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("validation is broken")
 
-    monkeypatch.setattr("training.trainer.score_entry", fail)
+    monkeypatch.setattr("training.train.trainer.score_entry", fail)
     with pytest.raises(RuntimeError, match="validation is broken"):
         trainer_of(entries, tmp_path).run()
     assert not losses_of(tmp_path)

@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.discovery import discover_cases
-from metseg.ensemble import load_ensemble
 from metseg.errors import UsageError
-from metseg.pipeline import load_case, segment_case
-from metseg.records import Stopwatch
+from metseg.files.discovery import discover_cases
+from metseg.plan.bundle import open_bundle
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.run.pipeline import load_case, segment_case
+from metseg.run.record import Stopwatch
 from radiosurgery_support import write_untrained_bundle
 from support import write_bundle
-from training import tuning
-from training.tune_command import tune
-from training.tuning import (
+from training.tune import tuning
+from training.tune.command import tune
+from training.tune.tuning import (
     RULES,
     CaseFigures,
     Setting,

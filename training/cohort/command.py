@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from metseg.discovery import SYSTEM_MODALITIES
 from metseg.errors import UsageError
+from metseg.files.discovery import SYSTEM_MODALITIES
 from training.cohort.settings import SizeName, load_settings
 
 
@@ -60,7 +60,7 @@ def implant(
     only: Annotated[list[str] | None, typer.Option(help="IDs to use; default all.")] = None,
 ) -> None:
     """Puts simulated metastases into real cases, which keep their own labels."""
-    from metseg.discovery import discover_cases  # noqa: PLC0415
+    from metseg.files.discovery import discover_cases  # noqa: PLC0415
     from training.cohort.implant import write_implants  # noqa: PLC0415  scipy: not for --help
 
     found = [files for folder in data for files in discover_cases(folder)]

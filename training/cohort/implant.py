@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metseg.domain import CaseFiles
 from metseg.errors import InputError
+from metseg.files.nifti import read_case
 from metseg.labels import LabelMap
-from metseg.nifti import read_case
-from metseg.plan import IntensityPlan
-from metseg.preprocess import prepare_case
+from metseg.plan.plan import IntensityPlan
+from metseg.prepare.prepare import prepare_case
+from metseg.space.domain import CaseFiles
 from training.cohort.case import SyntheticCase
 from training.cohort.contrasts import Background, TissueLevels
 from training.cohort.fields import Volume

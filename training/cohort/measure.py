@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metseg.components import find_components
-from metseg.discovery import SUFFIXES
-from metseg.domain import FloatVolume, Grid
 from metseg.errors import InputError, UsageError
-from metseg.examine import grid_difference
-from metseg.image import ImageError, read_image
+from metseg.files.discovery import SUFFIXES
+from metseg.files.image import ImageError, read_image
+from metseg.files.nifti import read_label_map
+from metseg.files.rules import grid_difference
 from metseg.labels import ET, NETC, SNFH
-from metseg.nifti import read_label_map
+from metseg.space.components import find_components
+from metseg.space.domain import FloatVolume, Grid
 
 VOLUME_LIMITS_MM3: Final = (27, 100, 1000)
 """Upper ends of the size classes: the 2026 challenge's small lesions, then decades."""

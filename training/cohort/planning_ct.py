@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metseg.domain import Affine, Grid
-from metseg.registration import AIR_HU
+from metseg.prepare.registration import AIR_HU
+from metseg.space.domain import Affine, Grid
 from training.cohort.ct_settings import CtSettings
 from training.cohort.fields import Volume, smooth_field, uniform
 

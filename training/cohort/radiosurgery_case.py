@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Grid
 from metseg.labels import METASTASIS, SNFH, LabelMap
+from metseg.space.domain import Grid
 from training.cohort.artefacts import acquire, quantise
 from training.cohort.case import ras_to_lps, simulate_background
 from training.cohort.fields import uniform

@@ -13,8 +13,8 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
-from metseg.domain import Modality
-from metseg.plan import ChannelName
+from metseg.plan.plan import ChannelName
+from metseg.space.domain import Modality
 from training.data.crops import Start, cut_padded, cut_repeated
 from training.data.prepared import TrainingCase
 from training.recipe import AugmentationRecipe, CropRecipe

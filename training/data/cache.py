@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from metseg.atomic import write_atomically
-from metseg.domain import CaseFiles
 from metseg.errors import InputError, OutputError
+from metseg.files.atomic import write_atomically
+from metseg.space.domain import CaseFiles
 from training.data.cases import file_hashes
 from training.data.prepared import TrainingCase, prepare_training_case
 from training.recipe import DataRecipe

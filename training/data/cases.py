@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from metseg.discovery import MODALITIES, discover_cases, modalities_of
-from metseg.domain import CaseFiles, Modality
 from metseg.errors import UsageError
+from metseg.files.discovery import MODALITIES, discover_cases, modalities_of
+from metseg.findings import listed
 from metseg.labels import REGIONS
-from metseg.plan import Plan
-from metseg.problems import listed
+from metseg.plan.plan import Plan
+from metseg.space.domain import CaseFiles, Modality
 from training.data.prepared import reference_path
 
 
@@ -18,7 +18,7 @@ def find_cases(folders: Sequence[Path], *, modalities: Sequence[Modality] = MODA
 
     Args:
         folders: of cases.
-        modalities: see `metseg.discovery.discover_cases`.
+        modalities: see `metseg.files.discovery.discover_cases`.
 
     Raises:
         InputError: see there.

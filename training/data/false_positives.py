@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.components import find_components
-from metseg.domain import CaseFiles
 from metseg.errors import UsageError
-from metseg.examine import grid_difference
-from metseg.geometry import labels_to_network, plan_trip
+from metseg.files.nifti import read_label_map
+from metseg.files.rules import grid_difference
 from metseg.labels import REGIONS, region_masks
-from metseg.nifti import read_label_map
+from metseg.space.components import find_components
+from metseg.space.domain import CaseFiles
+from metseg.space.resampling import labels_to_network, plan_trip
 from training.data.cache import open_entry
 from training.data.prepared import Box, reference_path, seed_voxels
 from training.recipe import Recipe

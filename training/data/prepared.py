@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.components import find_components
-from metseg.discovery import SYSTEM_MODALITIES
-from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
-from metseg.examine import grid_difference
-from metseg.geometry import Trip, labels_to_network
+from metseg.files.discovery import SYSTEM_MODALITIES
+from metseg.files.nifti import read_case, read_label_map
+from metseg.files.rules import grid_difference
 from metseg.labels import REGIONS, LabelMap, region_masks
-from metseg.nifti import read_case, read_label_map
-from metseg.preprocess import prepare_case
+from metseg.prepare.prepare import prepare_case
+from metseg.space.components import find_components
+from metseg.space.domain import CaseFiles, Modality
+from metseg.space.resampling import Trip, labels_to_network
 from training.recipe import DataRecipe
 
 SEED_VOXELS = 64

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from metseg.atomic import write_atomically
 from metseg.errors import UsageError
+from metseg.files.atomic import write_atomically
 from training.recipe import SplitRecipe
 
 _TIMEPOINT = re.compile(r"^(?P<patient>.+)-\d{3}$")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from metseg.atomic import write_atomically
-from metseg.device import DeviceChoice
 from metseg.errors import UsageError
+from metseg.files.atomic import write_atomically
+from metseg.predict.device import DeviceChoice
 from training.revision import git_revision
 from training.tables.experiment import ExperimentName, load_experiment
 

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.discovery import missing_modalities
-from metseg.domain import CaseFiles
-from metseg.ensemble import load_ensemble
 from metseg.errors import InputError, UsageError
-from metseg.plan import Plan
-from metseg.problems import listed
+from metseg.files.discovery import missing_modalities
+from metseg.findings import listed
+from metseg.plan.bundle import open_bundle
+from metseg.plan.plan import Plan
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.space.domain import CaseFiles
 from training.data.cases import cases_of_plan
 from training.tables.experiment import SMALL_VOXELS
 from training.tables.ladder import remembered_scores

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from metseg.plan import PostprocessPlan, TtaPlan, WindowPlan
-from metseg.section import Section
+from metseg.plan.plan import PostprocessPlan, TtaPlan, WindowPlan
+from metseg.plan.section import Section
 from training.cohort.settings import CohortSettings, SizeName, load_settings
 from training.recipe import Recipe, load_recipe
 

@@ -12,24 +12,24 @@ import yaml
 from numpy.typing import NDArray
 
 from evaluation import score_case
-from metseg.atomic import write_atomically
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
-from metseg.fusion import member_labels
-from metseg.geometry import labels_to_source
+from metseg.decide.fusion import member_labels
+from metseg.files.atomic import write_atomically
+from metseg.files.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of
+from metseg.files.nifti import read_case, read_label_map
 from metseg.labels import SystemName
-from metseg.nifti import read_case, read_label_map
-from metseg.plan import WindowPlan
-from metseg.preprocess import prepare_case
-from metseg.section import Section
+from metseg.plan.bundle import open_bundle
+from metseg.plan.plan import WindowPlan
+from metseg.plan.section import Section
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
+from metseg.prepare.prepare import prepare_case
+from metseg.space.domain import CaseFiles
+from metseg.space.resampling import labels_to_source
 from training.cohort.settings import CohortSettings, load_settings
 from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
 from training.data.split import Split, write_split
-from training.freeze import FreezeOptions, freeze_bundle
+from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
 from training.tables.experiment import EXPERIMENTS_FOLDER, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System

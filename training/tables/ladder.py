@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from metseg.atomic import write_atomically
-from metseg.bundle import open_bundle
-from metseg.device import choose_device
-from metseg.domain import CaseFiles
-from metseg.ensemble import load_ensemble
 from metseg.errors import InputError
+from metseg.files.atomic import write_atomically
+from metseg.plan.bundle import open_bundle
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.space.domain import CaseFiles
 from training.data.cases import case_key, find_cases
 from training.data.split import Split, read_split, split_patients, write_split
-from training.freeze import FreezeOptions, freeze_bundle
+from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.tables.experiment import MODELS, Experiment
 from training.tables.scoring import CaseScores, Ladder, score_ladder
 from training.tables.stages import (

@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluation import score_case
-from metseg.components import find_components
-from metseg.domain import CaseFiles
-from metseg.ensemble import Ensemble, Member, MemberPrediction, predict_case
-from metseg.fusion import fuse_labels, fuse_probabilities, member_labels
-from metseg.geometry import labels_to_source
+from metseg.decide.fusion import fuse_labels, fuse_probabilities, member_labels
+from metseg.decide.size_rules import postprocess
+from metseg.files.nifti import read_label_map
 from metseg.labels import REGIONS, LabelMap, region_masks
-from metseg.nifti import read_label_map
-from metseg.pipeline import fuse_members, load_case
-from metseg.plan import FusionPlan, TtaPlan
-from metseg.postprocess import postprocess
-from metseg.prefetch import Prefetch
-from metseg.preprocess import PreparedCase
-from metseg.windows import Layout
+from metseg.plan.plan import FusionPlan, TtaPlan
+from metseg.predict.ensemble import Ensemble, Member, MemberPrediction, predict_case
+from metseg.predict.inputs import Prefetch
+from metseg.predict.windows import Layout
+from metseg.prepare.prepare import PreparedCase
+from metseg.run.pipeline import fuse_members, load_case
+from metseg.space.components import find_components
+from metseg.space.domain import CaseFiles
+from metseg.space.resampling import labels_to_source
 from training.data.prepared import reference_path
 from training.tables.published import METRICS, Method
 

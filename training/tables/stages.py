@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metseg.device import DeviceChoice
-from metseg.ensemble import Ensemble
 from metseg.labels import SystemName
+from metseg.predict.device import DeviceChoice
+from metseg.predict.ensemble import Ensemble
 from training.cohort.settings import CohortSettings
 from training.cohort.writing import case_id_of, write_cohort
 from training.data.split import Split
 from training.recipe import Recipe
-from training.run import RunRequest, train_run
 from training.run_files import SPLIT_FILE
 from training.tables.experiment import CohortPlan
+from training.train.run import RunRequest, train_run
 
 logger = logging.getLogger(__name__)
 

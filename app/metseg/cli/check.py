@@ -32,10 +32,10 @@ def check(
     logger.info("checking %s", data_path if prediction_path is None else f"{prediction_path} against {data_path}")
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    from metseg.bundle import bundle_folder, open_bundle  # noqa: PLC0415
-    from metseg.check import check_cases, problems_table  # noqa: PLC0415
-    from metseg.memory import memory_problems  # noqa: PLC0415
-    from metseg.submission import check_submission  # noqa: PLC0415
+    from metseg.files.check import check_cases, problems_table  # noqa: PLC0415
+    from metseg.files.submission import check_submission  # noqa: PLC0415
+    from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415
+    from metseg.predict.memory import memory_problems  # noqa: PLC0415
 
     if prediction_path is not None:
         problems = check_submission(data_path, prediction_path)

@@ -22,8 +22,8 @@ def fuse(
     method: Annotated[FusionOption, typer.Option("--method", help="How the votes are counted.")] = FusionOption.SIMPLE,
 ) -> int:
     """Fuses label maps of the same case, one label against the rest."""
-    from metseg.fuse_files import fuse_files  # noqa: PLC0415 - heavy
-    from metseg.plan import FusionPlan  # noqa: PLC0415
+    from metseg.decide.fuse_files import fuse_files  # noqa: PLC0415 - heavy
+    from metseg.plan.plan import FusionPlan  # noqa: PLC0415
 
     fuse_files(inputs, output, FusionPlan(method=method.value, maximum_of="masks"))
     return 0

@@ -8,10 +8,10 @@ import typer
 
 import metseg
 from metseg.cli.infer import WeightsOption
-from metseg.versions import package_versions, platform_name, python_version
+from metseg.run.versions import package_versions, platform_name, python_version
 
 if TYPE_CHECKING:
-    from metseg.plan import MemberPlan, Plan
+    from metseg.plan.plan import MemberPlan, Plan
 
 
 def info(
@@ -34,7 +34,7 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
     Raises:
         WeightsError: there is no bundle.
     """
-    from metseg.bundle import bundle_folder, open_bundle, plan_names  # noqa: PLC0415 - heavy
+    from metseg.plan.bundle import bundle_folder, open_bundle, plan_names  # noqa: PLC0415 - heavy
 
     bundle = open_bundle(bundle_folder(weights))
     plan = bundle.plan
@@ -76,8 +76,8 @@ def _window_words(window: dict[str, Any] | None) -> str:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    from metseg.domain import spacing_in_words  # noqa: PLC0415 - heavy
-    from metseg.plan import sides_of  # noqa: PLC0415 - heavy
+    from metseg.plan.plan import sides_of  # noqa: PLC0415 - heavy
+    from metseg.space.domain import spacing_in_words  # noqa: PLC0415 - heavy
 
     bundle = facts["bundle"]
     lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]

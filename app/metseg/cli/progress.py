@@ -12,7 +12,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from metseg.records import CaseRecord
+from metseg.run.record import CaseRecord
 
 logger = logging.getLogger(__name__)
 

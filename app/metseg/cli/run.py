@@ -7,16 +7,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metseg.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
-from metseg.device import Device, choose_device, first_line
-from metseg.discovery import discover_cases, modalities_of
-from metseg.domain import Case, CaseFiles
-from metseg.ensemble import Ensemble, load_ensemble
 from metseg.errors import DeviceError, MetsegError, UsageError
-from metseg.pipeline import Segmentation
-from metseg.records import CaseRecord
+from metseg.files.discovery import discover_cases, modalities_of
+from metseg.predict.device import Device, choose_device, first_line
+from metseg.predict.ensemble import Ensemble, load_ensemble
+from metseg.run.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
+from metseg.run.pipeline import Segmentation
+from metseg.run.record import CaseRecord
+from metseg.space.domain import Case, CaseFiles
 
 if TYPE_CHECKING:
     from metseg.report.batch import BatchReport

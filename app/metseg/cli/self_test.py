@@ -9,7 +9,7 @@ from metseg.cli.infer import DeviceOption, WeightsOption
 from metseg.errors import ExitCode
 
 if TYPE_CHECKING:
-    from metseg.device import Device
+    from metseg.predict.device import Device
     from metseg.selftest.run import Verdict
 
 logger = logging.getLogger(__name__)
@@ -20,8 +20,8 @@ def self_test(
     device: Annotated[DeviceOption, typer.Option("--device", help="Where the networks run.")] = DeviceOption.AUTO,
 ) -> int:
     """Segments a bundled phantom and compares with the stored result; exits with 5 when this one differs."""
-    from metseg.bundle import bundle_folder, open_bundle  # noqa: PLC0415 - heavy
-    from metseg.device import choose_device  # noqa: PLC0415
+    from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415 - heavy
+    from metseg.predict.device import choose_device  # noqa: PLC0415
     from metseg.selftest.expected import read_expected  # noqa: PLC0415
     from metseg.selftest.run import run_self_test  # noqa: PLC0415
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from metseg.bundle import PLAN_FILE, Bundle, bundle_folder, open_bundle
-from metseg.device import DeviceChoice
 from metseg.errors import UsageError, WeightsError
-from metseg.yaml_file import YamlFileError, read_yaml, show_value
+from metseg.plan.bundle import PLAN_FILE, Bundle, bundle_folder, open_bundle
+from metseg.plan.document import YamlFileError, read_yaml, show_value
+from metseg.predict.device import DeviceChoice
 
 logger = logging.getLogger(__name__)
 

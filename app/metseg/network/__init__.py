@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from metseg.network_plans import DeepMedicPlan, SegResNetPlan, UNet3dPlan
+from metseg.plan.networks import DeepMedicPlan, SegResNetPlan, UNet3dPlan
 
 if TYPE_CHECKING:
     from torch import nn

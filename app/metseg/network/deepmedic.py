@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from metseg.network_plans import PATHWAY_LAYERS, DeepMedicPlan
+from metseg.plan.networks import PATHWAY_LAYERS, DeepMedicPlan
 
 FACTORS = (1, 3, 5)
 """Voxels along a side of what each pathway calls a voxel."""

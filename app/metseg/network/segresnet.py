@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from metseg.network_plans import SegResNetPlan
+from metseg.plan.networks import SegResNetPlan
 
 if TYPE_CHECKING:
     from torch import nn

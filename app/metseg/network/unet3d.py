@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from metseg.network_plans import HALVING, UNet3dPlan
+from metseg.plan.networks import HALVING, UNet3dPlan
 
 
 class UNet3d(nn.Module):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from metseg.atomic import write_atomically
+from metseg.files.atomic import write_atomically
 from metseg.report.case_report import CaseReport
 from metseg.report.page import PageCase, render_page
 from metseg.report.pieces import case_folder, make_folder

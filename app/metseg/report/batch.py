@@ -12,14 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from metseg.domain import Case, CaseFiles, FloatVolume
 from metseg.errors import MetsegError
+from metseg.files.nifti import read_label_map, write_volume
 from metseg.flags import edge_flags
 from metseg.labels import SystemName
-from metseg.nifti import read_label_map, write_volume
-from metseg.pipeline import Segmentation
-from metseg.plan import Plan
-from metseg.records import CaseRecord
+from metseg.plan.plan import Plan
 from metseg.report.assemble import RUN_FILE, Entry, write_report
 from metseg.report.case_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
 from metseg.report.case_report import CaseReport, Evidence, describe_case
@@ -28,6 +25,9 @@ from metseg.report.machine import gpu_peak_memory_mib, peak_memory_mib
 from metseg.report.pieces import case_folder, file_sha256, make_folder, read_piece, write_piece
 from metseg.report.run_file import RunFacts
 from metseg.report.votes import agreement_volume, collect_votes, probability_volumes
+from metseg.run.pipeline import Segmentation
+from metseg.run.record import CaseRecord
+from metseg.space.domain import Case, CaseFiles, FloatVolume
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import FloatVolume
+from metseg.space.domain import FloatVolume
 
 FACE_NEIGHBOURS: Final = 6
 """Background is 6-connected: it does not leak through the corner between two brain voxels."""

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from metseg.discovery import SUFFIXES, SYSTEM_MODALITIES, missing_modalities
-from metseg.domain import CaseFiles, FloatVolume, Grid, Modality
 from metseg.errors import InputError, MetsegError
-from metseg.examine import grid_difference
+from metseg.files.discovery import SUFFIXES, SYSTEM_MODALITIES, missing_modalities
+from metseg.files.image import ImageError, read_image
+from metseg.files.nifti import read_case, read_label_map
+from metseg.files.rules import grid_difference
+from metseg.findings import printable
 from metseg.flags import Flag, flag, grid_flags, missing_flag
-from metseg.geometry import plan_trip
-from metseg.image import ImageError, read_image
 from metseg.labels import LabelMap, SystemName
-from metseg.nifti import read_case, read_label_map
-from metseg.plan import Plan
-from metseg.problems import printable
-from metseg.radiosurgery import window_hounsfield
-from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan
-from metseg.records import CaseRecord
+from metseg.plan.plan import Plan
+from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
+from metseg.prepare.radiosurgery import window_hounsfield
 from metseg.report.case_report import LESIONS_FILE, PLANES_FILE, CaseReport, Evidence, describe_case
 from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_thumbnails
 from metseg.report.pieces import file_sha256, write_piece
+from metseg.run.record import CaseRecord
+from metseg.space.domain import CaseFiles, FloatVolume, Grid, Modality
+from metseg.space.resampling import plan_trip
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from metseg.components import find_components
-from metseg.domain import FloatVolume, Grid, Modality
+from metseg.findings import printable
 from metseg.flags import Flag, agreement_flags, count_flags, edge_flags
 from metseg.labels import LabelMap, SystemName, whole_tumour
-from metseg.problems import printable
-from metseg.records import CaseRecord
 from metseg.report.lesions import Lesion, Votes, measure_lesions, region_volumes_mm3
+from metseg.run.record import CaseRecord
+from metseg.space.components import find_components
+from metseg.space.domain import FloatVolume, Grid, Modality
 
 PLANES_FILE: Final = "planes.webp"
 LESIONS_FILE: Final = "lesions.webp"

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Grid
+from metseg.space.domain import Grid
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import metseg
-from metseg.atomic import write_atomically
-from metseg.domain import Grid
 from metseg.errors import InputError, OutputError, UsageError
-from metseg.examine import grid_difference
+from metseg.files.atomic import write_atomically
+from metseg.files.nifti import read_label_map
+from metseg.files.rules import grid_difference
 from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, LabelMap, SystemName
-from metseg.nifti import read_label_map
 from metseg.report.dicom_series import Series, read_series
+from metseg.space.domain import Grid
 
 logger = logging.getLogger(__name__)
 

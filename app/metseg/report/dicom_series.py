@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Grid
 from metseg.errors import InputError
-from metseg.problems import printable
+from metseg.findings import printable
+from metseg.space.domain import Grid
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's patient axes point to the left and to posterior, NIfTI's to the right and to anterior."""

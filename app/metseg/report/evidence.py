@@ -4,16 +4,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from metseg.domain import Affine, Case, FloatVolume, Modality
-from metseg.pipeline import Segmentation
-from metseg.plan import Plan
-from metseg.radiosurgery import window_hounsfield
-from metseg.radiosurgery_plan import RadiosurgeryIntensityPlan
-from metseg.records import CaseRecord
-from metseg.registration import AIR_HU, Registration
+from metseg.plan.plan import Plan
+from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
+from metseg.prepare.radiosurgery import window_hounsfield
+from metseg.prepare.registration import AIR_HU, Registration
 from metseg.report.case_report import Evidence
 from metseg.report.votes import collect_votes, votes_on_ct
-from metseg.rigid import resample_rigid
+from metseg.run.pipeline import Segmentation
+from metseg.run.record import CaseRecord
+from metseg.space.domain import Affine, Case, FloatVolume, Modality
+from metseg.space.rigid import resample_rigid
 
 
 def collect_evidence(record: CaseRecord, segmentation: Segmentation, case: Case, plan: Plan) -> Evidence:

@@ -4,17 +4,17 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from metseg.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of, survey_cases, system_of
-from metseg.domain import CaseFiles
 from metseg.errors import InputError
+from metseg.files.discovery import SYSTEM_MODALITIES, discover_cases, modalities_of, survey_cases, system_of
+from metseg.findings import printable
 from metseg.labels import SystemName
-from metseg.problems import printable
-from metseg.records import CaseRecord
 from metseg.report.assemble import Entry, write_report
 from metseg.report.case_files import CasePaths, find_label_map, report_from_files
 from metseg.report.case_report import CaseReport
 from metseg.report.pieces import make_folder
 from metseg.report.run_file import describe_run
+from metseg.run.record import CaseRecord
+from metseg.space.domain import CaseFiles
 
 logger = logging.getLogger(__name__)
 

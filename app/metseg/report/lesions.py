@@ -7,13 +7,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.agreement import LesionAgreement, lesion_agreement
-from metseg.components import Components, find_components
-from metseg.domain import FloatVolume, Grid
+from metseg.decide.agreement import LesionAgreement, lesion_agreement
 from metseg.flags import is_low
 from metseg.labels import ET, NETC, RC, LabelMap, whole_tumour
 from metseg.report.brain_edge import outside_brain, touches_edge
 from metseg.report.diameters import axial_axis, longest_3d_diameter_mm, longest_axial_diameter
+from metseg.space.components import Components, find_components
+from metseg.space.domain import FloatVolume, Grid
 
 MEASURABLE_MM: Final = 10.0
 """RANO-BM (Lin et al., Lancet Oncology 2015): a lesion is measurable from this longest axial diameter on."""

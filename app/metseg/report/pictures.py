@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.components import bounding_box
-from metseg.domain import FloatVolume, Grid, Modality
 from metseg.labels import ET, METASTASIS, NETC, RC, LabelMap, SystemName, whole_tumour
 from metseg.report.canvas import Canvas, Frame, Outline, Pixels
 from metseg.report.lesions import Lesion
 from metseg.report.planes import LETTERS, RADIOLOGICAL, PlaneName, View, cut, plan_view, plane_spacing_mm
+from metseg.space.components import bounding_box
+from metseg.space.domain import FloatVolume, Grid, Modality
 
 SHOWN_MODALITIES: Final[tuple[Modality, ...]] = ("t1c", "t2f", "ct")
 """Enhancing lesions show on the first, oedema on the second; on the CT one sees whether it was registered well."""

@@ -13,8 +13,8 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from metseg.atomic import write_atomically
 from metseg.errors import OutputError
+from metseg.files.atomic import write_atomically
 from metseg.report.case_report import CaseReport
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Grid
-from metseg.geometry import plan_trip
+from metseg.space.domain import Grid
+from metseg.space.resampling import plan_trip
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 Element = TypeVar("Element", bound=np.generic)

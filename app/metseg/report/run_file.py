@@ -8,16 +8,16 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 import metseg
-from metseg.bundle import Bundle
-from metseg.device import Device
 from metseg.flags import FlagCode
 from metseg.labels import LABEL_NAMES
-from metseg.records import Outcome
-from metseg.registration import Registration
+from metseg.plan.bundle import Bundle
+from metseg.predict.device import Device
+from metseg.prepare.registration import Registration
 from metseg.report.case_report import CaseReport
 from metseg.report.machine import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
 from metseg.report.words import common_system
-from metseg.versions import package_versions, platform_name, python_version
+from metseg.run.record import Outcome
+from metseg.run.versions import package_versions, platform_name, python_version
 
 SCHEMA_VERSION: Final = "1.1"
 """The first number changes when a reader of the old schema would break, the second when keys join it.
@@ -81,7 +81,7 @@ class FlagFacts(Part):
 
 
 class RegistrationFacts(Part):
-    """Where a planning CT lies with regard to the MR; see metseg.registration."""
+    """Where a planning CT lies with regard to the MR; see metseg.prepare.registration."""
 
     mr_to_ct: tuple[tuple[float, float, float, float], ...]
     is_identity: bool

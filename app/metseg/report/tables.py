@@ -51,7 +51,7 @@ LEFT_OUT: Final = frozenset(
 """What that system doesn't know: parts of a tumour, and where the brain ends in a whole head."""
 
 REGISTRATION_COLUMNS: Final = ("label_grid", "ct_shift_mm", "ct_rotation_degrees", "ct_overlap_share", "ct_gain")
-"""What that system's table of cases has at the end: see `metseg.registration.Registration`."""
+"""What that system's table of cases has at the end: see `metseg.prepare.registration.Registration`."""
 
 JOINT: Final = "; "
 

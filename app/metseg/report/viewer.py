@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from metseg.discovery import discover_cases, modalities_of
-from metseg.domain import CaseFiles, Modality
 from metseg.errors import InputError
+from metseg.files.discovery import discover_cases, modalities_of
+from metseg.findings import printable
 from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, SystemName
-from metseg.problems import printable
 from metseg.report.assemble import CASES_TABLE, RUN_FILE
 from metseg.report.case_files import find_label_map
 from metseg.report.case_report import CaseReport
@@ -20,6 +19,7 @@ from metseg.report.page import environment
 from metseg.report.pictures import COLOURS
 from metseg.report.pieces import read_piece
 from metseg.report.words import WORDS
+from metseg.space.domain import CaseFiles, Modality
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Affine, FloatVolume, Grid
-from metseg.fusion import member_labels
-from metseg.geometry import Trip, labels_to_source, plan_trip, volume_to_source
+from metseg.decide.fusion import member_labels
 from metseg.labels import BACKGROUND, REGIONS
-from metseg.pipeline import Segmentation, divide_members
-from metseg.plan import Plan
+from metseg.plan.plan import Plan
+from metseg.predict.windows import Element, paste_region
 from metseg.report.lesions import Votes
-from metseg.rigid import metastases_to, resample_rigid
-from metseg.windows import Element, paste_region
+from metseg.run.pipeline import Segmentation, divide_members
+from metseg.space.domain import Affine, FloatVolume, Grid
+from metseg.space.resampling import Trip, labels_to_source, plan_trip, volume_to_source
+from metseg.space.rigid import metastases_to, resample_rigid
 
 WT: Final = REGIONS.index("WT")
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metseg.atomic import write_atomically
 from metseg.errors import WeightsError
+from metseg.files.atomic import write_atomically
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.selftest.phantom import SHAPE
 

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Modality
 from metseg.selftest.painting import Ball, Triple, Volume, ball, paint
+from metseg.space.domain import Modality
 
 SHAPE: Final = (116, 140, 64)
 SPACING_MM: Final = (1.0, 1.0, 2.0)

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Modality
 from metseg.selftest.painting import Triple, Volume, ball, paint
+from metseg.space.domain import Modality
 
 SHAPE: Final = (112, 128, 80)
 SEED: Final = 2023

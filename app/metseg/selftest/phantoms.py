@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.domain import Modality
 from metseg.labels import SystemName
 from metseg.selftest import head_phantom, phantom
+from metseg.space.domain import Modality
 
 CASE_ID: Final = "self-test"
 

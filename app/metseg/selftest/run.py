@@ -10,22 +10,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.batch import Job, run_batch
-from metseg.bundle import Bundle
-from metseg.device import Device
-from metseg.discovery import discover_cases, modalities_of
-from metseg.domain import Case
-from metseg.ensemble import load_ensemble
 from metseg.errors import WeightsError
-from metseg.geometry import labels_to_source, plan_trip
+from metseg.files.discovery import discover_cases, modalities_of
+from metseg.files.nifti import read_label_map
 from metseg.labels import BACKGROUND, LabelMap
-from metseg.nifti import read_label_map
-from metseg.pipeline import Segmentation
-from metseg.plan import Plan, TtaPlan
-from metseg.records import CaseRecord
+from metseg.plan.bundle import Bundle
+from metseg.plan.plan import Plan, TtaPlan
+from metseg.predict.device import Device
+from metseg.predict.ensemble import load_ensemble
+from metseg.predict.windows import paste_region
+from metseg.run.batch import Job, run_batch
+from metseg.run.pipeline import Segmentation
+from metseg.run.record import CaseRecord
 from metseg.selftest.expected import HINT, MARGIN, Expected
 from metseg.selftest.phantoms import CASE_ID, phantom_of
-from metseg.windows import paste_region
+from metseg.space.domain import Case
+from metseg.space.resampling import labels_to_source, plan_trip
 
 MIN_DICE: Final = 0.99
 """Of the whole tumour to the stored map, in any arithmetic on any device."""

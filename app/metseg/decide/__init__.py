@@ -1,0 +1,1 @@
+"""From the members' probabilities to one label map."""

@@ -1,0 +1,1 @@
+"""Cases and label maps on disk: finding, reading, checking, writing."""

@@ -1,0 +1,133 @@
+"""The challenge's own rules for a finished output folder, applied before somebody else applies them."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from metseg.errors import InputError
+from metseg.files.discovery import survey_cases
+from metseg.files.header import ImageError, voxel_sizes
+from metseg.files.image import Image, read_image
+from metseg.files.rules import grid_difference
+from metseg.findings import Problem, printable
+from metseg.labels import ET
+from metseg.space.domain import CaseFiles, Modality
+
+SUFFIX: Final = ".nii.gz"
+
+SHOWN_VALUES: Final = 5
+
+
+def check_submission(data_path: Path, prediction_path: Path, *, reference: Modality = "t1c") -> tuple[Problem, ...]:
+    """Applies the official validator's rules to a finished output folder.
+
+    Exactly one `<ID>.nii.gz` for each case and nothing else, no sub-folder; each 3-D, of t1c's shape, with t1c's voxel
+    size to the last bit, and labels 0 to 3. A map that lies elsewhere in space than t1c, or is not stored as uint8, is
+    a warning: the validator does not look, but something went wrong.
+
+    Args:
+        data_path: the folder of cases.
+        prediction_path: the folder of label maps.
+        reference: the modality whose grid the label maps must have.
+
+    Returns:
+        What is wrong, the folder's own problems first, then by case; empty when nothing is.
+    """
+    try:
+        survey = survey_cases(data_path)
+        entries = _entries(prediction_path)
+    except InputError as error:
+        return (Problem("", "error", "no-case", str(error), error.hint),)
+    names = {path.name for path in entries if path.is_file()}
+    problems = [problem for problem in survey.problems if problem.severity == "error"]
+    problems += _foreign(entries, survey.cases)
+    for files in survey.cases:
+        name = files.case_id + SUFFIX
+        if name in names:
+            problems += _compare(files, prediction_path / name, reference)
+        else:
+            what = f"no label map: {printable(name)} is missing"
+            problems.append(Problem(files.case_id, "error", "missing", what, "Run again with --resume."))
+    return tuple(problems)
+
+
+def _entries(prediction_path: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(sorted(prediction_path.iterdir()))
+    except OSError as error:
+        raise InputError(f"prediction folder {prediction_path} can't be listed: {error.strerror or error}") from error
+
+
+def _foreign(entries: Sequence[Path], cases: Sequence[CaseFiles]) -> Iterator[Problem]:
+    """What must not lie in the folder, and IDs that two files could stand for."""
+    known = {files.case_id for files in cases}
+    claims: defaultdict[str, list[str]] = defaultdict(list)
+    for path in entries:
+        name = printable(path.name)
+        case_id = path.name.removesuffix(".gz").removesuffix(".nii")
+        if path.is_dir():
+            yield Problem("", "error", "foreign", f"sub-folder {name}: only label maps may lie here", "Remove it.")
+        elif not path.is_file() or not path.name.endswith((SUFFIX, ".nii")):
+            yield Problem("", "error", "foreign", f"{name} is not a label map (<ID>{SUFFIX})", "Remove it.")
+        elif case_id not in known:
+            yield Problem("", "error", "unknown", f"{name} belongs to no case of the input", "Remove it.")
+        elif not path.name.endswith(SUFFIX):
+            what = f"{name}: names must end in {SUFFIX}"
+            yield Problem(case_id, "error", "foreign", what, "Compress it or remove it.")
+        if path.is_file():
+            claims[case_id.casefold()].append(name)
+    for case_id, names in claims.items():
+        if len(names) > 1:
+            what = f"several files for one case: {', '.join(names)}"
+            yield Problem(case_id, "error", "duplicate", what, "Keep one of them.")
+
+
+def _compare(files: CaseFiles, path: Path, reference: Modality) -> Iterator[Problem]:
+    name = printable(path.name)
+    try:
+        prediction = read_image(path)
+    except ImageError as error:
+        yield Problem(files.case_id, "error", error.code, f"{name}: {error}", "Segment the case again.")
+        return
+    yield from _check_labels(files.case_id, name, prediction)
+    if prediction.stored_dimensions != len(prediction.grid.shape):
+        what = f"{name}: {prediction.stored_dimensions}-D, expected 3-D"
+        yield Problem(files.case_id, "error", "not-3d", what, "Drop the further dimensions.")
+    try:
+        source = read_image(files.images[reference])
+    except (ImageError, KeyError) as error:
+        reason = f"{reference} is missing" if isinstance(error, KeyError) else f"{reference}: {error}"
+        yield Problem(files.case_id, "warning", "unreadable", f"{name} can't be compared with the case: {reason}")
+        return
+    yield from _check_grid(files.case_id, name, prediction, source, reference)
+
+
+def _check_grid(case_id: str, name: str, prediction: Image, source: Image, reference: Modality) -> Iterator[Problem]:
+    if prediction.grid.shape != source.grid.shape:
+        what = f"{name}: {grid_difference(prediction.grid, source.grid)}, the shape of {reference}"
+        yield Problem(case_id, "error", "shape", what, "Bring the labels back to the source grid.")
+        return
+    found, expected = voxel_sizes(prediction.header), voxel_sizes(source.header)
+    if found != expected:
+        what = f"{name}: voxel size {found}, expected exactly {expected} as in {reference}"
+        yield Problem(case_id, "error", "spacing", what, f"Copy {reference}'s header instead of making one.")
+    difference = grid_difference(prediction.grid, source.grid)
+    if difference:
+        what = f"{name}: lies elsewhere than {reference}: {difference}"
+        yield Problem(case_id, "warning", "moved", what, f"Copy {reference}'s header instead of making one.")
+
+
+def _check_labels(case_id: str, name: str, prediction: Image) -> Iterator[Problem]:
+    values = np.unique(prediction.voxels)
+    wrong = values[~np.isin(values, np.arange(ET + 1, dtype=np.float32))]
+    if wrong.size:
+        more = f" and {wrong.size - SHOWN_VALUES} more" if wrong.size > SHOWN_VALUES else ""
+        shown = ", ".join(f"{value:g}" for value in wrong[:SHOWN_VALUES])
+        what = f"{name}: holds {shown}{more}, expected whole numbers from 0 to {ET}"
+        yield Problem(case_id, "error", "labels", what, "Write labels 0 to 3 only.")
+    elif prediction.stored_type != "uint8":
+        what = f"{name}: stored as {prediction.stored_type}, expected uint8"
+        yield Problem(case_id, "warning", "data-type", what, "Store label maps as uint8.")

@@ -1,0 +1,364 @@
+"""A plan: all the science of one inference run, readable in one YAML file.
+
+The defaults are the method of Erdur et al. 2023 (arXiv 2310.02829); where the paper is silent, the authors' earlier
+AURORA tool, or BraTS Toolkit for fusion. Operational choices (device, paths, what to do on an error) are command-line
+options and may not change a voxel, the device excepted.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from math import lcm
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+
+from metseg.errors import UsageError
+from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName, SystemName
+from metseg.plan.document import YamlFileError, read_yaml, show_value
+from metseg.plan.networks import NetworkPlan, SegResNetPlan
+from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
+from metseg.plan.section import Section
+from metseg.space.domain import Modality
+
+SHOWN_PROBLEMS: Final = 20
+SHOWN_KEY: Final = 80
+SHOWN_MESSAGE: Final = 300
+"""How much of what is wrong with a plan one message holds."""
+
+SUBTRACTION: Final = "sub"
+ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct"]
+"""An input channel: a modality, or `sub`, the squared difference of the scaled t1c and t1n."""
+
+
+class IntensityPlan(Section):
+    """Percentile scaling to [0, 1], per channel, over all voxels, background included (Erdur et al., section 2.2)."""
+
+    kind: ClassVar[str] = "percentiles"
+    lower_percentile: float = Field(0.1, ge=0, lt=100)
+    upper_percentile: float = Field(99.9, gt=0, le=100)
+
+
+def _intensity_kind(section: Any) -> str:
+    """The first plans had percentiles alone and did not name them."""
+    named = section.get("kind") if isinstance(section, Mapping) else getattr(section, "kind", None)
+    return "percentiles" if named is None else str(named)
+
+
+IntensityPlans = Annotated[
+    Annotated[IntensityPlan, Tag("percentiles")] | Annotated[RadiosurgeryIntensityPlan, Tag("radiosurgery")],
+    Discriminator(_intensity_kind),
+]
+"""How images become what a network reads; without `kind`, percentile scaling."""
+
+Millimetres = Annotated[float, Field(gt=0)]
+Spacing = Millimetres | tuple[Millimetres, Millimetres, Millimetres]
+"""Voxel sides: one for all axes, or one each along x, y, z of the network's RAS grid."""
+
+
+def sides_of(spacing_mm: Spacing) -> tuple[float, float, float]:
+    """Voxel sides along x, y, z in mm, however they were written."""
+    return spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm, spacing_mm)
+
+
+class WindowPlan(Section):
+    """The sliding window (Erdur et al., section 2.6; weighting and padding after AURORA).
+
+    Attributes:
+        size: voxels along x, y, z of the 1 mm RAS grid; each divisible by 8.
+        overlap: share of a window that the next one covers again.
+        extent: `fixed` = windows of `size` over the brain's box; `volume` = windows of `size` where a scan of the whole
+            volume puts them, without those that see no brain; `trimmed` = each side is cut to the brain's box, rounded
+            up to a multiple of 8; `whole` = one window as large as the brain's box, `size` and `overlap` unused.
+    """
+
+    size: tuple[int, int, int] = (192, 192, 32)
+    overlap: float = Field(0.75, ge=0, lt=1)
+    extent: Literal["fixed", "volume", "trimmed", "whole"] = "fixed"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if any(side <= 0 or side % 8 for side in self.size):
+            raise ValueError(f"window sides must be positive multiples of 8, found {self.size}")
+        return self
+
+
+class TtaPlan(Section):
+    """Test-time augmentation.
+
+    Attributes:
+        variant: `aurora` = 13 passes: 1 plain + 4 x (noise; noise and flip x; noise and flip y); `flips` = the 4 flips
+            of x and y, without noise; `none` = 1 plain pass. Flips are of the sagittal and coronal planes, never of z.
+        noise_std_max: each noise's standard deviation is drawn from U(0, noise_std_max), on intensities in [0, 1].
+        seed: joins the hash of the voxels as the noise's seed.
+    """
+
+    variant: Literal["aurora", "flips", "none"] = "aurora"
+    noise_std_max: float = Field(0.001, ge=0)
+    seed: int = Field(2023, ge=0)
+
+
+class FusionPlan(Section):
+    """Fusion of the members (Erdur et al., section 2.7; variants in `metseg.decide.fusion`).
+
+    Attributes:
+        method: `simple` as BraTS Toolkit computes it; `simple_langerak` as Langerak et al. 2010 wrote it; `majority`;
+            `mean` of probabilities; `maximum` per region (of probabilities when `maximum_of` is so, else of masks).
+        max_iterations: SIMPLE repeats at most so often.
+        min_change_voxels: SIMPLE stops when the foreground voxel count changes by less.
+        langerak_alpha: members under mean - alpha * standard deviation leave (`simple_langerak`).
+        added_by_maximum: names of members that don't vote: what they segment joins the others' result by voxel-wise
+            maximum (the small-lesion model, Erdur et al., section 2.5).
+        confirmed_below_mm3: what the others segment stays only where one of these finds something in it too, if it is a
+            26-connected WT component smaller than this; None asks for no confirmation, as the paper.
+    """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"confirmed_below_mm3"})
+
+    method: Literal["simple", "simple_langerak", "majority", "mean", "maximum"] = "simple"
+    max_iterations: int = Field(25, ge=1)
+    min_change_voxels: int = Field(25, ge=0)
+    langerak_alpha: float = Field(1.0, ge=0)
+    maximum_of: Literal["probabilities", "masks"] = "probabilities"
+    added_by_maximum: tuple[str, ...] = ()
+    confirmed_below_mm3: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _somebody_confirms(self) -> Self:
+        if self.confirmed_below_mm3 is not None and not self.added_by_maximum:
+            raise ValueError("confirmed_below_mm3 needs members in added_by_maximum, who confirm: found none")
+        return self
+
+
+class PostprocessPlan(Section):
+    """Rules applied once, after fusion, in this order; volumes in mm3 = voxels at 1 mm (Erdur et al., section 2.8).
+
+    A component is removed (or relabelled) when it is strictly smaller than its threshold; 0 switches a rule off.
+
+    Attributes:
+        min_wt_mm3: whole-tumour components smaller than this are removed.
+        min_further_core_mm3: tumour-core components smaller than this become SNFH where the same whole-tumour component
+            holds a larger core. Not in the paper: None, or 0, switches it off.
+        min_netc_mm3: NETC components smaller than this become ET.
+        min_snfh_mm3: SNFH components smaller than this are removed.
+        min_et_mm3: ET components smaller than this are removed.
+    """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"min_further_core_mm3"})
+
+    min_wt_mm3: int = Field(25, ge=0)
+    min_further_core_mm3: int | None = Field(None, ge=0)
+    min_netc_mm3: int = Field(20, ge=0)
+    min_snfh_mm3: int = Field(20, ge=0)
+    min_et_mm3: int = Field(10, ge=0)
+
+
+class MemberPlan(Section):
+    """One model of the ensemble.
+
+    Attributes:
+        name: how logs and reports call it.
+        weights: safetensors file, relative to the bundle's folder.
+        sha256: of that file.
+        channels: the network's input channels, in order.
+        regions: the network's output channels, in order.
+        network: its architecture.
+        window: its own sliding window; None for the plan's. Group norm sees all of a window, so a network trained on
+            small blocks (the small-lesion model) works in windows of their size.
+        spacing_mm: of its own grid, whose voxels its window counts; None for the plan's. Its logits are brought to the
+            plan's grid before the threshold (`metseg.predict.between_grids`).
+    """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"window", "spacing_mm"})
+
+    name: str = Field(min_length=1)
+    weights: str = Field(pattern=r"^[^/\\]+\.safetensors$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
+    regions: tuple[RegionName | Literal["metastasis"], ...] = REGIONS
+    network: NetworkPlan = SegResNetPlan()
+    window: WindowPlan | None = None
+    spacing_mm: Spacing | None = None
+
+    @model_validator(mode="after")
+    def _known_regions(self) -> Self:
+        known = {"segresnet": (REGIONS,), "unet3d": (METASTASIS_REGIONS,), "deepmedic": (METASTASIS_REGIONS,)}
+        expected = known[self.network.architecture]
+        if self.regions not in expected:
+            names = " or ".join(str(list(regions)) for regions in expected)
+            raise ValueError(f"regions of member {self.name!r} must be {names}, found {list(self.regions)}")
+        return self
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The images that this member can't do without."""
+        return frozenset(
+            modality
+            for channel in self.channels
+            for modality in (("t1c", "t1n") if channel == SUBTRACTION else (channel,))
+        )
+
+
+class Plan(Section):
+    """All the science of one inference run.
+
+    Attributes:
+        name: how logs and reports call it.
+        description: for people.
+        spacing_mm: of the network's grid.
+        frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
+        intensity: how images become what the networks read.
+        registration: how a CT is brought to the reference modality; needed where a member reads one.
+        window: the sliding window of every member that has none of its own; DeepMedic's are tiles
+            (`metseg.predict.tiles`).
+        tta: test-time augmentation.
+        threshold: on probabilities.
+        fusion: of the members.
+        postprocess: rules at the end.
+        members: the models.
+    """
+
+    _joined_later: ClassVar[frozenset[str]] = frozenset({"frame", "registration"})
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    spacing_mm: Spacing = 1.0
+    frame: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+    intensity: IntensityPlans = IntensityPlan()
+    registration: RegistrationPlan | None = None
+    window: WindowPlan = WindowPlan()
+    tta: TtaPlan = TtaPlan()
+    threshold: float = Field(0.5, gt=0, lt=1)
+    fusion: FusionPlan = FusionPlan()
+    postprocess: PostprocessPlan = PostprocessPlan()
+    members: Annotated[tuple[MemberPlan, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _unique_members(self) -> Self:
+        names = [member.name for member in self.members]
+        if len(set(names)) != len(names):
+            raise ValueError(f"members must have different names, found {names}")
+        added = self.fusion.added_by_maximum
+        if not set(added) < set(names):
+            raise ValueError(f"fusion.added_by_maximum must name some of the members {names}, not all: found {added}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_system(self) -> Self:
+        """Parts that only make sense together: a plan of one system must not be mistaken for another's."""
+        regions = {member.regions for member in self.members}
+        if len(regions) != 1:
+            raise ValueError(f"all members must have the same regions, found {sorted(regions)}")
+        rules = self.postprocess
+        of_parts = (rules.min_further_core_mm3, rules.min_netc_mm3, rules.min_snfh_mm3, rules.min_et_mm3)
+        if regions == {METASTASIS_REGIONS} and any(of_parts):
+            raise ValueError(
+                "metastases have no parts: postprocess.min_further_core_mm3, min_netc_mm3, min_snfh_mm3, min_et_mm3 "
+                "must be 0"
+            )
+        reads_ct = "ct" in self.modalities
+        if reads_ct != (self.registration is not None):
+            raise ValueError("a member reads ct if and only if the plan has a registration section")
+        if reads_ct and self.intensity.kind != "radiosurgery":
+            raise ValueError("a CT needs intensity.kind: radiosurgery")
+        for window in (self.window, *map(self.window_of, self.members)):
+            if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
+                raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")
+        if self.tta.variant != "none" and any(item.network.architecture == "deepmedic" for item in self.members):
+            raise ValueError("DeepMedic is run without test-time augmentation: tta.variant must be none")
+        return self
+
+    @model_validator(mode="after")
+    def _own_grids(self) -> Self:
+        """The radiosurgery system's grid is that of its frame and registration, for all members."""
+        named = [item.name for item in self.members if item.spacing_mm is not None]
+        if named and (self.system == "radiosurgery" or self.frame is not None):
+            raise ValueError(
+                f"a frame or the radiosurgery system leaves no member a spacing_mm of its own: found {named}"
+            )
+        return self
+
+    def window_of(self, member: MemberPlan) -> WindowPlan:
+        """The window that a member works in."""
+        return member.window or self.window
+
+    def spacing_of(self, member: MemberPlan) -> Spacing:
+        """Voxel side of the grid that a member works on."""
+        return self.spacing_mm if member.spacing_mm is None else member.spacing_mm
+
+    @property
+    def own_spacings(self) -> tuple[Spacing, ...]:
+        """Of the grids that members have for themselves, each once."""
+        return tuple(dict.fromkeys(item.spacing_mm for item in self.members if item.spacing_mm is not None))
+
+    @property
+    def side_multiples(self) -> tuple[int, int, int]:
+        """What the sides of a window divide by, for every member."""
+        x, y, z = (lcm(*sides) for sides in zip(*(item.network.side_multiples for item in self.members), strict=True))
+        return x, y, z
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """What the members' output channels are."""
+        return self.members[0].regions
+
+    @property
+    def system(self) -> SystemName:
+        """What the label maps' numbers mean."""
+        return "radiosurgery" if self.regions == METASTASIS_REGIONS else "brats"
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of a voxel of the network's grid."""
+        x, y, z = self.sides_mm
+        return x * y * z
+
+    @property
+    def sides_mm(self) -> tuple[float, float, float]:
+        """Sides of such a voxel along x, y, z."""
+        return sides_of(self.spacing_mm)
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Every image that some member reads."""
+        return frozenset().union(*(member.modalities for member in self.members))
+
+    @property
+    def required_modalities(self) -> frozenset[Modality]:
+        """The images without which no member can run."""
+        return frozenset.intersection(*(member.modalities for member in self.members))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the plan's content, independent of how its YAML is laid out."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def load_plan(path: Path) -> Plan:
+    """Reads a plan.
+
+    Args:
+        path: a YAML file.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or breaks the schema; every broken key is named.
+    """
+    try:
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise UsageError(
+            f"plan {path}: {error}", hint="Name an existing plan; docs/plans.md describes them."
+        ) from error
+    try:
+        return Plan.model_validate(content)
+    except ValidationError as error:
+        found = [
+            f"{'.'.join(str(part) for part in item['loc'])[:SHOWN_KEY] or 'plan'}: {item['msg'][:SHOWN_MESSAGE]} "
+            f"(found {show_value(item['input'])})"
+            for item in error.errors(include_url=False)[:SHOWN_PROBLEMS]
+        ]
+        more = error.error_count() - len(found)
+        problems = "; ".join(found) + (f"; and {more} more" if more else "")
+        raise UsageError(f"plan {path}: {problems}", hint="docs/plans.md lists every key with its range.") from error

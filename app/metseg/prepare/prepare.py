@@ -1,0 +1,148 @@
+"""From a case to what the networks read: RAS axes, 1 mm, intensities in [0, 1], the subtraction channel.
+
+Training prepares its volumes with these same functions, so that the two can't drift apart.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metseg.errors import InputError
+from metseg.files.discovery import MODALITIES
+from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, Plan, Spacing
+from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
+from metseg.prepare.intensities import percentiles, scale_intensities
+from metseg.prepare.radiosurgery import prepare_radiosurgery
+from metseg.prepare.registration import Registration
+from metseg.space.components import Box, bounding_box
+from metseg.space.domain import Case, FloatVolume
+from metseg.space.resampling import Trip, plan_trip, to_network
+
+__all__ = [
+    "PreparedCase",
+    "brain_box",
+    "percentiles",
+    "prepare_case",
+    "prepare_for_plan",
+    "scale_intensities",
+    "subtract",
+    "voxel_seed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCase:
+    """One case on the network's grid.
+
+    Attributes:
+        case_id: see CaseFiles.
+        trip: the way between the source grid and the network's.
+        channels: every channel that the case's images give, shape (x, y, z) each, RAS axes, in [0, 1] (with the
+            radiosurgery system's intensities: of zero mean and unit variance).
+        brain: bounding box of the voxels that are not background in some channel.
+        registration: where the CT lies; None without one.
+        on_own_grids: the same case on the grids that single members have for themselves (`MemberPlan.spacing_mm`).
+    """
+
+    case_id: str
+    trip: Trip
+    channels: Mapping[ChannelName, FloatVolume]
+    brain: Box
+    registration: Registration | None = None
+    on_own_grids: "Mapping[Spacing, PreparedCase]" = field(default_factory=dict)
+
+    def on_grid(self, spacing_mm: Spacing | None) -> "PreparedCase":
+        """The case on a member's own grid; None for the plan's."""
+        return self if spacing_mm is None else self.on_own_grids[spacing_mm]
+
+
+def prepare_for_plan(case: Case, plan: Plan) -> PreparedCase:
+    """Brings a case to the plan's grid, and to those that members have for themselves.
+
+    A member's own grid is filled from the images, as in its training, not from the plan's grid.
+
+    Raises:
+        InputError: as `prepare_case`.
+    """
+    prepared = prepare_case(
+        case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
+    )
+    own = {spacing: prepare_case(case, plan.intensity, spacing_mm=spacing) for spacing in plan.own_spacings}
+    return replace(prepared, on_own_grids=own) if own else prepared
+
+
+def prepare_case(
+    case: Case,
+    intensity: IntensityPlan | RadiosurgeryIntensityPlan,
+    *,
+    spacing_mm: float | tuple[float, float, float] = 1.0,
+    frame: tuple[int, int] | None = None,
+    registration: RegistrationPlan | None = None,
+) -> PreparedCase:
+    """Brings a case to the network's grid and scale (Erdur et al. 2023, section 2.2; Hu et al. 2019, section 3.1).
+
+    Args:
+        case: as read.
+        intensity: which of the two systems' scaling.
+        spacing_mm: see `Plan`.
+        frame: see `Plan`.
+        registration: see `Plan`.
+
+    Raises:
+        InputError: an image has no contrast left between its percentiles, or the CT can't be registered.
+    """
+    trip = plan_trip(case.grid, spacing_mm, frame)
+    if isinstance(intensity, RadiosurgeryIntensityPlan):
+        try:
+            scaled, brain, found = prepare_radiosurgery(case, intensity, trip, registration)
+        except InputError as error:
+            raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
+        return PreparedCase(case_id=case.case_id, trip=trip, channels=scaled, brain=brain, registration=found)
+    channels: dict[ChannelName, FloatVolume] = {}
+    for modality in MODALITIES:
+        if modality not in case.images:
+            continue
+        image = case.images[modality]
+        try:
+            channels[modality] = scale_intensities(to_network(image, trip), intensity)
+        except InputError as error:
+            raise InputError(f"case {case.case_id}: {modality}: {error}", hint=error.hint) from error
+    if "t1c" in channels and "t1n" in channels:
+        channels[SUBTRACTION] = subtract(channels["t1c"], channels["t1n"])
+    return PreparedCase(case_id=case.case_id, trip=trip, channels=channels, brain=brain_box(channels))
+
+
+def subtract(t1c: FloatVolume, t1n: FloatVolume) -> FloatVolume:
+    """The subtraction channel: (t1c - t1n) squared, element-wise, not rescaled (Erdur et al. 2023, section 2.4).
+
+    Args:
+        t1c: shape (x, y, z), scaled to [0, 1].
+        t1n: same shape and scale.
+    """
+    difference: FloatVolume = t1c - t1n
+    difference *= difference
+    return difference
+
+
+def brain_box(channels: Mapping[ChannelName, FloatVolume]) -> Box:
+    """Bounding box of the voxels that are above 0 in some channel: the brain, when the skull is stripped.
+
+    Empty slices where there is none.
+    """
+    first, *others = channels.values()
+    seen: NDArray[np.bool_] = first > 0
+    for channel in others:
+        np.logical_or(seen, channel > 0, out=seen)
+    return bounding_box(seen) or (slice(0, 0), slice(0, 0), slice(0, 0))
+
+
+def voxel_seed(channels: Mapping[ChannelName, FloatVolume], box: Box) -> int:
+    """A seed that depends on the voxels inside `box` alone, not on the case's name or on what ran before."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(channels):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(channels[name][box]).data)
+    return int.from_bytes(digest.digest(), "little")

@@ -1,0 +1,1 @@
+"""Grids, ways between them, and components: geometry without files."""

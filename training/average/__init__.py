@@ -1,0 +1,1 @@
+"""Members between two others."""

@@ -1,0 +1,378 @@
+"""From finished runs to a bundle that `metseg infer` runs."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from metseg.errors import UsageError, WeightsError
+from metseg.files.atomic import write_atomically
+from metseg.network.segresnet import VAE_PREFIX
+from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of, read_metadata
+from metseg.plan.plan import MemberPlan, Plan, WindowPlan
+from training.provenance import HANDED_ON
+from training.recipe import Recipe, load_recipe
+from training.revision import git_revision
+from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SMALL_LESIONS_PLAN = "small_lesions"
+"""Name of the plan that adds the small-lesion model (`metseg infer --plan small_lesions`)."""
+
+SECTIONS = ("intensity", "window", "tta", "fusion", "postprocess")
+"""Plan keys that are sections of their own."""
+
+CheckpointName = Literal["best", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeOptions:
+    """What a bundle holds besides its members.
+
+    Attributes:
+        name: of the bundle.
+        plan: plan keys that differ from the defaults. Its `members`, where given, are what each member must be
+            (`name`, `channels`, `regions`, `network`, any of them), in order; or the names of those that vote in it.
+        variants: further plans by name: keys on top of `plan`'s; `members` names those that vote in the variant.
+        small_lesions: run of a small-lesion model, for the plans whose `fusion.added_by_maximum` names it; where the
+            default does not, there is a plan `small_lesions` that does. It keeps the windows of its recipe's validation
+            where they are of another size than the plan's.
+        checkpoint: `best` by validation (`last` where a run has no validation), or `last`.
+        half: weights in float16 on disk; float32 again when loaded.
+        provenance: where the training data came from.
+        cache: folder of prepared volumes; None is the one that each run names.
+    """
+
+    name: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    small_lesions: Path | None = None
+    checkpoint: CheckpointName = "best"
+    half: bool = False
+    provenance: str = ""
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenMember:
+    """A member before it is written: what the plan says of it, and its weights file."""
+
+    plan: MemberPlan
+    content: bytes
+
+
+def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) -> Plan:
+    """Writes a bundle: each member's weights without the VAE branch, plan.yaml, and the named plans.
+
+    Args:
+        runs: finished runs, in the ensemble's order; or weights files of a bundle, which are taken over as they are.
+        output: made where it is missing; nothing is written before every plan is valid.
+        options: see there.
+
+    Returns:
+        The bundle's default plan.
+
+    Raises:
+        UsageError: a folder is no run, two have one name, or the members disagree with the plan or with each other.
+        WeightsError: a frozen network's logits are not bitwise those of the trained one.
+    """
+    keys = dict(options.plan)
+    for plan_name, own in ((options.name, keys), *options.variants.items()):
+        _require_sections(plan_name, own)
+    stated = keys.get("members") or ()
+    names_voters = bool(stated) and all(isinstance(item, str) for item in stated)
+    expected = None if names_voters else keys.pop("members", None)
+    small = options.small_lesions
+    every_run = (*runs, *([small] if small else []))
+    recipes = {run: _recipe_of(run) for run in every_run}
+    _require_different_names(every_run, recipes)
+    _require_expected([recipes[run] for run in runs], expected)
+    keys |= _shared_keys(tuple(recipes.values()), keys)
+    frozen = {run: _freeze_member(run, recipe, options) for run, recipe in recipes.items()}
+    members = [_with_own_grid(frozen[run].plan, recipes[run], keys) for run in runs]
+    variants = dict(options.variants)
+    added: MemberPlan | None = None
+    if small is not None:
+        added = _with_own_window(_with_own_grid(frozen[small].plan, recipes[small], keys), recipes[small], keys)
+        if added.name not in _added_by(keys):
+            variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
+    default = _make_plan({"name": options.name, **keys}, members, added)
+    plans = {
+        variant: _make_plan({"name": variant, **_merged(keys, extra)}, members, added)
+        for variant, extra in variants.items()
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for item in frozen.values():
+        write_atomically(output / item.plan.weights, item.content)
+    for variant, plan in plans.items():
+        (output / PLANS_FOLDER).mkdir(exist_ok=True)
+        _write_plan(output / PLANS_FOLDER / f"{variant}.yaml", plan)
+    _write_plan(output / PLAN_FILE, default)
+    return default
+
+
+def _recipe_of(run: Path) -> Recipe:
+    if run.is_file():
+        return recipe_in(run)
+    for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
+        if not (run / file).is_file():
+            raise UsageError(
+                f"run {run}: no {file} in it", hint="Name the folders that `python -m training train` made."
+            )
+    return load_recipe(str(run / RECIPE_FILE))
+
+
+def recipe_in(weights: Path) -> Recipe:
+    """The recipe that a frozen member was trained with.
+
+    Raises:
+        UsageError: there is no such file, or no recipe in it.
+    """
+    try:
+        return Recipe.model_validate(json.loads(read_metadata(weights.read_bytes(), weights)["recipe"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"weights {weights}: no recipe in them: {error!r:.200}",
+            hint="Name a member's file of a bundle that `freeze` made, or a run's folder.",
+        ) from error
+
+
+def _require_sections(plan_name: str, keys: Mapping[str, Any]) -> None:
+    for key in SECTIONS:
+        if key in keys and not isinstance(keys[key], Mapping):
+            raise UsageError(
+                f"plan {plan_name}: {key} must be a section of keys, found {keys[key]!r:.200}",
+                hint="docs/plans.md lists each section's keys; leave the section out for the defaults.",
+            )
+    if not isinstance(keys.get("members") or [], list | tuple):
+        raise UsageError(
+            f"plan {plan_name}: members must be a list, found {keys['members']!r:.200}",
+            hint="Name the members that vote, or leave the key out for all of them.",
+        )
+
+
+def _require_different_names(runs: Sequence[Path], recipes: Mapping[Path, Recipe]) -> None:
+    """A member's weights file is called as its recipe."""
+    first: dict[str, Path] = {}
+    for run in runs:
+        name = recipes[run].name
+        if name in first:
+            raise UsageError(
+                f"member {name}: expected one run of this name, found {first[name]} and {run}",
+                hint="Name each run once; runs of one ensemble need recipes with different names.",
+            )
+        first[name] = run
+
+
+def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str, Any]] | None) -> None:
+    """Refuses runs that are not the members that the plan speaks of."""
+    if expected is None:
+        return
+    if len(expected) != len(recipes):
+        raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
+    for recipe, wanted in zip(recipes, expected, strict=True):
+        own_network = recipe.network.model_dump(mode="json")
+        found = {"name": recipe.name, "channels": list(recipe.data.channels), "regions": list(recipe.regions)}
+        for key in ("name", "channels", "regions"):
+            if key in wanted and wanted[key] != found[key]:
+                raise UsageError(
+                    f"member {recipe.name}: {key} is {found[key]}, the plan expects {wanted[key]}",
+                    hint="Name the runs in the plan's order, or train with the plan's channels.",
+                )
+        network = own_network | wanted.get("network", {})
+        if json.dumps(network, sort_keys=True) != json.dumps(own_network, sort_keys=True):
+            raise UsageError(f"member {recipe.name}: network is {own_network}, the plan expects {network}")
+
+
+def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Spacing and intensity as the members were trained; one plan prepares a case once for all of them.
+
+    Raises:
+        UsageError: the members differ in them, or the plan says otherwise; of the spacing it may.
+    """
+    shared = {}
+    for key in ("spacing_mm", "intensity", "frame", "registration"):
+        stated = {recipe.name: recipe.data.model_dump(mode="json").get(key) for recipe in recipes}
+        # A member that reads no CT says nothing of its registration.
+        found = {name: value for name, value in stated.items() if value is not None}
+        if not found:
+            continue
+        first = next(iter(found.values()))
+        if key == "spacing_mm" and key in keys:
+            continue  # members of another one keep their own grid
+        if any(value != first for value in found.values()):
+            hint = "State the plan's own in --plan: the others keep theirs." if key == "spacing_mm" else ""
+            raise UsageError(f"the members were trained with different data.{key}: {found}", hint=hint)
+        if key in keys and _filled(keys[key], first) != first:
+            raise UsageError(f"the plan's {key} is {keys[key]}, the members were trained with {first}")
+        shared[key] = first
+    return shared
+
+
+def _filled(value: Any, default: Any) -> Any:
+    return {**default, **value} if isinstance(value, Mapping) and isinstance(default, Mapping) else value
+
+
+def _merged(keys: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with others on top; sections are joined key by key."""
+    merged = dict(keys)
+    for key, value in extra.items():
+        below = merged.get(key)
+        merged[key] = {**below, **value} if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return merged
+
+
+def _added_by(keys: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the members that a plan adds by maximum."""
+    names = keys.get("fusion", {}).get("added_by_maximum")
+    return names if isinstance(names, list | tuple) else ()
+
+
+def _with_own_window(member: MemberPlan, recipe: Recipe, keys: Mapping[str, Any]) -> MemberPlan:
+    """The member in the windows of its recipe's validation, where the plan's are of another size."""
+    own = recipe.validation.window
+    try:
+        plans = WindowPlan.model_validate(keys.get("window", {}))
+    except ValueError as error:
+        raise UsageError(f"the plan's window can't be used: {error}") from error
+    return member if own.size == plans.size else member.model_copy(update={"window": own})
+
+
+def _with_own_grid(member: MemberPlan, recipe: Recipe, keys: Mapping[str, Any]) -> MemberPlan:
+    """The member with its recipe's spacing and the windows of its validation, where the plan's spacing is another."""
+    if keys["spacing_mm"] == recipe.data.model_dump(mode="json")["spacing_mm"]:
+        return member
+    return member.model_copy(update={"spacing_mm": recipe.data.spacing_mm, "window": recipe.validation.window})
+
+
+def _make_plan(content: Mapping[str, Any], members: Sequence[MemberPlan], small: MemberPlan | None) -> Plan:
+    """A plan of the `members` that it names, else of all, and of the small-lesion model where it names that."""
+    named = content.get("members") or [member.name for member in members]
+    unknown = sorted(set(map(str, named)) - {member.name for member in members})
+    if unknown:
+        raise UsageError(
+            f"plan {content['name']}: members has {unknown}, which are none of the runs",
+            hint=f"Name some of {[member.name for member in members]}.",
+        )
+    used = [member for member in members if member.name in named]
+    if small is not None and small.name in _added_by(content):
+        used.append(small)
+    try:
+        return Plan.model_validate({**content, "members": [member.model_dump(mode="json") for member in used]})
+    except ValueError as error:
+        raise UsageError(f"plan {content['name']}: these runs and keys don't make a plan: {error}") from error
+
+
+def _write_plan(path: Path, plan: Plan) -> None:
+    write_atomically(path, yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode())
+
+
+def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenMember:
+    if run.is_file():
+        return _take_over(run, recipe)
+    import torch  # noqa: PLC0415 - heavy
+
+    from training.freeze.equality import prove_equal  # noqa: PLC0415
+    from training.train.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
+
+    path = run / f"{options.checkpoint}.safetensors"
+    path = path if path.is_file() else run / "last.safetensors"
+    _, progress = read_checkpoint(path)
+    if progress.recipe_sha256 != recipe.sha256:
+        raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its {RECIPE_FILE}")
+    state = {key: tensor for key, tensor in trained_weights(path).items() if not key.startswith(VAE_PREFIX)}
+    stored = torch.float16 if options.half else torch.float32
+    # Batch norm counts its batches in whole numbers; a bundle holds floating-point tensors alone.
+    state = {
+        key: tensor.to(stored if tensor.is_floating_point() else torch.float32).contiguous()
+        for key, tensor in state.items()
+    }
+    member = recipe.member
+    metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
+    # Proven before the file has its final metadata, which holds what the proof found.
+    unproven = _frozen(member, saved_bytes(state, metadata))
+    proof = prove_equal(_loaded(unproven, run), path, recipe, stored, _proof_entry(run, options.cache))
+    metadata |= {
+        "proven_on": proof.case_id,
+        "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
+    }
+    return _frozen(member, saved_bytes(state, metadata))
+
+
+def _take_over(weights: Path, recipe: Recipe) -> FrozenMember:
+    """A frozen member of another bundle, or of this one, byte by byte."""
+    member = _frozen(recipe.member, weights.read_bytes())
+    load_member(weights.parent, member.plan.model_copy(update={"weights": weights.name}))
+    return member
+
+
+def saved_bytes(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on nothing but its content: the library writes metadata in random order."""
+    from safetensors.torch import save  # noqa: PLC0415 - needs torch
+
+    content = save(dict(state), metadata=dict(metadata))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _frozen(member: MemberPlan, content: bytes) -> FrozenMember:
+    return FrozenMember(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}), content)
+
+
+def _loaded(member: FrozenMember, run: Path) -> "nn.Module":
+    """The network as inference loads it: from a file."""
+    with TemporaryDirectory() as folder:
+        write_atomically(Path(folder) / member.plan.weights, member.content)
+        try:
+            return load_member(Path(folder), member.plan)
+        except WeightsError as error:
+            raise WeightsError(f"run {run}: frozen, its weights can't be used: {error}", hint=error.hint) from error
+
+
+def _proof_entry(run: Path, cache: Path | None) -> Path:
+    """Cache entry of the run's first validation case, or of its first training case.
+
+    Raises:
+        UsageError: it is not in the cache.
+    """
+    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    split = json.loads((run / SPLIT_FILE).read_text(encoding="utf-8"))
+    case_id = [*split["validation"], *split["train"]][0]
+    folder = cache or (Path(content["cache"]) if "cache" in content else None)
+    if folder is None or not (folder / content["entries"][case_id]).is_dir():
+        raise UsageError(
+            f"run {run}: the prepared volumes of case {case_id} are not in {folder or 'a cache that it names'}",
+            hint="Name the folder that the run was trained with: --cache.",
+        )
+    return folder / str(content["entries"][case_id])
+
+
+def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
+    from training.train.monitor import read_metrics  # noqa: PLC0415
+
+    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    validations = [line for line in read_metrics(run) if line["kind"] == "validation" and line["step"] <= step]
+    return {
+        "recipe": json.dumps(recipe.model_dump(mode="json"), sort_keys=True),
+        "recipe_sha256": recipe.sha256,
+        "checkpoint": checkpoint.name,
+        "steps": str(step),
+        "validation": json.dumps(validations[-1] if validations else {}, sort_keys=True),
+        "training_revision": str(content.get("git_revision", "unknown")),
+        "freezing_revision": git_revision(),
+        "training_cases": json.dumps(content.get("cases", {}), sort_keys=True),
+        "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
+        "begun_with": json.dumps({key: content[key] for key in HANDED_ON if key in content}, sort_keys=True),
+        "provenance": provenance,
+    }

@@ -1,0 +1,142 @@
+"""The same network, arranged for training on a CPU: layers whose gradients torch computes slowly with channels last.
+
+Measured on a crop of 72x88x72 with 8 filters in bfloat16, one thread: torch's Mish takes a quarter of a step, because
+its kernels are scalar in bfloat16, and the gradient of its GroupNorm another tenth, because it has no channels-last
+kernel. Nothing is approximated: the layers compute the same functions, in float32 inside
+(benchmarks.training_layers). Inference has layers of its own, without gradients (`metseg.network.cpu_layers`).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from typing_extensions import override
+
+from metseg.network.cpu_layers import mish_chunk, replace_layers
+
+LINEAR_FROM = 20.0
+"""From here on Mish is the identity in float32; beyond, e^2x would overflow."""
+
+
+class _MishFunction(Function):
+    """mish(x) = x t, t = m / (1 + m), m = e + e^2 / 2, e = e^x; and its derivative, t + x (e + e^2) / (1 + m)^2."""
+
+    @staticmethod
+    def forward(ctx: Any, batch: Tensor) -> Tensor:
+        dense = batch.movedim(1, -1).contiguous()
+        source = dense.view(-1)
+        result, slope = torch.empty_like(source), torch.empty_like(source)
+        chunk = mish_chunk(source.numel())
+        buffers = [torch.empty(chunk, device=source.device) for _ in range(4)]
+        for start in range(0, source.numel(), chunk):
+            part = slice(start, min(start + chunk, source.numel()))
+            x, e, t, r = (buffer[: part.stop - start] for buffer in buffers)
+            x.copy_(source[part])
+            torch.clamp(x, max=LINEAR_FROM, out=e).exp_()
+            torch.addcmul(e, e, e, value=0.5, out=t)
+            torch.add(t, 1, out=r).reciprocal_()
+            t.mul_(r)
+            e.addcmul_(e, e).mul_(r).mul_(r)
+            slope[part] = torch.addcmul(t, x, e, out=e)
+            result[part] = x.mul_(t)
+        ctx.save_for_backward(slope.view(dense.shape).movedim(-1, 1))
+        return result.view(dense.shape).movedim(-1, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        result: Tensor = gradient * slope
+        return result
+
+
+class TrainingMish(nn.Module):
+    """Mish of a batch of any shape, channels-last layout for speed; keeps the derivative instead of the input."""
+
+    @override
+    def forward(self, batch: Tensor) -> Tensor:
+        result: Tensor = _MishFunction.apply(batch)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _GroupNormFunction(Function):
+    """GroupNorm of one sample, forward by torch's kernel, the gradient from sums that batch norm's kernel takes."""
+
+    @staticmethod
+    def forward(ctx: Any, sample: Tensor, norm: nn.GroupNorm, weight: Tensor, bias: Tensor) -> Tensor:
+        channels, voxels = sample.shape[1], sample[0, 0].numel()
+        result, mean, rstd = torch.native_group_norm(
+            sample, weight, bias, 1, channels, voxels, norm.num_groups, norm.eps
+        )
+        ctx.save_for_backward(sample, weight, mean, rstd)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        sample, weight, group_mean, group_rstd = ctx.saved_tensors
+        groups, channels = group_mean.shape[1], sample.shape[1]
+        members = channels // groups
+        mean, rstd = (part.float().view(-1).repeat_interleave(members) for part in (group_mean, group_rstd))
+        gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+        _, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
+            gradient,
+            sample,
+            weight,
+            running_mean=None,
+            running_var=None,
+            save_mean=mean,
+            save_invstd=rstd,
+            train=True,
+            eps=0.0,  # is in rstd
+            output_mask=[False, True, True],
+        )
+        # dx = rstd (w dy - mean of w dy - x' mean of w dy x'), means over a group, x' the normalised input.
+        count = members * sample[0, 0].numel()
+        level, tilt = (
+            (weight.float() * sums.float()).view(groups, members).sum(1).repeat_interleave(members) / count
+            for sums in (bias_gradient, weight_gradient)
+        )
+        of_gradient, of_sample = weight.float() * rstd, -tilt * rstd.square()
+        constant = -level * rstd - of_sample * mean
+        of_gradient, of_sample, constant = (part.view(1, -1, 1, 1, 1) for part in (of_gradient, of_sample, constant))
+        result = torch.mul(gradient, of_gradient).add_(sample * of_sample).add_(constant)
+        return result.to(sample.dtype), None, weight_gradient, bias_gradient
+
+
+class TrainingGroupNorm(nn.GroupNorm):
+    """GroupNorm of a batch of shape (n, channels, x, y, z), sample by sample; one channel a group is batch norm."""
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if len(input) == 1:  # a split's gradient is a copy
+            return self._normalise(input)
+        return torch.cat([self._normalise(sample) for sample in input.split(1)])
+
+    def _normalise(self, sample: Tensor) -> Tensor:
+        if self.num_groups == self.num_channels:
+            return functional.batch_norm(sample, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        sample = sample.contiguous(memory_format=torch.channels_last_3d)
+        result: Tensor = _GroupNormFunction.apply(  # type: ignore[no-untyped-call]
+            sample, self, self.weight, self.bias
+        )
+        return result
+
+
+def arrange_for_cpu(network: nn.Module) -> nn.Module:
+    """Channels-last weights and the layers above in place of torch's; parameters keep their names and values.
+
+    Returns:
+        The same network.
+    """
+    replace_layers(network, mish=TrainingMish, norm=_with_own_gradient)
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it
+
+
+def _with_own_gradient(norm: nn.GroupNorm) -> nn.GroupNorm:
+    """The same layer of the other class: its parameters keep their names."""
+    norm.__class__ = TrainingGroupNorm
+    return norm

@@ -1,0 +1,424 @@
+"""The training loop: plain PyTorch, one process or many behind torchrun."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from metseg.errors import UsageError
+from metseg.predict.device import Device
+from training.data.batches import Batch, CropDataset, Schedule, batch_loader
+from training.errors import DivergenceError, InterruptedRunError
+from training.losses import Counts, Objective, RadiosurgeryObjective, count_terms
+from training.recipe import OptimizerRecipe, RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
+from training.train.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.train.cpu_layers import arrange_for_cpu
+from training.train.monitor import Monitor
+from training.train.network import TrainingNetwork
+from training.train.ranks import Ranks
+from training.train.rmsprop import rmsprop_of
+from training.train.validation import ValidationResult, ValidationTotals, figure_names, score_entry
+from training.train.widening import widen
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run is carried out; none of it is science, but `max_hours` under a cosine schedule and `init`.
+
+    Attributes:
+        folder: of the run.
+        device: see `metseg.predict.device`.
+        init: checkpoint whose weights the run begins with; None for random ones.
+        max_hours: the run ends after so long, all its sessions together.
+        max_steps: or after so many steps.
+        checkpoint_s: seconds between checkpoints.
+        workers: loader processes.
+        micro_batch: crops that go through the network at once; gradients add up to the same.
+        log_every: steps.
+    """
+
+    folder: Path
+    device: Device
+    init: Path | None = None
+    max_hours: float | None = None
+    max_steps: int | None = None
+    checkpoint_s: float = 120.0
+    workers: int = 1
+    micro_batch: int = 1
+    log_every: int = 10
+
+
+class Trainer:
+    """One run, from its checkpoint or from the start, to its end.
+
+    Args:
+        recipe: all its science.
+        entries: cache entry of every training and validation case.
+        train: IDs of the training cases.
+        validation: IDs of the validation cases; may be empty.
+        settings: how.
+        ranks: this process among the run's.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        entries: Mapping[str, Path],
+        train: Sequence[str],
+        validation: Sequence[str],
+        *,
+        settings: RunSettings,
+        ranks: Ranks,
+        false_positives: Mapping[str, NDArray[np.int32]] | None = None,
+    ) -> None:
+        self.recipe, self.settings, self.ranks = recipe, settings, ranks
+        self.device = torch.device(settings.device.name)
+        visits = [case_id for case_id in train for _ in range(recipe.data.visits_of(case_id))]
+        self.schedule = Schedule(visits, recipe.batch_cases, recipe.seed)
+        self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe, false_positives)
+        self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
+        self.total_steps = recipe.epochs * self.schedule.steps_per_epoch
+        self.objective = objective_of(recipe)
+        torch.manual_seed(recipe.seed)
+        self.network = TrainingNetwork(recipe).to(self.device)
+        if self.device.type == "cpu":
+            arrange_for_cpu(self.network)
+        if settings.init is not None:
+            load_initial_weights(self.network, settings.init, recipe.data.channels)
+        self.average: dict[str, Tensor] | None = None
+        if recipe.optimizer.ema_decay is not None:
+            self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        self.optimizer = optimizer_of(self.network, recipe.optimizer)
+        self.progress = Progress(recipe_sha256=recipe.sha256)
+        self._resume()
+        self.parallel: nn.Module = self.network if ranks.world == 1 else DistributedDataParallel(self.network)
+        self._stop_signal: int | None = None
+
+    def _resume(self) -> None:
+        path = self.settings.folder / LAST
+        if not path.exists():
+            return
+        progress = load_checkpoint(path, self.network, self.average, self.optimizer)
+        if progress.recipe_sha256 != self.recipe.sha256:
+            raise UsageError(
+                f"run {self.settings.folder}: was begun with another recipe ({progress.recipe_sha256[:12]}, "
+                f"now {self.recipe.sha256[:12]})",
+                hint="Continue it with its own recipe.yaml, or train into another folder.",
+            )
+        self.progress = progress
+        logger.info("continues at step %d of %d", progress.step, self.total_steps)
+
+    def run(self) -> Progress:
+        """Trains to the end.
+
+        Raises:
+            DivergenceError: the loss is not finite.
+            InterruptedRunError: SIGTERM came; the checkpoint is written.
+        """
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        try:
+            with Monitor(self.settings.folder, active=self.ranks.is_first, first_step=self.progress.step) as monitor:
+                self._loop(monitor)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self.progress
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stop_signal = number
+
+    def _loop(self, monitor: Monitor) -> None:
+        if self.progress.step == 0 and self.validation_entries:
+            # One case before step 1: a run that can't validate fails now.
+            self._validate(self.validation_entries[: self.ranks.world])
+        loader = batch_loader(
+            self.dataset,
+            self.schedule,
+            first_step=self.progress.step,
+            total_steps=self.total_steps,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            workers=self.settings.workers,
+        )
+        batches = iter(loader)
+        last_checkpoint = clock = time.monotonic()
+        while True:
+            share_done = self._share_done()
+            if self._validation_is_due(share_done):
+                self._validate_and_keep(monitor, share_done)
+                clock = self._add_time(clock)
+            if share_done >= 1:
+                break
+            before = time.monotonic()
+            batch = next(batches)
+            waited_s = time.monotonic() - before
+            rate = learning_rate(self.recipe.optimizer, self.progress.step, share_done, epochs=self.recipe.epochs)
+            terms, norm = self._step(batch, rate)
+            now = time.monotonic()
+            step = self.progress.step + 1
+            self.progress = replace(self.progress, step=step, elapsed_s=self.progress.elapsed_s + now - clock)
+            figures = dict(zip(self.objective.names, terms.tolist(), strict=True))
+            figures |= {"gradient_norm": norm, "learning_rate": rate, "step_s": now - clock, "waited_s": waited_s}
+            monitor.write("train", step, figures, share_done)
+            if self.ranks.is_first and step % self.settings.log_every == 0:
+                logger.info("step %d/%d loss %.4f %.2f s/step", step, self.total_steps, figures["loss"], now - clock)
+            clock = now
+            if self._must_stop():
+                self._save(LAST)
+                raise self._interruption()
+            if now - last_checkpoint > self.settings.checkpoint_s:
+                self._save(LAST)
+                last_checkpoint = time.monotonic()
+        self._save(LAST)
+
+    def _must_stop(self) -> bool:
+        """Whether a signal came, on any rank; every rank asks at the same time."""
+        return self.ranks.any(self._stop_signal is not None, self.device)
+
+    def _interruption(self) -> InterruptedRunError:
+        return InterruptedRunError(
+            f"stopped by a signal after step {self.progress.step}", hint="The same command continues the run."
+        )
+
+    def _add_time(self, since: float) -> float:
+        """Counts what a validation took."""
+        now = time.monotonic()
+        self.progress = replace(self.progress, elapsed_s=self.progress.elapsed_s + now - since)
+        return now
+
+    def _limit(self) -> int:
+        return min(self.total_steps, self.settings.max_steps or self.total_steps)
+
+    def _share_done(self) -> float:
+        """Of the run, by steps or by the clock, whichever is further; the same number on every rank."""
+        by_steps = self.progress.step / self._limit()
+        hours = self.settings.max_hours
+        if not hours:
+            return by_steps
+        by_clock = self.ranks.mean(self.progress.elapsed_s / 3600 / hours, self.device)
+        return max(by_steps, by_clock)
+
+    def _step(self, batch: Batch, rate: float) -> tuple[Tensor, float]:
+        """One optimiser step; returns the loss terms summed over ranks, and the gradient's norm."""
+        images = batch.images.to(self.device, non_blocking=True)
+        components = batch.components.to(self.device, non_blocking=True)
+        weights, noise = batch.weights.to(self.device), batch.noise.to(self.device)
+        counts = count_terms(components, weights).over(self.ranks)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.parallel.train()
+        parts = [
+            slice(first, first + self.settings.micro_batch)
+            for first in range(0, len(images), self.settings.micro_batch)
+        ]
+        total = torch.zeros(len(self.objective.names), dtype=torch.float64, device=self.device)
+        for number, part in enumerate(parts):
+            piece = Batch(images[part], components[part], weights[part], noise[part], batch.case_ids[part])
+            total += self._backward(piece, counts, is_last=number == len(parts) - 1)
+        total = self.ranks.sum(total)
+        self._require_finite("loss", total)
+        clip = self.recipe.optimizer.clip_norm
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip if clip > 0 else math.inf)
+        self._require_finite("gradient's norm", norm)
+        self.optimizer.step()
+        self._update_average()
+        return total, float(norm)
+
+    def _require_finite(self, what: str, figures: Tensor) -> None:
+        """Raises DivergenceError, the same on every rank, before the weights are touched."""
+        if bool(torch.isfinite(figures).all()):
+            return
+        slots = (self.schedule.slots(self.progress.step, rank, self.ranks.world) for rank in range(self.ranks.world))
+        case_ids = sorted({slot.case_id for part in slots for slot in part})
+        values = ", ".join(f"{value:g}" for value in figures.reshape(-1).tolist())
+        raise DivergenceError(
+            f"step {self.progress.step + 1}: the {what} is not finite ({values}); cases: {', '.join(case_ids)}",
+            hint="Look at these cases' images; lower the learning rate or clip_norm. The last checkpoint is whole.",
+        )
+
+    def _backward(self, batch: Batch, counts: Counts, *, is_last: bool) -> Tensor:
+        device = self.settings.device
+        images = batch.images
+        if self.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last_3d)
+        if isinstance(self.parallel, DistributedDataParallel):
+            self.parallel.require_backward_grad_sync = is_last
+        with torch.autocast(self.device.type, dtype=device.dtype, enabled=device.precision != "float32"):
+            outputs = self.parallel(images, batch.noise)
+        terms = self.objective(outputs, images, batch.components, batch.weights, counts)
+        (terms.total * self.ranks.world).backward()  # DDP divides the sum of the gradients by the number of ranks
+        detached: Tensor = terms.detached()
+        return detached
+
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        decay = self.recipe.optimizer.ema_decay or 0.0
+        # Young averages forget their random start quickly: the usual ramp (1 + t) / (10 + t).
+        decay = min(decay, (1 + self.progress.step) / (10 + self.progress.step))
+        with torch.no_grad():
+            for name, tensor in self.network.state_dict().items():
+                self.average[name].lerp_(tensor, 1 - decay)
+
+    def _validation_is_due(self, share_done: float) -> bool:
+        """After every so many epochs and at the end; once for each step, also when a resumed run begins there."""
+        step = self.progress.step
+        if not self.validation_entries or step in {0, self.progress.validated_step}:
+            return False
+        return step % (self.recipe.validation.every_epochs * self.schedule.steps_per_epoch) == 0 or share_done >= 1
+
+    def _validate(self, entries: Sequence[Path]) -> ValidationResult:
+        """Scores every n-th case on each of n ranks.
+
+        Raises:
+            InterruptedRunError: a signal came; the last checkpoint stands, and the resumed run validates first.
+        """
+        own = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        if self.average is not None:
+            self.network.load_state_dict(self.average)
+        self.network.eval()
+        totals = ValidationTotals()
+        try:
+            for entry in entries[self.ranks.rank :: self.ranks.world]:
+                if self._stop_signal is None:
+                    totals += score_entry(_LogitsOnly(self.network), entry, self.recipe, self.settings.device)
+        finally:
+            self.network.load_state_dict(own)
+            self.network.train()
+        totals = ValidationTotals.unpacked(self.ranks.sum(totals.packed().to(self.device)))
+        if self._must_stop():
+            raise self._interruption()
+        return totals.means()
+
+    def _validate_and_keep(self, monitor: Monitor, share_done: float) -> None:
+        self._save(LAST)
+        result = self._validate(self.validation_entries)
+        step, best = self.progress.step, self.progress.best_score
+        self.progress = replace(self.progress, validated_step=step)
+        figures = {"score": result.score, **dict(zip(figure_names(self.recipe), result.dice, strict=True))}
+        monitor.write("validation", step, figures, share_done)
+        logger.info("step %d validation %s", step, {name: round(value, 3) for name, value in figures.items()})
+        if best is None or result.score > best:
+            self.progress = replace(self.progress, best_score=result.score)
+            self._save(BEST)
+        self._save(LAST)
+
+    def _save(self, name: str) -> None:
+        if self.ranks.is_first:
+            save_checkpoint(self.settings.folder / name, self.network, self.average, self.optimizer, self.progress)
+
+
+class _LogitsOnly(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images).logits
+        return logits
+
+
+def objective_of(recipe: Recipe) -> Objective | RadiosurgeryObjective:
+    """The loss that a recipe names."""
+    if isinstance(recipe.loss, RadiosurgeryLossRecipe):
+        return RadiosurgeryObjective(recipe.loss)
+    return Objective(recipe.loss)
+
+
+def optimizer_of(network: nn.Module, recipe: OptimizerRecipe | RmsPropRecipe) -> torch.optim.Optimizer:
+    """The optimiser of a network's parameters that are trained."""
+    if isinstance(recipe, RmsPropRecipe):
+        return rmsprop_of(network, recipe)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def learning_rate(recipe: OptimizerRecipe | RmsPropRecipe, step: int, share_done: float, *, epochs: int = 1) -> float:
+    """The rate of a step, counted from 0.
+
+    Args:
+        recipe: schedule and its figures.
+        step: steps done.
+        share_done: of the whole run, 0..1.
+        epochs: of the whole run.
+    """
+    rate = recipe.learning_rate
+    if isinstance(recipe, RmsPropRecipe):
+        return rate * 0.5 ** sum(share_done * epochs >= epoch - 1e-9 for epoch in recipe.halved_at_epochs)
+    if recipe.schedule == "cosine":
+        falling = 0.5 * (1 + math.cos(math.pi * min(share_done, 1.0)))
+        rate *= recipe.final_share + (1 - recipe.final_share) * falling
+    if step < recipe.warmup_steps:
+        rate *= (step + 1) / recipe.warmup_steps
+    return rate
+
+
+FIRST_LAYER = "net.convInit.conv.weight"
+"""Shape (filters, channels, 3, 3, 3): the only layer that knows the input channels."""
+
+
+def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequence[str]) -> None:
+    """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
+
+    The first layer is matched by channel name: a channel that the other run did not read keeps its random weights. A
+    network with a half or a third of the filters is widened (`training.train.widening`).
+
+    Args:
+        network: changed in place.
+        checkpoint: with the other run's recipe.yaml beside it.
+        channels: of `network`.
+
+    Raises:
+        UsageError: the segmentation parts don't fit, or there is no recipe beside the checkpoint.
+        WeightsError: the checkpoint can't be read.
+    """
+    theirs = load_recipe(str(checkpoint.parent / "recipe.yaml")).data.channels
+    weights = {f"net.{name}": tensor for name, tensor in trained_weights(checkpoint).items()}
+    own = network.state_dict()
+    fitting = {}
+    for name, tensor in own.items():
+        given = weights.get(name)
+        if name.startswith("net.vae"):
+            fitting[name] = given if given is not None and given.shape == tensor.shape else tensor
+        elif given is not None:
+            of_images = name == FIRST_LAYER
+            found = _matched_by_channel(given, theirs, tensor, channels) if of_images else widen(given, tensor.shape)
+            if found is not None:
+                fitting[name] = found
+    missing = [name for name in own if name not in fitting]
+    if missing:
+        raise UsageError(
+            f"--init {checkpoint}: {len(missing)} tensors don't fit this recipe's network, first {missing[0]}",
+            hint="Start from a run with the same blocks and the same filters, or a half, a third... of them.",
+        )
+    network.load_state_dict(fitting)
+    logger.info("begins with the weights of %s", checkpoint)
+
+
+def _matched_by_channel(
+    theirs: Tensor, their_channels: Sequence[str], own: Tensor, channels: Sequence[str]
+) -> Tensor | None:
+    """The first layer's kernel, shape (filters, channels, x, y, z): theirs where they read a channel, else our own."""
+    wide = widen(theirs, torch.Size((own.shape[0], theirs.shape[1], *own.shape[2:])))
+    if wide is None:
+        return None
+    result = own.clone()
+    for index, channel in enumerate(channels):
+        if channel in their_channels:
+            result[:, index] = wide[:, their_channels.index(channel)]
+    return result

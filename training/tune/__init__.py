@@ -1,0 +1,1 @@
+"""Choosing thresholds and size rules on validation cases."""
