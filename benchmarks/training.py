@@ -1,6 +1,6 @@
 """Seconds a step, and the share of them that waits for data, with 1 and with 2 ranks on this machine.
 
-    python -m benchmarks.training_steps --data COHORT [--recipe tiny_blob] [--steps 20] [--ranks 1 2] [--threads 1]
+    python -m benchmarks.training --data COHORT [--recipe tiny_blob] [--steps 20] [--ranks 1 2] [--threads 1]
 
 The cache is warmed first. Each number of ranks is a run of its own of the same recipe through the command that users
 type (behind torchrun for more than one); the first quarter of its steps is left out.
