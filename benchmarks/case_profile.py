@@ -1,14 +1,17 @@
-"""Where the seconds of a case go, from its files to its label map, and how far that is from what the machine can do.
+"""Seconds of one case by step and by layer, beside what the machine could do at best.
 
     python -m benchmarks.case_profile CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
         [--members N] [--matrix-side 2048] [--copy-mb 512] [--clock wall|processor]
 
-Prints, of the second of two runs (the first reads and compiles): what every step takes, one after the other (the
-program reads the next case and writes the last one meanwhile); the networks' share by kind of layer and by level, with
-the operations and bytes of each; and two lower bounds, taken in the same run: all multiply-adds over the measured rate
-of a large matrix product in the networks' precision, and all bytes that the layers read and write over the measured
-bandwidth of a copy. Nothing else may run on the machine; where something does, OMP_NUM_THREADS=1 and --clock processor
-give the seconds that one thread really worked. docs/performance.md explains the figures.
+Runs the case twice and prints of the second run:
+
+    steps    seconds of each step, one after the other (in a batch, reading and writing run beside the networks)
+    layers   the networks' seconds by kind of layer and by level, with the operations and bytes of each
+    bounds   all multiply-adds over the measured rate of a large matrix product in the networks' precision, and all
+             bytes that the layers read and write over the measured bandwidth of a copy
+
+Wall seconds need a machine that runs nothing else. OMP_NUM_THREADS=1 and --clock processor give the seconds of one
+thread, which hold beside other work. docs/performance.md explains the figures.
 """
 
 import argparse
@@ -129,7 +132,7 @@ def print_windows(prepared: PreparedCase, ensemble: Ensemble) -> None:
     for member in ensemble.members:
         own = member_layout(prepared, plan, member.plan, shared)
         calls = len(own.origins) * passes
-        print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} a pass, {calls} network calls")
+        print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} per pass, {calls} network calls")
 
 
 def layers(clock: StageClock) -> dict[tuple[str, int | None], Account]:

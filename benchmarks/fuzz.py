@@ -2,12 +2,13 @@
 
     python -m benchmarks.fuzz --inputs 100000 [--seed 0] [--keep FOLDER] [--real FOLDER_OF_CASES]
 
-Small files of every flavour (NIfTI-1 and -2, both byte orders, several number types, extensions, scaling), and with
---real the headers of real ones, are mutated below the compression (header fields set to extreme values, bytes flipped,
-cut, inserted) and in it (bytes of the gzip stream flipped, cut, members joined), then read with what reads every input:
-`read_image`, `clean_voxels`, `plan_trip`; what is valid is brought to the network's grid, and a label map is written
-upon it and read again. Any exception but ImageError, any warning, an image that is not what its header says, more than
-LIMIT_MIB of memory, or more than LIMIT_S for one input is a finding; its bytes are kept. Exits with 1 if there is one.
+The files to start from are small and of every kind: NIfTI-1 and -2, both byte orders, several number types, extensions,
+scaling. With --real the headers of real files join them. Three of four inputs are mutated below the compression (header
+fields set to extremes, bytes changed, cut, inserted), the others in the gzip stream. Each is read by `read_image`,
+`clean_voxels` and `plan_trip`. What is valid is resampled, and a label map is written on its grid and read again.
+
+Findings are: any exception but ImageError, any warning, an image that contradicts its header, more than LIMIT_MIB of
+memory, more than LIMIT_S per input. The bytes of a finding are kept. Exits with 1 if there is one.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""Kills a batch at random moments, also in the middle of a write, until it is complete; nothing finished may be lost.
+"""Kills a batch at random moments, also in the middle of a write: no finished label map may be lost or torn.
 
     python -m benchmarks.kill [--kills 50] [--in-write 20] [--cases 8] [--seed 0]
 
-Each attempt is `metseg infer --resume` in a process forked from this one (which has torch loaded already, so that an
-attempt costs what the cases cost), ended by SIGKILL after a random time; for --in-write of them writing is slowed
-down and the signal comes while a file is half written, half of these with files that have no name until they are
-complete and half with the `.partial` files of other file systems. After every kill: each label map in the folder is,
-byte for byte, that of an undisturbed run, none that was there has gone, and there is nothing else but `.partial`
-files. When the folder is complete it is emptied and the next round begins. In the end `--resume` runs to its end and
-gives the undisturbed bytes.
+Each attempt is `metseg infer --resume` in a process forked from this one, ended by SIGKILL after a random time. In
+--in-write of the attempts writing is slow, and the signal comes while a file is half written. Half of these imitate
+file systems on which a file can't be without a name, so that `.partial` files are used.
+
+After every kill each label map in the folder equals that of an undisturbed run, byte for byte, none has gone, and there
+is nothing else but `.partial` files. A complete folder is emptied, and the next round begins. At the end `--resume`
+completes the folder to the undisturbed bytes.
 """
 
 import argparse

@@ -11,9 +11,9 @@ Four groups, each compared with its own first row:
                box (`fixed`); windows batched; cut to the box (`trimmed`); one window as large as the brain (`whole`)
     passes     the bundle's own plan with 13 passes, 4 and 1
     reference  plain MONAI over the full volume in float32 (benchmarks.reference_path) with the windows of `paper`
-               and --reference-tta, then metseg with the same passes: slow, minutes a case
+               and --reference-tta, then metseg with the same passes: minutes per case
 
-Prints for every row: seconds a case from its files to the label map on its own grid, the ratio to the group's first
+Prints for every row: seconds per case, from its files to the label map on its own grid, the ratio to the group's first
 row, the Dice of both rows' label maps (pooled over all cases, and of the worst case), and how many cases fall out: a
 region under .95 and more than 2 differing voxels a lesion. Where `<ID>-seg.nii.gz` lies beside the images, the
 lesion-wise scores of 2023 stand beside that. With --results every case's label map and seconds are kept, and a run with
@@ -255,7 +255,7 @@ def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:
     width = max(len(row.name) for row in rows) + 2
     regions = " / ".join(REGIONS)
     print(f"\n{first.group}: agreement with {first.name!r}, Dice of {regions}")
-    print(f"{'':{width}}{'s a case':>9}{'faster':>8}   {'pooled':26} {'worst case':24} cases out")
+    print(f"{'':{width}}{'s per case':>11}{'faster':>8}   {'pooled':26} {'worst case':24} cases out")
     first_s = fmean(case.of(first).seconds for case in done)
     for row in rows:
         shared = [overlaps(case.of(first).labels, case.of(row).labels) for case in done]
@@ -263,7 +263,7 @@ def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:
         worst = " / ".join(f"{min(case[region].dice for case in shared):.3f}" for region in REGIONS)
         seconds = fmean(case.of(row).seconds for case in done)
         out = [case.files.case_id for case, regions in zip(done, shared, strict=True) if falls_out(regions)]
-        print(f"{row.name:{width}}{seconds:9.1f}{first_s / seconds:8.2f}   {pooled:26} {worst:24} {len(out)}")
+        print(f"{row.name:{width}}{seconds:11.1f}{first_s / seconds:8.2f}   {pooled:26} {worst:24} {len(out)}")
         if out:
             print(f"{'':{width}}out: {', '.join(out)}")
     print_scores(rows, done, width)

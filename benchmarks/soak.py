@@ -1,10 +1,10 @@
-"""Many small cases in one process: memory, open files and seconds a case, from the tenth case to the last.
+"""Many small cases in one process: do memory, open files or seconds per case grow?
 
     python -m benchmarks.soak [--cases 200]
 
-Cases are links to a few made here (24x32x16, a small untrained network), so that what grows is the program's, not the
-data's. Prints each figure every 20 cases and, in the end, the last twenty cases beside the eleventh to thirtieth. Exits
-with 1 if resident memory grew by more than GROWTH_MIB, open files by any, or a case takes more than TIMES as long.
+The cases are links to three made here (24x32x16), the networks small and untrained. Prints each figure every SAMPLE
+cases, and at the end the last SAMPLE cases beside those after the first WARM. Exits with 1 if resident memory grew by
+more than GROWTH_MIB, open files by any, or a case takes more than TIMES as long.
 """
 
 import argparse
@@ -68,7 +68,7 @@ class Watch:
         self.files.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - names are wanted
         if len(self.seconds) % SAMPLE == 0:
             print(f"{len(self.seconds):5d}  {self.memory_mib[-1]:7.1f} MiB  {self.files[-1]:4d} files  "
-                  f"{statistics.median(self.seconds[-SAMPLE:]):.3f} s of processor a case", flush=True)  # fmt: skip
+                  f"{statistics.median(self.seconds[-SAMPLE:]):.3f} s of processor per case", flush=True)  # fmt: skip
 
 
 def main() -> int:

@@ -1,10 +1,10 @@
-"""How long the command line takes to answer: fresh processes, wall clock and processor, beside a bare Python.
+"""Seconds until the command line answers, in fresh processes, beside a bare Python.
 
     python -m benchmarks.startup [--repeats 5] [--data FOLDER_OF_CASES]
 
-Prints the median wall and processor time of `metseg --help`, `metseg info`, up to its first line `metseg check`, and
-`metseg infer` until its first window goes into a network; and how many times a bare `python -c pass` that is. On a busy
-machine the processor time is the figure to look at. Without --data the case is one of noise, 240x240x155.
+Prints the median wall and processor seconds of `metseg --help`, of `metseg info`, of `metseg check` until its first
+line, and of `metseg infer` until its first window goes into a network; and their ratio to `python -c pass`. Beside
+other work only the processor seconds hold. Without --data the case is one of noise, 240x240x155.
 """
 
 import argparse
