@@ -1,6 +1,6 @@
 """Fusion, postprocessing and agreement against plain implementations, side by side in one run.
 
-    python benchmarks/fusion.py [--members 3] [--repeats 5] [MAP ...]
+    python -m benchmarks.fusion [--members 3] [--repeats 5] [MAP ...]
 
 The plain fusion does what the definition says with whole arrays: one label after the other, every member's vote added
 over every voxel, in every iteration. The plain postprocessing and agreement label the whole volume with scipy. Without

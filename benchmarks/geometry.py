@@ -1,12 +1,12 @@
-"""How well a label map survives the trip between a case's own grid and the network's, and what the trip costs.
+"""What resampling to the network's grid and back does to a label map, and what it costs.
 
-    .venv/bin/python benchmarks/geometry.py
+    python -m benchmarks.geometry
 
-Random ellipsoid lesions (oedema around an enhancing ring around a core), grouped by the volume of their whole (WT) in
-the start grid. `there and back`: source -> network -> source, what a reference's label map goes through. `back and
-there`: network -> source -> network, what a prediction goes through when it is scored in the network's grid. A lesion
-survives when the map that comes back holds a voxel of it, or within 1 mm of it (half the longest voxel side where that
-is more). Figures for docs/geometry.md.
+Random ellipsoid lesions (oedema around an enhancing ring around a core), grouped by the volume of their WT in the grid
+where they begin. `there and back` takes a label map from the source grid to the network's and back, as a reference
+travels. `back and there` takes it from the network's grid to the source grid and back, as a prediction does when it is
+scored in the network's grid. A lesion survives if the map that comes back has a voxel within 1 mm of it (half the
+longest voxel side if that is more). docs/geometry.md has the figures.
 """
 
 import time

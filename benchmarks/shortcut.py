@@ -1,9 +1,9 @@
 """How far the obvious shortcut gets: a threshold on t1c - t1n with a size filter, no network.
 
-    PYTHONPATH=. python -P benchmarks/shortcut.py --tune COHORT --data HOLDOUT --output FOLDER
+    python -m benchmarks.shortcut --tune COHORT --data HOLDOUT --output FOLDER
 
 Threshold (in units of the difference's spread inside the head) and smallest component are chosen on COHORT by the
-lesion-wise Dice of 2023, then HOLDOUT is segmented into FOLDER, one label map a case, to be scored like any other:
+lesion-wise Dice of 2023, then HOLDOUT is segmented into FOLDER, one label map per case, to score like others:
 
     python -m evaluation score --protocol brats2023 --reference-path HOLDOUT --prediction-path FOLDER
 """

@@ -1,7 +1,7 @@
 """How much memory a case will take and how much there is: a warning before the night instead of a kill in it.
 
 An estimate from the header alone, for a run on the CPU: what is held (images, channels, probabilities) is counted, what
-a network needs for one window is a multiple of its widest layer (docs/reliability.md: how it was measured).
+a network needs for one window is a multiple of its widest layer (docs/performance.md: how it was measured).
 """
 
 import math
