@@ -34,8 +34,9 @@ import metseg.files.image
 import metseg.files.rules
 from metseg.files.header import MAX_VOXELS, ImageError
 from metseg.files.image import Image, read_image
-from metseg.files.nifti import read_label_map, write_label_map
+from metseg.files.read import read_label_map
 from metseg.files.rules import clean_voxels
+from metseg.files.write import write_label_map
 from metseg.space.resampling import plan_trip, to_network
 
 LIMIT_MIB = 256
@@ -187,9 +188,9 @@ def use(image: Image, folder: Path) -> None:
     target = folder / "labels.nii.gz"
     labels = np.ones(shape, dtype=np.uint8)
     write_label_map(target, labels, image.header)
-    written, grid = read_label_map(target)
-    assert np.array_equal(written, labels), "written labels"  # noqa: S101
-    assert np.array_equal(grid.affine, image.grid.affine), "grid of the written labels"  # noqa: S101
+    written = read_label_map(target)
+    assert np.array_equal(written.labels, labels), "written labels"  # noqa: S101
+    assert np.array_equal(written.grid.affine, image.grid.affine), "grid of the written labels"  # noqa: S101
 
 
 class LineCoverage:
@@ -275,7 +276,7 @@ def main() -> int:
     print(
         f"past the header: {past_header / total:.1%}; slowest input {slowest:.2f} s; memory limit {LIMIT_MIB} MiB more"
     )
-    print(f"lines of image.py and nifti_header.py reached by the first {TRACED_INPUTS} inputs: {coverage.share():.1%}")
+    print(f"lines of image.py and header.py reached by the first {TRACED_INPUTS} inputs: {coverage.share():.1%}")
     return 1 if findings else 0
 
 

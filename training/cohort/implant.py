@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_case
+from metseg.files.read import read_case
 from metseg.labels import LabelMap
 from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case

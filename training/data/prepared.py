@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_case, read_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import read_case, read_label_map
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.prepare.prepare import prepare_case
 from metseg.space.components import find_components
+from metseg.space.grid import grid_difference
 from metseg.space.resampling import Trip, labels_to_network
 from metseg.systems import SYSTEMS, Modality
 from training.recipe import DataRecipe
@@ -134,14 +134,14 @@ def read_reference(files: CaseFiles, trip: Trip) -> LabelMap:
     Raises:
         InputError: there is none, it can't be read, or it lies on another grid than the images.
     """
-    labels, grid = read_label_map(reference_path(files))
-    difference = grid_difference(grid, trip.source)
+    reference = read_label_map(reference_path(files))
+    difference = grid_difference(reference.grid, trip.source)
     if difference:
         raise InputError(
             f"case {files.case_id}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
-    return labels_to_network(labels, trip)
+    return labels_to_network(reference.labels, trip)
 
 
 def reference_path(files: CaseFiles) -> Path:

@@ -15,7 +15,7 @@ from evaluation import score_case
 from metseg.decide.fusion import member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import REGIONS, LabelMap
 from metseg.plan.plan import Plan, PostprocessPlan
 from metseg.predict.ensemble import Ensemble, predict_case
@@ -76,9 +76,9 @@ def try_case(files: CaseFiles, ensemble: Ensemble, settings: Sequence[Setting]) 
     Raises:
         InputError: the case can't be read, or has no reference.
     """
-    reference, grid = read_label_map(reference_path(files))
+    reference = read_label_map(reference_path(files))
     return {
-        setting: figures_of(reference, labels, grid.spacing_mm)
+        setting: figures_of(reference.labels, labels, reference.grid.spacing_mm)
         for setting, labels in _label_maps(files, ensemble, settings)
     }
 

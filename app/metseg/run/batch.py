@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.files.atomic import remove_partials
 from metseg.files.blank import blank_label_map
 from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_label_map, remove_partials, write_label_map
+from metseg.files.read import read_label_map
+from metseg.files.write import write_label_map
 from metseg.findings import Finding, agreement_notes, blank_note, count_notes, resampling_notes, warning
 from metseg.labels import LabelMap
 from metseg.plan.plan import Plan
@@ -98,7 +100,7 @@ def _is_done(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        labels, _ = read_label_map(path)
+        labels = read_label_map(path).labels
     except InputError:
         return True
     return bool(labels.any())

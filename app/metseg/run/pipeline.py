@@ -14,7 +14,7 @@ from metseg.decide.fusion import fuse_labels, fuse_probabilities, keep_confirmed
 from metseg.decide.size_rules import postprocess
 from metseg.errors import InputError
 from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_case
+from metseg.files.read import read_case
 from metseg.findings import Finding, missing_note
 from metseg.labels import LabelMap
 from metseg.plan.plan import FusionPlan, Plan

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from metseg.errors import WeightsError
 from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import Plan, TtaPlan
@@ -105,7 +105,7 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
                 undecided.append(_undecided(segmentation, case, ensemble.plan))
 
         (record,) = run_batch(job, ensemble, listen)
-        labels, _ = read_label_map(job.output_path / f"{CASE_ID}.nii.gz")
+        labels = read_label_map(job.output_path / f"{CASE_ID}.nii.gz").labels
     return Result(labels, undecided[0], record.lesions, time.perf_counter() - start)
 
 
