@@ -13,7 +13,7 @@ from metseg.files.read import read_label_map
 from metseg.labels import REGIONS, region_masks
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
-from metseg.space.resampling import labels_to_network, plan_trip
+from metseg.space.resampling import labels_to_network, plan_resampling
 from training.data.cache import open_entry
 from training.data.prepared import Box, reference_path, seed_voxels
 from training.recipe import Recipe
@@ -73,9 +73,9 @@ def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[
             hint="Label maps must be of the training cases themselves.",
         )
     region = REGIONS.index(recipe.crops.lesion_region)
-    trip = plan_trip(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
-    components = find_components(region_masks(labels_to_network(predicted.labels, trip))[region]).to_volume()
-    true = np.unique(components[labels_to_network(reference.labels, trip) > 0])
+    resampling = plan_resampling(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
+    components = find_components(region_masks(labels_to_network(predicted.labels, resampling))[region]).to_volume()
+    true = np.unique(components[labels_to_network(reference.labels, resampling) > 0])
     components[np.isin(components, true)] = 0
     cut = components[tuple(slice(first, end) for first, end in box)]
     return seed_voxels(cut[np.newaxis])[:, 1:]

@@ -224,8 +224,8 @@ def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: 
 
     def figures(probabilities: NDArray[np.float32]) -> Figures:
         region = member_labels(probabilities, experiment.threshold)
-        pasted = layout.paste(region, prepared.trip.network.shape)
-        labels = labels_to_source(pasted, prepared.trip)
+        pasted = layout.paste(region, prepared.resampling.network.shape)
+        labels = labels_to_source(pasted, prepared.resampling)
         return score_case(reference.labels, labels, reference.grid.spacing_mm, "hu2019").regions[0].columns()
 
     mean_of = {

@@ -72,13 +72,13 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     """Segments a case with every method and scores each label map, with and without postprocessing."""
     plan = ladder.ensemble.plan
     loaded = load_case(files, _ensemble_of(ladder, ladder.tta, set(ladder.models.values())))
-    trip = loaded.prepared.trip
+    resampling = loaded.prepared.resampling
     reference = read_label_map(reference_path(files))
     scores: dict[str, Scores] = {}
     for method, labels in segment_by_method(loaded.prepared, ladder, loaded.layout, loaded.prefetch).items():
         clean = postprocess(labels, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         for name, final in ((method, labels), (f"{method}+post", clean)):
-            pasted = labels_to_source(loaded.layout.paste(final, trip.network.shape), trip)
+            pasted = labels_to_source(loaded.layout.paste(final, resampling.network.shape), resampling)
             result = score_case(reference.labels, pasted, reference.grid.spacing_mm, "brats2023")
             scores[name] = {
                 region.region: tuple(float(getattr(region, column)) for column in _COLUMNS)

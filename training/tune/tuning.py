@@ -88,7 +88,7 @@ def _label_maps(
 ) -> Iterator[tuple[Setting, LabelMap]]:
     plan = ensemble.plan
     loaded = load_case(files, ensemble)
-    trip = loaded.prepared.trip
+    resampling = loaded.prepared.resampling
     predictions = predict_case(loaded.prepared, ensemble, loaded.layout, loaded.prefetch)
     loaded.prefetch.forget()
     for threshold in sorted({setting.threshold for setting in settings}):
@@ -97,7 +97,7 @@ def _label_maps(
         for setting in settings:
             if setting.threshold == threshold:
                 clean = postprocess(fused, _rules_of(setting, plan), voxel_volume_mm3=plan.voxel_volume_mm3)
-                yield setting, labels_to_source(loaded.layout.paste(clean, trip.network.shape), trip)
+                yield setting, labels_to_source(loaded.layout.paste(clean, resampling.network.shape), resampling)
 
 
 def _rules_of(setting: Setting, plan: Plan) -> PostprocessPlan:

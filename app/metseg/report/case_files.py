@@ -22,7 +22,7 @@ from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_th
 from metseg.report.pieces import file_sha256, write_piece
 from metseg.run.record import CaseRecord
 from metseg.space.grid import FloatVolume, Grid, grid_difference
-from metseg.space.resampling import plan_trip
+from metseg.space.resampling import plan_resampling
 from metseg.systems import SYSTEMS, Modality, SystemName
 
 logger = logging.getLogger(__name__)
@@ -137,9 +137,11 @@ def _read_labels(paths: CasePaths) -> LabelImage | str:
 def _resampling(grid: Grid, plan: Plan | None, system: SystemName) -> tuple[Finding, ...]:
     """Whether the label map's grid is another than the network's; of a stranger's, than the challenge's."""
     if plan is not None:
-        resampled = not plan_trip(grid, plan.spacing_mm, plan.frame).only_turns
+        resampled = not plan_resampling(grid, plan.spacing_mm, plan.frame).only_turns
         return resampling_notes(grid.spacing_mm, plan.sides_mm, resampled=resampled)
-    return resampling_notes(grid.spacing_mm, resampled=not plan_trip(grid).only_turns) if system == "brats" else ()
+    return (
+        resampling_notes(grid.spacing_mm, resampled=not plan_resampling(grid).only_turns) if system == "brats" else ()
+    )
 
 
 def _read_images(

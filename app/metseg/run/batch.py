@@ -274,8 +274,8 @@ def _require_scan(grid: LabelGrid, loaded: Loaded) -> None:
 
 
 def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple[Finding, ...]:
-    trip = loaded.prepared.trip
-    resampled = not trip.only_turns or segmentation.grid is not trip.source
+    resampling = loaded.prepared.resampling
+    resampled = not resampling.only_turns or segmentation.grid is not resampling.source
     return resampling_notes(segmentation.grid.spacing_mm, plan.sides_mm, resampled=resampled)
 
 
@@ -288,7 +288,7 @@ def _on_grid(
         return segmentation, loaded.case.reference_header, ()
     scan = loaded.case.scans["ct"]
     with loaded.watch.stage("restore"):
-        place = (segmentation.network_labels, loaded.prepared.trip.network, scan.grid, registration.mr_to_ct)
+        place = (segmentation.network_labels, loaded.prepared.resampling.network, scan.grid, registration.mr_to_ct)
         labels = metastases_to(*place)
         outside = metastases_outside(*place)
     left_out = f"{outside} of {segmentation.lesions} metastases lie outside the planning CT, not in its label map"

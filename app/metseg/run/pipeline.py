@@ -150,11 +150,11 @@ def conclude(
         clean = postprocess(fused, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         agreement = lesion_agreement(clean, *divide_members(votes, predictions, plan))
     with watch.stage("restore"):
-        network_labels = layout.paste(clean, case.trip.network.shape)
-        labels = labels_to_source(network_labels, case.trip)
+        network_labels = layout.paste(clean, case.resampling.network.shape)
+        labels = labels_to_source(network_labels, case.resampling)
     return Segmentation(
         labels=labels,
-        grid=case.trip.source,
+        grid=case.resampling.source,
         network_labels=network_labels,
         lesions=len(agreement),
         members=tuple(prediction.name for prediction in predictions),
