@@ -34,7 +34,7 @@ import metseg.run.pipeline
 from benchmarks.stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import write_label_map
+from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
@@ -43,6 +43,7 @@ from metseg.predict.windows import Layout
 from metseg.prepare.prepare import PreparedCase
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
+from metseg.systems import modalities_to_find
 
 FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.run.pipeline, "read_case"): "read: decompress, check",
