@@ -162,6 +162,7 @@ class PostprocessPlan(Section):
         min_netc_mm3: NETC components smaller than this become ET.
         min_snfh_mm3: SNFH components smaller than this are removed.
         min_et_mm3: ET components smaller than this are removed.
+        min_disjoint_mm3: components of a disjoint region, such as RC, smaller than this are removed. Not in the paper.
     """
 
     min_wt_mm3: int = Field(25, ge=0)
@@ -169,6 +170,7 @@ class PostprocessPlan(Section):
     min_netc_mm3: int = Field(20, ge=0)
     min_snfh_mm3: int = Field(20, ge=0)
     min_et_mm3: int = Field(10, ge=0)
+    min_disjoint_mm3: int = Field(0, ge=0)
 
 
 class MemberPlan(Section):

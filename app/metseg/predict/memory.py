@@ -18,7 +18,7 @@ from metseg.files.image import ImageError, read_shape
 from metseg.findings import Finding
 from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, sides_of
-from metseg.predict.passes import NOISY_COPIES, uses_noise
+from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling
 from metseg.systems import modalities_to_find
@@ -81,7 +81,7 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     on_own_grids = sum(math.prod(plan_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
-    noises = NOISY_COPIES * widest if uses_noise(plan.tta) else 0
+    noises = NOISE_DRAWS * widest if uses_noise(plan.tta) else 0
     on_region = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
         held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),

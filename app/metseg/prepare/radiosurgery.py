@@ -12,6 +12,7 @@ from metseg.errors import InputError
 from metseg.files.case import Case
 from metseg.plan.plan import ChannelName, IntensityPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
+from metseg.prepare.channels import Channels
 from metseg.prepare.intensities import scale_intensities
 from metseg.prepare.registration import AIR_HU, HEAD_HU, Registration, register, skull_cavity
 from metseg.space.components import Box, bounding_box
@@ -34,7 +35,7 @@ def prepare_radiosurgery(
     intensity: RadiosurgeryIntensityPlan,
     resampling: Resampling,
     registration: RegistrationPlan | None,
-) -> tuple[Mapping[ChannelName, FloatVolume], Box, Registration | None]:
+) -> Channels:
     """Registers, resamples and scales a case.
 
     Args:
@@ -52,12 +53,12 @@ def prepare_radiosurgery(
     mr = to_network(case.images["t1c"], resampling)
     channels: dict[ChannelName, FloatVolume] = {"t1c": standardise(equalise(mr, intensity))}
     if registration is None or "ct" not in case.scans:
-        return channels, head_box(mr), None
+        return Channels(channels, head_box(mr))
     ct = case.scans["ct"]
     found = register(ct, case.images["t1c"], case.grid, registration)
     hounsfield = resample_rigid(ct.voxels, ct.grid, resampling.network, found.mr_to_ct, outside=AIR_HU)
     channels["ct"] = standardise(window_hounsfield(hounsfield, intensity))
-    return channels, brain_box_of_ct(hounsfield), found
+    return Channels(channels, brain_box_of_ct(hounsfield), found)
 
 
 def window_hounsfield(hounsfield: FloatVolume, plan: RadiosurgeryIntensityPlan) -> FloatVolume:
