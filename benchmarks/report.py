@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from metseg.report.existing import report_label_maps
+from metseg.report.folder_report import report_label_maps
 
 SMALL = (96, 96, 64)
 FULL = (240, 240, 155)

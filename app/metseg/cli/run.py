@@ -18,7 +18,7 @@ from metseg.run.record import CaseRecord
 from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality, modalities_to_find
 
 if TYPE_CHECKING:
-    from metseg.report.batch import BatchReport
+    from metseg.report.batch_report import BatchReport
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def _open_report(
     """The report as a context; one that gives None where none is wanted."""
     if report_dir is None:
         return nullcontext()
-    from metseg.report.batch import BatchReport, BatchSettings  # noqa: PLC0415 - only where it is wanted
-    from metseg.report.run_file import describe_run  # noqa: PLC0415
+    from metseg.report.batch_report import BatchReport, BatchSettings  # noqa: PLC0415 - only where it is wanted
+    from metseg.report.run_json import describe_run  # noqa: PLC0415
 
     options = {
         "data_path": str(data_path.resolve()),
@@ -140,7 +140,7 @@ def check_report_dir(report_dir: Path | None, output_path: Path, save: frozenset
         if save:
             raise UsageError("--save needs a place to save to", hint="Name a folder with --report-dir.")
         return
-    from metseg.report.pieces import CASES_FOLDER  # noqa: PLC0415 - only where a report is wanted
+    from metseg.report.case_store import CASES_FOLDER  # noqa: PLC0415 - only where a report is wanted
 
     report, output = report_dir.resolve(), output_path.resolve()
     if report.is_relative_to(output) or output.is_relative_to(report / CASES_FOLDER):

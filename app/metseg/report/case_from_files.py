@@ -18,8 +18,8 @@ from metseg.plan.plan import Plan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
 from metseg.prepare.radiosurgery import window_hounsfield
 from metseg.report.case_report import LESIONS_FILE, PLANES_FILE, CaseReport, Evidence, describe_case
+from metseg.report.case_store import file_sha256, write_piece
 from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_thumbnails
-from metseg.report.pieces import file_sha256, write_piece
 from metseg.run.record import CaseRecord
 from metseg.space.grid import FloatVolume, Grid, grid_difference
 from metseg.space.resampling import plan_resampling

@@ -18,13 +18,13 @@ from metseg.files.read import read_label_map
 from metseg.files.write import write_volume
 from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
-from metseg.report.assemble import RUN_FILE, Entry, write_report
-from metseg.report.case_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
+from metseg.report.case_from_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
 from metseg.report.case_report import CaseReport, Evidence, describe_case
-from metseg.report.evidence import collect_evidence
-from metseg.report.machine import gpu_peak_memory_mib, peak_memory_mib
-from metseg.report.pieces import case_folder, file_sha256, make_folder, read_piece, write_piece
-from metseg.report.run_file import RunFacts
+from metseg.report.case_store import case_folder, file_sha256, make_folder, read_piece, write_piece
+from metseg.report.from_segmentation import collect_evidence
+from metseg.report.peak_memory import gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.report_files import RUN_FILE, Entry, write_report
+from metseg.report.run_json import RunFacts
 from metseg.report.votes import agreement_volume, collect_votes, probability_volumes
 from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
