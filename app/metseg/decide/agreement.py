@@ -32,7 +32,11 @@ class LesionAgreement:
 
 
 def lesion_agreement(
-    labels: LabelMap, member_maps: Sequence[LabelMap], added_maps: Sequence[LabelMap] = (), *, regions: Regions = BRATS_REGIONS
+    labels: LabelMap,
+    member_maps: Sequence[LabelMap],
+    added_maps: Sequence[LabelMap] = (),
+    *,
+    regions: Regions = BRATS_REGIONS,
 ) -> tuple[LesionAgreement, ...]:
     """Measures the members' agreement on each lesion.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from metseg.decide.patterns import VotePatterns, count_patterns
 from metseg.errors import InputError, UsageError
-from metseg.labels import BACKGROUND, REGION_LABELS, LabelMap, RegionMasks, decode_regions, region_masks, whole_tumour
+from metseg.labels import BRATS_REGIONS, LabelMap, RegionMasks, Regions
 from metseg.plan.plan import FusionPlan
 from metseg.predict.members import Probabilities
 
@@ -23,9 +23,7 @@ ROUNDING: Final = 1e-12
 """A score must be lower than a threshold by more than this: equal scores must not fall under their own mean."""
 
 
-def fuse_labels(
-    label_maps: Sequence[LabelMap], plan: FusionPlan, regions: Regions = BRATS_REGIONS
-) -> LabelMap:
+def fuse_labels(label_maps: Sequence[LabelMap], plan: FusionPlan, regions: Regions = BRATS_REGIONS) -> LabelMap:
     """Fuses label maps: methods `simple`, `simple_langerak`, `majority`, and `maximum` (of the region masks).
 
     Args:
@@ -128,94 +126,6 @@ def _maximum(patterns: VotePatterns, _plan: FusionPlan, regions: Regions) -> NDA
             hint="Choose simple, simple_langerak or majority, which take any label.",
         )
     return regions.decode(np.logical_or.reduce(regions.split(patterns.votes), axis=1))
-
-
-_LABEL_METHODS.get(plan.method)
-    if fuse_patterns is None:
-        raise UsageError(
-            f"fusion method {plan.method!r} needs probabilities, found label maps",
-            hint=f"Choose one of {', '.join(sorted(_LABEL_METHODS))}.",
-        )
-    patterns = count_patterns(label_maps)
-    return patterns.to_label_map(fuse_patterns(patterns, plan, regions))
-
-
-def _simple(patterns: VotePatterns, plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
-    """One label against the rest, ascending; a later label overwrites an earlier one."""
-    fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
-    for label in patterns.labels:
-        fused[_simple_mask(patterns.votes == label, patterns.voxel_counts, plan)] = label
-    return fused
-
-
-def _simple_mask(voters: NDArray[np.bool_], voxel_counts: NDArray[np.intp], plan: FusionPlan) -> NDArray[np.bool_]:
-    """SIMPLE for one label, as BraTS Toolkit computes it; its drop threshold can never fire, so there is none.
-
-    Args:
-        voters: shape (members, patterns): who votes for the label.
-        voxel_counts: shape (patterns,).
-        plan: when to stop.
-
-    Returns:
-        Shape (patterns,): where the label wins.
-    """
-    estimate = _weighted_vote(voters, [1.0] * len(voters))
-    voxels = int(voxel_counts[estimate].sum())
-    for _ in range(plan.max_iterations):
-        weights = [(1.0 + _dice(voter, estimate, voxel_counts)) ** 2 for voter in voters]
-        estimate = _weighted_vote(voters, weights)
-        last_voxels, voxels = voxels, int(voxel_counts[estimate].sum())
-        if abs(voxels - last_voxels) < plan.min_change_voxels:
-            break
-    return estimate
-
-
-def _simple_langerak(patterns: VotePatterns, plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
-    """One label against the rest, ascending; a later label overwrites an earlier one."""
-    fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
-    for label in patterns.labels:
-        fused[_langerak_mask(patterns.votes == label, patterns.voxel_counts, plan)] = label
-    return fused
-
-
-def _langerak_mask(voters: NDArray[np.bool_], voxel_counts: NDArray[np.intp], plan: FusionPlan) -> NDArray[np.bool_]:
-    """SIMPLE for one label after Langerak et al. 2010: arguments and result as in `_simple_mask`.
-
-    Members that score under mean - alpha * standard deviation (of the population) of those still in leave for good;
-    the scores are the weights; it ends when an estimate comes back, at the latest after `max_iterations`.
-    """
-    estimate = _weighted_vote(voters, [1.0] * len(voters))
-    seen = {estimate.tobytes()}
-    for _ in range(plan.max_iterations):
-        scores = np.array([_dice(voter, estimate, voxel_counts) for voter in voters])
-        stays = scores >= scores.mean() - plan.langerak_alpha * scores.std() - ROUNDING
-        voters = voters[stays]
-        estimate = _weighted_vote(voters, scores[stays].tolist())
-        if estimate.tobytes() in seen:
-            break
-        seen.add(estimate.tobytes())
-    return estimate
-
-
-def _majority(patterns: VotePatterns, _plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
-    """Labels descending, so the smaller one wins a tie."""
-    fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
-    for label in reversed(patterns.labels):
-        voters = patterns.votes == label
-        fused[2 * voters.sum(axis=0) >= len(voters)] = label
-    return fused
-
-
-def _maximum(patterns: VotePatterns, _plan: FusionPlan) -> NDArray[np.uint8]:
-    """Union per region, decoded like a member; never the maximum of label numbers, which mean nothing."""
-    unknown = sorted(set(patterns.labels) - set(REGION_LABELS["WT"]))
-    if unknown:
-        raise InputError(
-            f"fusion method 'maximum' works on the regions WT, TC, ET = labels {list(REGION_LABELS['WT'])}; "
-            f"found label {unknown[0]}",
-            hint="Choose simple, simple_langerak or majority, which take any label.",
-        )
-    return decode_regions(np.logical_or.reduce(region_masks(patterns.votes), axis=1))
 
 
 _LABEL_METHODS: Final[dict[str, Callable[[VotePatterns, FusionPlan, Regions], NDArray[np.uint8]]]] = {

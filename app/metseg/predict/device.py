@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """Where the networks run and in which arithmetic.
@@ -93,5 +94,3 @@ def first_line(error: BaseException) -> str:
     """What an error says, without the advice and the stack that torch's libraries append."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
-
-

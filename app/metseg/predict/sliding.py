@@ -5,16 +5,14 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from metseg.predict.engine import Engine
-from metseg.predict.passes import CaseNoise, count_passes, flip, augmented_images
+from metseg.predict.passes import CaseNoise, augmented_images, count_passes, flip
 from metseg.predict.windows import Layout, gaussian_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def sliding_logits(
-    network: "nn.Module", image: "Tensor", layout: Layout, engine: Engine, noise: CaseNoise
-) -> "Tensor":
+def sliding_logits(network: "nn.Module", image: "Tensor", layout: Layout, engine: Engine, noise: CaseNoise) -> "Tensor":
     """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
 
     Args:

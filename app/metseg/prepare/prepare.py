@@ -15,8 +15,8 @@ from metseg.errors import InputError
 from metseg.files.case import Case
 from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, IntensityPlans, Plan, Spacing
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
-from metseg.prepare.intensities import scale_intensities
 from metseg.prepare.channels import Channels
+from metseg.prepare.intensities import scale_intensities
 from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
 from metseg.space.components import Box, bounding_box

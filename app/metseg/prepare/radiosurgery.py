@@ -3,7 +3,6 @@
 Training and inference prepare their volumes here, so that the two can't drift apart.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -14,7 +13,7 @@ from metseg.plan.plan import ChannelName, IntensityPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.prepare.channels import Channels
 from metseg.prepare.intensities import scale_intensities
-from metseg.prepare.registration import AIR_HU, HEAD_HU, Registration, register, skull_cavity
+from metseg.prepare.registration import AIR_HU, HEAD_HU, register, skull_cavity
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume
 from metseg.space.resampling import Resampling, to_network

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from metseg.errors import MetsegError
-from metseg.files.case import Case, CaseFiles
+from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
 from metseg.files.write import write_volume
 from metseg.findings import edge_notes, warning
@@ -143,7 +143,7 @@ class BatchReport:
                 record, find_label_map(settings.output_path, record.case_id), settings.plan.system.name
             )
         else:
-            report, pictures = describe_and_draw(record, collect_evidence(record, segmented, settings.plan))
+            report, pictures = describe_and_draw(record, collect_evidence(segmented, settings.plan))
             saved = self._save(segmented)
         label_map = find_label_map(settings.output_path, record.case_id)
         report = replace(

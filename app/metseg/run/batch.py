@@ -16,10 +16,11 @@ from time import perf_counter
 from typing import Final, Literal
 
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.files.atomic import remove_partials
 from metseg.files.blank import blank_label_map
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
-from metseg.files.write import remove_partials, write_label_map
+from metseg.files.write import write_label_map
 from metseg.findings import blank_note
 from metseg.labels import LabelMap
 from metseg.predict.cpu import give_back_memory
@@ -177,7 +178,7 @@ def _started(job: Job, engine: Engine) -> Iterator[Callable[[CaseFiles], _Begun]
 
 
 def stages_here(engine: Engine) -> tuple[Stage, ...]:
-    """The stages that run in the batch's thread: those of the device; on a CPU, which they share, the ones behind too."""
+    """The stages that run in the batch's thread: the device's; on a CPU, which they share, the ones behind too."""
     first = STAGES.index("predict")
     return STAGES[first : first + 1] if engine.device.is_cuda else STAGES[first:]
 

@@ -37,10 +37,10 @@ class Lane:
 
     def __init__(self, here: tuple[Stage, ...], ahead: "Lane | None" = None) -> None:
         self._here = here
-        self._may_begin = ahead.arrived if ahead is not None else None
+        self._may_begin: Event | None = ahead.arrived if ahead is not None else None
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._is_open = True
-        self.arrived = Event()
+        self.arrived: Event = Event()
         self.seconds: dict[str, float] = {}
         self.failed = False
 
@@ -86,7 +86,7 @@ class Lane:
             call, reply, is_last = request
             try:
                 reply.set_result(call())
-            except Exception as error:  # raised again in the case's thread
+            except Exception as error:  # noqa: BLE001 - raised again in the case's thread
                 reply.set_exception(error)
             del request, call, reply  # they hold the case's tensors
             if is_last:

@@ -19,7 +19,6 @@ from metseg.findings import (
     agreement_notes,
     count_notes,
     missing_note,
-    printable,
     resampling_notes,
     warning,
 )
@@ -96,9 +95,7 @@ class Segmented:
         return len(self.decision.agreement)
 
 
-def segment(
-    files: CaseFiles, engine: Engine, grid: Modality = SOURCE_MODALITY, run: RunStage = run_here
-) -> Segmented:
+def segment(files: CaseFiles, engine: Engine, grid: Modality = SOURCE_MODALITY, run: RunStage = run_here) -> Segmented:
     """Segments one case.
 
     Args:
@@ -143,20 +140,18 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
     return case
 
 
-def restore(
-    decision: Decision, prepared: PreparedCase, plan: Plan, grid: Modality = SOURCE_MODALITY
-) -> Segmented:
+def restore(decision: Decision, prepared: PreparedCase, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Segmented:
     """Brings the label map to the grid where it is wanted, and says what a reader should know of the case."""
     case, resampling, registration = prepared.case, prepared.resampling, prepared.registration
     network_labels = decision.predictions.layout.paste(decision.labels, resampling.network.shape)
     resampled = not resampling.only_turns
     lost: tuple[Finding, ...] = ()
     if grid == SOURCE_MODALITY or registration is None:
-        labels, there, header = labels_to_source(network_labels, resampling, plan.regions), case.grid, case.source_header
+        labels, there, header = labels_to_source(network_labels, resampling), case.grid, case.source_header
     else:
         scan = case.scans[grid]
         there, header, resampled = scan.grid, scan.header, True
-        place = (network_labels, resampling.network, scan.grid, registration.mr_to_ct, plan.regions)
+        place = (network_labels, resampling.network, scan.grid, registration.mr_to_ct)
         labels = metastases_to(*place)
         outside = metastases_outside(*place)
         lesions = f"{outside} of {len(decision.agreement)} {plan.system.whole}"

@@ -6,8 +6,8 @@ from typing import Literal
 
 from metseg.decide.agreement import LesionAgreement
 from metseg.findings import Finding
-from metseg.run.pipeline import Segmented
 from metseg.prepare.registration import Registration
+from metseg.run.pipeline import Segmented
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
 """segmented: a label map was computed; blank: it could not be, an empty one was written (--on-error blank); failed: it
