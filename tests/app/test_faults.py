@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import nibabel as nib
 import numpy as np
 import pytest
+from metseg.predict.ensemble import load_ensemble
 
 import metseg.files.atomic
 import metseg.files.image
@@ -23,7 +24,6 @@ from metseg.files.discovery import discover_cases
 from metseg.files.image import ImageError, read_image
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import Device
-from metseg.predict.ensemble import load_ensemble
 from metseg.report.folder_report import report_label_maps
 from metseg.run.batch import Job, run_batch
 from support import ALL, LPS, folder_bytes, names_in, phantom, write_bundle, write_case
