@@ -23,13 +23,14 @@ from metseg.predict.windows import paste_region
 from metseg.run.batch import Job, run_batch
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
-from metseg.selftest.expected import HINT, MARGIN, Expected
-from metseg.selftest.phantoms import CASE_ID, phantom_of
+from metseg.selftest.expected import HINT, MARGIN, Expected, make_expected
+from metseg.selftest.painting import CASE_ID
+from metseg.selftest.phantoms import find_phantom
 from metseg.space.resampling import labels_to_source, plan_trip
 from metseg.systems import modalities_to_find
 
 MIN_DICE: Final = 0.99
-"""Of the whole tumour to the stored map, in any arithmetic on any device."""
+"""Of the largest region to the stored map, in any arithmetic on any device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Result:
         labels: the label map.
         undecided: voxels where some member's probability, or their mean where that decides, lies within MARGIN of the
             plan's threshold.
-        lesions: 26-connected components of WT.
+        lesions: 26-connected components of the largest region.
         elapsed_s: for the case, loading the weights included.
     """
 
@@ -58,7 +59,7 @@ class Verdict:
         device: description and precision.
         lesions: found.
         expected_lesions: should be.
-        dice: of WT to the stored map; 1 where both are empty.
+        dice: of the largest region to the stored map; 1 where both are empty.
         is_exact: whether every voxel has the stored label, but for the few that rounding decides (`Expected`).
         must_be_exact: whether it has to: float32 on a CPU.
         elapsed_s: see Result.
@@ -79,8 +80,8 @@ class Verdict:
         return right and (self.is_exact or not self.must_be_exact)
 
 
-def self_test_plan(plan: Plan) -> Plan:
-    """The bundle's plan, made quick: one pass a member, no larger windows than the phantom's head."""
+def shorten_plan(plan: Plan) -> Plan:
+    """The bundle's plan, made quick: one pass per member, no larger windows than the phantom's head."""
     window = plan.window.model_copy(update={"extent": "whole" if plan.window.extent == "whole" else "trimmed"})
     changes = {"name": CASE_ID, "description": "", "window": window, "tta": TtaPlan(variant="none")}
     return plan.model_copy(update=changes)
@@ -93,23 +94,35 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
         WeightsError: the bundle can't be loaded.
     """
     start = time.perf_counter()
-    ensemble = load_ensemble(replace(bundle, plan=self_test_plan(bundle.plan)), device)
+    ensemble = load_ensemble(replace(bundle, plan=shorten_plan(bundle.plan)), device)
     with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
-        phantom_of(bundle.plan.system.name).write(Path(scratch) / "input")
+        find_phantom(bundle.plan.modalities).write(Path(scratch) / "input")
         cases = discover_cases(Path(scratch) / "input", modalities=modalities_to_find(bundle.plan.modalities))
         job = Job(cases, Path(scratch) / "output")
         undecided: list[NDArray[np.bool_]] = []
 
         def listen(_record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
             if segmentation is not None and case is not None:
-                undecided.append(_undecided(segmentation, case, ensemble.plan))
+                undecided.append(find_undecided(segmentation, case, ensemble.plan))
 
         (record,) = run_batch(job, ensemble, listen)
         labels, _ = read_label_map(job.output_path / f"{CASE_ID}.nii.gz")
     return Result(labels, undecided[0], record.lesions, time.perf_counter() - start)
 
 
-def _undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np.bool_]:
+def expect_again(result: Result, bundle: Bundle) -> Expected:
+    """What to store of a bundle's result: every later run has to give the same."""
+    return make_expected(
+        result.labels,
+        result.undecided,
+        lesions=result.lesions,
+        phantom_sha256=find_phantom(bundle.plan.modalities).sha256,
+        plan_sha256=shorten_plan(bundle.plan).sha256,
+    )
+
+
+def find_undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np.bool_]:
+    """The voxels that rounding may decide (`Result`), on the grid of the label map."""
     trip = plan_trip(case.grid, plan.spacing_mm, plan.frame)
     deciding = [member.probabilities for member in segmentation.predictions]
     if plan.fusion.method == "mean":
@@ -127,8 +140,8 @@ def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device])
         WeightsError: the stored result belongs to another phantom or plan, so that comparing would mean nothing.
     """
     for what, found, stored in (
-        ("phantom", phantom_of(bundle.plan.system.name).sha256, expected.phantom_sha256),
-        ("plan", self_test_plan(bundle.plan).sha256, expected.plan_sha256),
+        ("phantom", find_phantom(bundle.plan.modalities).sha256, expected.phantom_sha256),
+        ("plan", shorten_plan(bundle.plan).sha256, expected.plan_sha256),
     ):
         if found != stored:
             raise WeightsError(
