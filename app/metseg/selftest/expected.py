@@ -1,15 +1,15 @@
 """What the self-test should find: a file beside a bundle's weights, written once when the bundle is frozen."""
 
-import base64
 import hashlib
 import math
 import zlib
+from base64 import b64encode
 from pathlib import Path
 from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, ValidationError, model_validator
 
 from metseg.errors import WeightsError
 from metseg.files.atomic import write_atomically
@@ -44,8 +44,8 @@ class Expected(BaseModel):
     plan_sha256: str
     lesions: int
     shape: tuple[int, int, int]
-    labels_zlib_base64: str
-    undecided_zlib_base64: str
+    labels_zlib_base64: Base64Bytes
+    undecided_zlib_base64: Base64Bytes
     decided_sha256: str
 
     @property
@@ -74,15 +74,16 @@ def make_expected(
     labels: LabelMap, undecided: NDArray[np.bool_], *, lesions: int, phantom_sha256: str, plan_sha256: str
 ) -> Expected:
     """What is stored of a result; both arrays have the phantom's shape."""
-    x, y, z = labels.shape
-    return Expected(
-        phantom_sha256=phantom_sha256,
-        plan_sha256=plan_sha256,
-        lesions=lesions,
-        shape=(x, y, z),
-        labels_zlib_base64=_pack(labels),
-        undecided_zlib_base64=_pack(np.packbits(undecided)),
-        decided_sha256=_hash(labels, undecided),
+    return Expected.model_validate(
+        {
+            "phantom_sha256": phantom_sha256,
+            "plan_sha256": plan_sha256,
+            "lesions": lesions,
+            "shape": labels.shape,
+            "labels_zlib_base64": b64encode(zlib.compress(labels.tobytes(), level=9)),
+            "undecided_zlib_base64": b64encode(zlib.compress(np.packbits(undecided).tobytes(), level=9)),
+            "decided_sha256": _hash(labels, undecided),
+        }
     )
 
 
@@ -90,13 +91,9 @@ def _hash(labels: LabelMap, undecided: NDArray[np.bool_]) -> str:
     return hashlib.sha256(np.where(undecided, BACKGROUND, labels).astype(np.uint8).tobytes()).hexdigest()
 
 
-def _pack(values: NDArray[np.uint8]) -> str:
-    return base64.b64encode(zlib.compress(values.tobytes(), level=9)).decode("ascii")
-
-
-def _unpack(text: str) -> NDArray[np.uint8]:
+def _unpack(content: bytes) -> NDArray[np.uint8]:
     try:
-        return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype=np.uint8)
+        return np.frombuffer(zlib.decompress(content), dtype=np.uint8)
     except zlib.error as error:
         raise ValueError(f"a stored map is damaged: {error}") from error
 
