@@ -30,7 +30,8 @@ from metseg.run import batch
 from metseg.run.batch import Job, exit_code_of, run_batch
 from metseg.run.pipeline import load_case
 from metseg.run.record import CaseRecord
-from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, SUB, folder_bytes, names_in, write_bundle, write_case
 
 FP32 = Device("cpu", "float32", "test", 1)
 

@@ -25,7 +25,8 @@ from metseg.predict.fallback import is_out_of_memory, predict_within_memory
 from metseg.prepare.prepare import prepare_case
 from metseg.run.batch import Job, run_batch
 from metseg.space.grid import Grid
-from support import ALL, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, names_in, write_bundle, write_case
 
 SHAPE = (24, 32, 20)
 AMPLE = 10**9
