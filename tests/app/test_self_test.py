@@ -8,14 +8,11 @@ import pytest
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode, WeightsError
-from metseg.files.case import Case
 from metseg.plan.bundle import bundles_root, open_bundle
 from metseg.plan.plan import FusionPlan
 from metseg.plan.radiosurgery import RegistrationPlan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import MemberPrediction
 from metseg.prepare.registration import HEAD_HU
-from metseg.run.pipeline import Segmentation
 from metseg.selftest.expected import EXPECTED_FILE, read_expected, write_expected
 from metseg.selftest.phantoms import STRIPPED_HEAD, WHOLE_HEAD, find_phantom
 from metseg.selftest.verdict import (
@@ -27,8 +24,6 @@ from metseg.selftest.verdict import (
     segment_phantom,
     shorten_plan,
 )
-from metseg.space.grid import Grid
-from metseg.space.resampling import plan_trip
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
 
@@ -200,14 +195,6 @@ def test_a_radiosurgery_bundle_goes_through_registration_and_passes(radiosurgery
 def test_the_mean_of_probabilities_near_the_threshold_is_undecided(radiosurgery):
     """Two members may be sure and opposed."""
     plan = open_bundle(radiosurgery).plan
-    sure = [np.full((1, *WHOLE_HEAD.shape), value, dtype=np.float32) for value in (0.2, 0.8)]
-    grid = Grid(WHOLE_HEAD.shape, WHOLE_HEAD.affine)
-    plan = plan.model_copy(update={"spacing_mm": WHOLE_HEAD.spacing_mm, "frame": None})
-    members = tuple(MemberPrediction(str(number), item) for number, item in enumerate(sure))
-    trip = plan_trip(grid, plan.spacing_mm)
-    empty = np.zeros(WHOLE_HEAD.shape, dtype=np.uint8)
-    segmentation = Segmentation(empty, grid, empty, 0, ("0", "1"), (), members, (0, 0, 0))
-    case = Case("c", grid, {}, b"")
-    assert trip.network.shape == WHOLE_HEAD.shape
-    assert find_undecided(segmentation, case, plan).all()
-    assert not find_undecided(segmentation, case, plan.model_copy(update={"fusion": FusionPlan()})).any()
+    sure = [np.full((1, 2, 3, 4), value, dtype=np.float32) for value in (0.2, 0.8)]
+    assert find_undecided(sure, plan).all()
+    assert not find_undecided(sure, plan.model_copy(update={"fusion": FusionPlan()})).any()

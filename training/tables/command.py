@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,7 +58,7 @@ def tables(
         jobs=jobs,
         threads=threads,
     )
-    command = f"Command: `{_command(paper, size, hours, max_steps)}`; revision `{git_revision()}`."
+    command = _made_with(_command(paper, size, hours, max_steps))
     if bundle is not None:
         section, title, report = _bundle(request, bundle, plan)
     elif paper == "hu2019":
@@ -92,7 +93,7 @@ def _bundle(request: "TablesRequest", bundle: Path, plan: str | None) -> tuple[s
     words = ["python", "-m", "training", "tables", "--bundle", str(bundle), *(("--plan", plan) if plan else ())]
     name = f"{bundle.name} {plan}" if plan else bundle.name
     facts = [
-        f"Command: `{shlex.join(words)} --data CASES`; revision `{git_revision()}`.",
+        _made_with(f"{shlex.join(words)} --data CASES"),
         f"{len(cases)} cases given with --data.",
     ]
     description = f"the ladder of {name}: its members are baseline, + blob loss and + subtraction"
@@ -114,6 +115,11 @@ def _hu2019(request: "TablesRequest", size: ExperimentName, command: str) -> tup
     )
     facts = [command, counts, _made_by(result.trained, result.device)]
     return "hu2019", "The radiosurgery system, tiny", render_hu2019(experiment, result.cases, facts)
+
+
+def _made_with(command: str) -> str:
+    """The command, the day and the revision, as the report states them."""
+    return f"Command: `{command}`; {datetime.now(tz=UTC):%Y-%m-%d}; revision `{git_revision()}`."
 
 
 def _made_by(trained: "TrainedModels", device: str) -> str:

@@ -11,22 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import WeightsError
-from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import Plan, TtaPlan
 from metseg.predict.device import Device
-from metseg.predict.ensemble import load_ensemble
-from metseg.predict.windows import paste_region
-from metseg.run.batch import Job, run_batch
-from metseg.run.pipeline import Segmentation
-from metseg.run.record import CaseRecord
+from metseg.predict.engine import load_engine
+from metseg.predict.members import Probabilities
+from metseg.run.pipeline import segment
 from metseg.selftest.expected import HINT, MARGIN, Expected, make_expected
 from metseg.selftest.painting import CASE_ID
 from metseg.selftest.phantoms import find_phantom
-from metseg.space.resampling import labels_to_source, plan_trip
+from metseg.space.resampling import labels_to_source
 from metseg.systems import modalities_to_find
 
 MIN_DICE: Final = 0.99
@@ -94,20 +90,35 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
         WeightsError: the bundle can't be loaded.
     """
     start = time.perf_counter()
-    ensemble = load_ensemble(replace(bundle, plan=shorten_plan(bundle.plan)), device)
+    plan = shorten_plan(bundle.plan)
+    engine = load_engine(replace(bundle, plan=plan), device)
     with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
-        find_phantom(bundle.plan.modalities).write(Path(scratch) / "input")
-        cases = discover_cases(Path(scratch) / "input", modalities=modalities_to_find(bundle.plan.modalities))
-        job = Job(cases, Path(scratch) / "output")
-        undecided: list[NDArray[np.bool_]] = []
+        find_phantom(plan.modalities).write(Path(scratch))
+        (files,) = discover_cases(Path(scratch), modalities=modalities_to_find(plan.modalities))
+        segmented = segment(files, engine)
+    predictions, resampling = segmented.decision.predictions, segmented.resampling
+    near = find_undecided([member.probabilities for member in predictions.members], plan).astype(np.uint8)
+    undecided = labels_to_source(predictions.layout.paste(near, resampling.network.shape), resampling) > 0
+    return Result(segmented.labels, undecided, segmented.lesions, time.perf_counter() - start)
 
-        def listen(_record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
-            if segmentation is not None and case is not None:
-                undecided.append(find_undecided(segmentation, case, ensemble.plan))
 
-        (record,) = run_batch(job, ensemble, listen)
-        labels, _ = read_label_map(job.output_path / f"{CASE_ID}.nii.gz")
-    return Result(labels, undecided[0], record.lesions, time.perf_counter() - start)
+def find_undecided(members: Sequence[Probabilities], plan: Plan) -> NDArray[np.bool_]:
+    """Where rounding may decide (`Result`).
+
+    Args:
+        members: probabilities of each member, shape (regions, x, y, z).
+        plan: says what is compared with which threshold.
+
+    Returns:
+        Shape (x, y, z).
+    """
+    deciding = [*members]
+    if plan.fusion.method == "mean":
+        deciding.append(np.asarray(np.mean(members, axis=0, dtype=np.float32)))
+    near = np.zeros(deciding[0].shape[1:], dtype=np.bool_)
+    for probabilities in deciding:
+        near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
+    return near
 
 
 def expect_again(result: Result, bundle: Bundle) -> Expected:
@@ -119,18 +130,6 @@ def expect_again(result: Result, bundle: Bundle) -> Expected:
         phantom_sha256=find_phantom(bundle.plan.modalities).sha256,
         plan_sha256=shorten_plan(bundle.plan).sha256,
     )
-
-
-def find_undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np.bool_]:
-    """The voxels that rounding may decide (`Result`), on the grid of the label map."""
-    trip = plan_trip(case.grid, plan.spacing_mm, plan.frame)
-    deciding = [member.probabilities for member in segmentation.predictions]
-    if plan.fusion.method == "mean":
-        deciding.append(np.asarray(np.mean(deciding, axis=0, dtype=np.float32)))
-    near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
-    for probabilities in deciding:
-        near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
-    return labels_to_source(paste_region(near, segmentation.region_start, trip.network.shape), trip) > 0
 
 
 def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:
