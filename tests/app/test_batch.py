@@ -12,13 +12,12 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 
-import metseg.predict.ensemble
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from metseg.predict.ensemble import LEFT_FREE_BYTES, load_ensemble, predict_case
 
+import metseg.predict.ensemble
 import metseg.predict.inputs
 import metseg.predict.passes
 from metseg.errors import ExitCode, InputError, OutputError
@@ -26,6 +25,7 @@ from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict import device as device_module
 from metseg.predict.device import Device
+from metseg.predict.ensemble import LEFT_FREE_BYTES, load_ensemble, predict_case
 from metseg.run import batch
 from metseg.run.batch import Job, exit_code_of, run_batch
 from metseg.run.pipeline import load_case

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from metseg.predict.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
 from typing_extensions import override
@@ -13,6 +12,7 @@ from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan, WindowPlan
 from metseg.predict.between_grids import logits_between_grids
 from metseg.predict.device import Device, choose_device
+from metseg.predict.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
 from metseg.predict.passes import CaseNoise, flip, images_of_rounds
 from metseg.predict.windows import lay_windows, paste_region
 from metseg.prepare.prepare import prepare_case, prepare_for_plan, voxel_seed

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import nibabel as nib
 import numpy as np
 import pytest
-from metseg.predict.ensemble import load_ensemble
 
 import metseg.files.atomic
 import metseg.files.image
@@ -24,6 +23,7 @@ from metseg.files.discovery import discover_cases
 from metseg.files.image import ImageError, read_image
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import Device
+from metseg.predict.ensemble import load_ensemble
 from metseg.report.folder_report import report_label_maps
 from metseg.run.batch import Job, run_batch
 from phantoms import LPS, phantom

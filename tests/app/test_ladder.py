@@ -5,14 +5,13 @@ import math
 import weakref
 from dataclasses import replace
 
-import metseg.predict.ensemble
 import numpy as np
 import pytest
 import torch
-from metseg.predict.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case, prefetch_of
 from torch import nn
 from typing_extensions import override
 
+import metseg.predict.ensemble
 import metseg.predict.fallback
 import metseg.run.pipeline
 from metseg.errors import DeviceError, ExitCode, NotFiniteError
@@ -21,6 +20,7 @@ from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan
 from metseg.predict.device import Device
+from metseg.predict.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case, prefetch_of
 from metseg.predict.fallback import is_out_of_memory, predict_within_memory
 from metseg.prepare.prepare import prepare_case
 from metseg.run.batch import Job, run_batch

@@ -4,13 +4,13 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from metseg.predict.ensemble import load_ensemble
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
 from metseg.predict.windows import paste_region
 from metseg.report import batch_report
 from metseg.report.case_store import read_piece

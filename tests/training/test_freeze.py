@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from metseg.predict.ensemble import MemberPrediction
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -12,6 +11,7 @@ from metseg.decide.fusion import member_labels
 from metseg.errors import UsageError, WeightsError
 from metseg.plan.bundle import open_bundle, read_metadata
 from metseg.plan.plan import Plan
+from metseg.predict.ensemble import MemberPrediction
 from metseg.run.pipeline import fuse_members
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe

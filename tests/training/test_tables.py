@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from metseg.predict.ensemble import load_ensemble
 
 from evaluation import score_case
 from evaluation.summary import Interval, PairedComparison
@@ -12,6 +11,7 @@ from metseg.files.read import read_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
 from support import write_bundle

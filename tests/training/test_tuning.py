@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from metseg.predict.ensemble import load_ensemble
 
 from metseg.errors import UsageError
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
 from radiosurgery_support import write_untrained_bundle
