@@ -1,7 +1,8 @@
 """Heads made by code, the same to the last bit everywhere.
 
-Only additions, multiplications, divisions and square roots of float64, which IEEE 754 rounds alike on every machine,
-and a generator whose stream numpy has frozen (RandomState): a phantom needs no file, and its hash can be compared.
+The arithmetic is addition, multiplication, division and square roots of float64, which IEEE 754 rounds alike on every
+machine. The generator is the one whose stream numpy has frozen (RandomState). A phantom therefore needs no file, and its
+hash can be compared.
 """
 
 import hashlib
