@@ -1,8 +1,8 @@
 """Heads made by code, the same to the last bit everywhere.
 
 The arithmetic is addition, multiplication, division and square roots of float64, which IEEE 754 rounds alike on every
-machine. The generator is the one whose stream numpy has frozen (RandomState). So a phantom needs no file, and its hash can
-be compared.
+machine. The generator is the one whose stream numpy has frozen (RandomState). So a phantom needs no file, and its hash
+can be compared.
 """
 
 import hashlib
