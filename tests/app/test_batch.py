@@ -32,7 +32,8 @@ from metseg.run import batch, pipeline
 from metseg.run.batch import Job, choose_exit_code, run_batch
 from metseg.run.pipeline import STAGES, read
 from metseg.run.record import CaseRecord
-from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, SUB, folder_bytes, names_in, write_bundle, write_case
 
 FP32 = Device("cpu", "float32", "test", 1)
 

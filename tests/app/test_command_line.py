@@ -14,7 +14,8 @@ from metseg.cli.logs import LogFormat, configure_logging
 from metseg.cli.progress import SHOWN_WARNINGS, BatchProgress
 from metseg.errors import ExitCode
 from metseg.run.record import CaseRecord
-from support import ALL, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, write_bundle, write_case
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,8 @@ from metseg.predict.windows import lay_windows, paste_region
 from metseg.prepare.prepare import prepare, prepare_case, voxel_seed
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling, to_network, volume_to_source
-from support import phantom, write_bundle
+from phantoms import phantom
+from support import write_bundle
 
 SHAPE = (24, 32, 20)
 WHOLE = WindowPlan(extent="whole")

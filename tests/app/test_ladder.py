@@ -27,7 +27,8 @@ from metseg.predict.members import predict_members
 from metseg.prepare.prepare import prepare_case
 from metseg.run.batch import Job, run_batch
 from metseg.space.grid import Grid
-from support import ALL, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, names_in, write_bundle, write_case
 
 SHAPE = (24, 32, 20)
 AMPLE = 10**9

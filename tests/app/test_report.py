@@ -14,7 +14,8 @@ from metseg.report.case_store import case_folder, read_piece
 from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
 from metseg.report.run_json import BundleFacts, DeviceFacts, RunFile
 from metseg.report.tables import CASE_COLUMNS, LESION_COLUMNS
-from report_support import lesion_map, phantom, write_case, write_cohort, write_labels
+from phantoms import REPORT_SHAPE, lesion_map, phantom
+from report_support import write_case, write_cohort, write_labels
 
 
 def report(data, maps, target, *options):
@@ -234,7 +235,7 @@ def test_a_damaged_piece_is_no_piece(tmp_path):
 
 
 def test_the_cases_folder_may_be_reported_on_itself(tmp_path):
-    folder = write_case(tmp_path / "data", "c0", images=phantom())
+    folder = write_case(tmp_path / "data", "c0", images=phantom(REPORT_SHAPE))
     write_labels(folder / "c0-seg.nii.gz", lesion_map())
     assert report(tmp_path / "data", tmp_path / "data", tmp_path / "r") == ExitCode.DONE
     assert rows_of(tmp_path / "r" / CASES_TABLE)[0]["lesions_26connected_wt"] == "2"

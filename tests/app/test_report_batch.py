@@ -19,7 +19,8 @@ from metseg.report.votes import agreement_volume, collect_votes
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
 from metseg.space.resampling import volume_to_source
-from support import ALL, SUB, folder_bytes, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, SUB, folder_bytes, write_bundle, write_case
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from metseg.report.lesions import measure_lesions
 from metseg.report.pictures import COLOURS, Scene, draw_planes, draw_thumbnails, volume_text
 from metseg.report.slices import cut, plan_view, plane_spacing_mm
 from metseg.space.grid import Grid
-from report_support import lesion_map, phantom
-from support import LPS
+from phantoms import LPS, REPORT_SHAPE, lesion_map, phantom
 
 
 def opened(content):
@@ -70,7 +69,7 @@ def test_a_canvas_puts_outlines_where_the_mask_is():
 
 
 def scene(labels=None, reference=None, modalities=("t1c", "t2f")):
-    images = {name: image for name, image in phantom().items() if name in modalities}
+    images = {name: image for name, image in phantom(REPORT_SHAPE).items() if name in modalities}
     labels = lesion_map() if labels is None else labels
     grid = Grid(labels.shape, LPS)
     return Scene(grid, images, labels, measure_lesions(labels, grid), reference)

@@ -7,7 +7,7 @@ from benchmarks.scores import plain_surfel_hd95
 from evaluation.components import find_components
 from evaluation.distances import _by_map, _by_tree, area_weighted_hd95, find_surfels, nearest_distances
 from evaluation.window import Window, pair_maps
-from tests.evaluation.phantoms import UNIT, cube, draw_map, map_pairs, spacings
+from phantoms import UNIT, cube, draw_map, map_pairs, spacings
 
 points = st.lists(st.tuples(*[st.integers(0, 12)] * 3), min_size=1, max_size=30).map(np.array)
 

@@ -10,7 +10,7 @@ from metseg.errors import ExitCode
 
 if TYPE_CHECKING:
     from metseg.predict.device import Device
-    from metseg.selftest.run import Verdict
+    from metseg.selftest.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def self_test(
     from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415 - heavy
     from metseg.predict.device import choose_device  # noqa: PLC0415
     from metseg.selftest.expected import read_expected  # noqa: PLC0415
-    from metseg.selftest.run import run_self_test  # noqa: PLC0415
+    from metseg.selftest.verdict import run_self_test  # noqa: PLC0415
 
     bundle = open_bundle(bundle_folder(weights))
     expected = read_expected(bundle.folder)
