@@ -15,7 +15,7 @@ from metseg.report.lesions import Votes
 from metseg.run.pipeline import Segmented
 from metseg.space.grid import Affine, FloatVolume
 from metseg.space.resampling import Resampling, labels_to_source, volume_to_source
-from metseg.space.rigid import metastases_to, resample_rigid
+from metseg.space.rigid import move_labels, resample_rigid
 
 WT: Final = REGIONS.index("WT")
 
@@ -30,7 +30,9 @@ def collect_votes(segmented: Segmented, plan: Plan) -> Votes:
     resampling = segmented.resampling
     maps = [
         labels_to_source(
-            _pasted(member_labels(item.probabilities, plan.threshold, plan.regions), segmented, resampling), resampling
+            _pasted(member_labels(item.probabilities, plan.threshold, plan.regions), segmented, resampling),
+            resampling,
+            plan.regions,
         )
         for item in segmented.decision.predictions.members
     ]
@@ -77,7 +79,7 @@ def votes_on_ct(segmented: Segmented, plan: Plan, mr_to_ct: Affine) -> Votes:
         _pasted(member_labels(item.probabilities, plan.threshold, plan.regions), segmented, network)
         for item in segmented.decision.predictions.members
     )
-    maps = [metastases_to(labels, network.network, segmented.grid, mr_to_ct) for labels in pasted]
+    maps = [move_labels(labels, network.network, segmented.grid, mr_to_ct, plan.regions) for labels in pasted]
     voting, added = divide_members(maps, segmented.decision.predictions.members, plan)
     joint = _pasted(_joint_probability(segmented, plan, WT), segmented, network)
     to_mr: Affine = np.linalg.inv(mr_to_ct).astype(np.float64)

@@ -98,7 +98,8 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
         segmented = segment(files, engine)
     predictions, resampling = segmented.decision.predictions, segmented.resampling
     near = find_undecided([member.probabilities for member in predictions.members], plan).astype(np.uint8)
-    undecided = labels_to_source(predictions.layout.paste(near, resampling.network.shape), resampling) > 0
+    pasted = predictions.layout.paste(near, resampling.network.shape)
+    undecided = labels_to_source(pasted, resampling, plan.regions) > 0
     return Result(segmented.labels, undecided, segmented.lesions, time.perf_counter() - start)
 
 
