@@ -14,11 +14,11 @@ from evaluation.batch import ScoredCase, score_cohort
 from evaluation.brats2023 import CHALLENGES, Brats2023
 from evaluation.brats2026 import LARGE_VOLUME_MM3, OVERLAP_THRESHOLD, Brats2026
 from evaluation.cohort import Cohort, find_cohort
-from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
+from evaluation.files import check_writable, list_columns, read_json, write_csv, write_json, write_lesions
 from evaluation.hu2019 import Hu2019
 from evaluation.results import ScoringProtocol
-from evaluation.sizes import bands_by_size, check_picture, plot_sizes
-from evaluation.terminal import comparison_table, open_console, size_table, summary_table
+from evaluation.sizes import check_picture, plot_sizes, sort_by_size
+from evaluation.terminal import build_comparison_table, build_size_table, build_summary_table, open_console
 from metseg.errors import ExitCode, MetsegError, UsageError
 
 PROGRAM = "python -m evaluation"
@@ -90,13 +90,13 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
     scored = _score_with_progress(cohort, chosen, jobs)
     for path, write in files:
         write(scored, path)
-    open_console().print(summary_table({case.case_id: columns_by_region(case) for case in scored}, chosen))
+    open_console().print(build_summary_table({case.case_id: list_columns(case) for case in scored}, chosen))
     if by_size or size_plot is not None:
-        bands = bands_by_size(scored)
-        open_console().print(size_table(bands))
+        bands = sort_by_size(scored)
+        open_console().print(build_size_table(bands))
         if size_plot is not None:
             plot_sizes(bands, size_plot)
-    _list_oddities(cohort)
+    _list_unpaired(cohort)
     if strict and (cohort.missing or cohort.unknown):
         raise typer.Exit(ExitCode.SOME_FAILED)
 
@@ -109,7 +109,7 @@ def compare_files(
     """Prints paired differences B - A with intervals and Wilcoxon signed-rank p-values."""
     first, second = read_json(a), read_json(b)
     console, complaints = open_console(), open_console(stderr=True)
-    table = comparison_table(first, second)
+    table = build_comparison_table(first, second)
     console.print(f"A = {a}\nB = {b}", markup=False, soft_wrap=True)
     console.print(table)
     for name, one, other in (("A", first, second), ("B", second, first)):
@@ -150,7 +150,7 @@ def _score_with_progress(cohort: Cohort, protocol: ScoringProtocol, jobs: int) -
         return score_cohort(cohort, protocol, jobs, on_progress=lambda: progress.advance(task))
 
 
-def _list_oddities(cohort: Cohort) -> None:
+def _list_unpaired(cohort: Cohort) -> None:
     complaints = open_console(stderr=True)
     if cohort.missing:
         complaints.print(

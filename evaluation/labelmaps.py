@@ -13,7 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from evaluation.window import Spacing, check_labels
+from evaluation.joint_box import Spacing, check_labels
 from metseg.errors import InputError
 from metseg.space.grid import Affine
 
