@@ -31,7 +31,7 @@ import metseg.prepare.prepare
 import metseg.run.pipeline
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import write_label_map
+from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import Ensemble, load_ensemble, member_layout, plan_layout

@@ -79,7 +79,7 @@ def shares_of(files: CaseFiles, ensemble: Ensemble, windows_of: Plan) -> list[Sh
     prepared = load_case(files, ensemble).prepared
     own = plan_layout(prepared, ensemble.plan)
     predictions = predict_case(prepared, ensemble, own)
-    volume_shape = prepared.trip.network.shape
+    volume_shape = prepared.resampling.network.shape
     layout = lay_windows(volume_shape, prepared.brain, windows_of.window, windows_of.side_multiples)
     votes = [own.paste(member_labels(item.probabilities, windows_of.threshold), volume_shape) for item in predictions]
     found = []

@@ -37,7 +37,7 @@ from evaluation import score_case
 from metseg.errors import MetsegError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import REGIONS, LabelMap
 from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
 from metseg.plan.plan import Plan, TtaPlan
@@ -218,7 +218,7 @@ class Runner:
         loaded = load_case(files, ensemble)
         if row.plain:  # it reads and scales by itself
             start = self.now()
-            labels = labels_to_source(segment_plainly(files.folder, ensemble), loaded.prepared.trip)
+            labels = labels_to_source(segment_plainly(files.folder, ensemble), loaded.prepared.resampling)
             return Outcome(self.now() - start, labels)
         labels = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch).labels
         return Outcome(self.now() - start, labels)
@@ -242,12 +242,11 @@ def read_reference(files: CaseFiles) -> Reference | None:
     if not path.exists():
         return None
     try:
-        labels, grid = read_label_map(path)
+        image = read_label_map(path)
     except MetsegError as error:
         print(f"{path.name} is not used: {error}")
         return None
-    x, y, z = grid.spacing_mm
-    return Reference(labels, (x, y, z))
+    return Reference(image.labels, image.grid.spacing_mm)
 
 
 def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:

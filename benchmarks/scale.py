@@ -26,7 +26,7 @@ import numpy as np
 from memory import GRIDS, make_case, parse_grid
 
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import write_label_map
+from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.plan.plan import TtaPlan
 from metseg.predict.device import choose_device

@@ -86,8 +86,10 @@ def test_an_added_member_is_reported_as_it_is_fused(data, tmp_path):
     segmentation = segment_case(loaded.prepared, ensemble, Stopwatch())
     votes = collect_votes(segmentation, loaded.case.grid, ensemble.plan)
     voting, added = (item.probabilities[0] for item in segmentation.predictions)
-    expected = paste_region(np.maximum(voting, added), segmentation.region_start, loaded.prepared.trip.network.shape)
-    np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.trip), atol=1e-6)
+    expected = paste_region(
+        np.maximum(voting, added), segmentation.region_start, loaded.prepared.resampling.network.shape
+    )
+    np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.resampling), atol=1e-6)
     assert (len(votes.member_maps), len(votes.added_maps)) == (1, 1)
     share = agreement_volume(votes)
     called, silent = votes.added_maps[0] > 0, votes.added_maps[0] == 0

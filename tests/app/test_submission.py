@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from metseg.files.image import read_image
-from metseg.files.nifti import write_label_map
 from metseg.files.submission import check_submission
+from metseg.files.write import write_label_map
 
 SHAPE = (12, 11, 10)
 

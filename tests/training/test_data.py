@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_case
+from metseg.files.read import read_case
 from metseg.labels import REGIONS
 from metseg.prepare.prepare import prepare_case
 from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels

@@ -7,7 +7,7 @@ from evaluation import score_case
 from evaluation.summary import Interval, PairedComparison
 from metseg.errors import InputError, UsageError
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
@@ -275,8 +275,8 @@ def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_ladd
     (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
     scores = score_ladder(files, ladder).scores
     labels = segment_case(load_case(files, ladder.ensemble).prepared, ladder.ensemble, Stopwatch()).labels
-    reference, grid = read_label_map(reference_path(files))
-    regions = score_case(reference, labels, grid.spacing_mm, "brats2023").regions
+    reference = read_label_map(reference_path(files))
+    regions = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023").regions
     expected = {region.region: (region.legacy_dice, region.fp) for region in regions}
     assert {name: (row[1], row[4]) for name, row in scores["frozen+post"].items()} == expected
     assert scores["frozen+post"] != scores["frozen"]

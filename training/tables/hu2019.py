@@ -16,7 +16,7 @@ from metseg.decide.fusion import member_labels
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_case, read_label_map
+from metseg.files.read import read_case, read_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.plan.document import Section
 from metseg.plan.plan import WindowPlan
@@ -218,21 +218,21 @@ def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: 
     prepared = prepare_case(
         case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
     )
-    reference, grid = read_label_map(reference_path(files))
+    reference = read_label_map(reference_path(files))
     layout = plan_layout(prepared, plan)
     by_model = {item.name: item.probabilities for item in predict_case(prepared, ensemble, layout)}
 
     def figures(probabilities: NDArray[np.float32]) -> Figures:
         region = member_labels(probabilities, experiment.threshold)
-        pasted = layout.paste(region, prepared.trip.network.shape)
-        labels = labels_to_source(pasted, prepared.trip)
-        return score_case(reference, labels, grid.spacing_mm, "hu2019").regions[0].columns()
+        pasted = layout.paste(region, prepared.resampling.network.shape)
+        labels = labels_to_source(pasted, prepared.resampling)
+        return score_case(reference.labels, labels, reference.grid.spacing_mm, "hu2019").regions[0].columns()
 
     mean_of = {
         system: np.asarray(np.mean([by_model[model] for model in models], axis=0, dtype=np.float32))
         for system, models in MEMBERS_OF.items()
     }
-    lesions = score_case(reference, reference, grid.spacing_mm, "hu2019").regions[0].lesions
+    lesions = score_case(reference.labels, reference.labels, reference.grid.spacing_mm, "hu2019").regions[0].lesions
     return Hu2019Case(
         case_id=files.case_id,
         cohort=cohort,

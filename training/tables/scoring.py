@@ -9,7 +9,7 @@ from evaluation import score_case
 from metseg.decide.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.plan.plan import FusionPlan, TtaPlan
 from metseg.predict.ensemble import Ensemble, Member, MemberPrediction, predict_case
@@ -72,20 +72,20 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     """Segments a case with every method and scores each label map, with and without postprocessing."""
     plan = ladder.ensemble.plan
     loaded = load_case(files, _ensemble_of(ladder, ladder.tta, set(ladder.models.values())))
-    trip = loaded.prepared.trip
-    reference, grid = read_label_map(reference_path(files))
+    resampling = loaded.prepared.resampling
+    reference = read_label_map(reference_path(files))
     scores: dict[str, Scores] = {}
     for method, labels in segment_by_method(loaded.prepared, ladder, loaded.layout, loaded.prefetch).items():
         clean = postprocess(labels, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         for name, final in ((method, labels), (f"{method}+post", clean)):
-            pasted = labels_to_source(loaded.layout.paste(final, trip.network.shape), trip)
-            result = score_case(reference, pasted, grid.spacing_mm, "brats2023")
+            pasted = labels_to_source(loaded.layout.paste(final, resampling.network.shape), resampling)
+            result = score_case(reference.labels, pasted, reference.grid.spacing_mm, "brats2023")
             scores[name] = {
                 region.region: tuple(float(getattr(region, column)) for column in _COLUMNS)
                 for region in result.regions
                 if region.region in REGIONS
             }
-    sizes = find_components(region_masks(reference)[0]).sizes
+    sizes = find_components(region_masks(reference.labels)[0]).sizes
     return CaseScores(files.case_id, bool((sizes < ladder.small_voxels).any()), scores)
 
 

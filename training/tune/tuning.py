@@ -15,7 +15,7 @@ from evaluation import score_case
 from metseg.decide.fusion import member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import REGIONS, LabelMap
 from metseg.plan.plan import Plan, PostprocessPlan
 from metseg.predict.ensemble import Ensemble, predict_case
@@ -76,9 +76,9 @@ def try_case(files: CaseFiles, ensemble: Ensemble, settings: Sequence[Setting]) 
     Raises:
         InputError: the case can't be read, or has no reference.
     """
-    reference, grid = read_label_map(reference_path(files))
+    reference = read_label_map(reference_path(files))
     return {
-        setting: figures_of(reference, labels, grid.spacing_mm)
+        setting: figures_of(reference.labels, labels, reference.grid.spacing_mm)
         for setting, labels in _label_maps(files, ensemble, settings)
     }
 
@@ -88,7 +88,7 @@ def _label_maps(
 ) -> Iterator[tuple[Setting, LabelMap]]:
     plan = ensemble.plan
     loaded = load_case(files, ensemble)
-    trip = loaded.prepared.trip
+    resampling = loaded.prepared.resampling
     predictions = predict_case(loaded.prepared, ensemble, loaded.layout, loaded.prefetch)
     loaded.prefetch.forget()
     for threshold in sorted({setting.threshold for setting in settings}):
@@ -97,7 +97,7 @@ def _label_maps(
         for setting in settings:
             if setting.threshold == threshold:
                 clean = postprocess(fused, _rules_of(setting, plan), voxel_volume_mm3=plan.voxel_volume_mm3)
-                yield setting, labels_to_source(loaded.layout.paste(clean, trip.network.shape), trip)
+                yield setting, labels_to_source(loaded.layout.paste(clean, resampling.network.shape), resampling)
 
 
 def _rules_of(setting: Setting, plan: Plan) -> PostprocessPlan:

@@ -4,7 +4,6 @@ nibabel interprets the fields. Nothing here reads voxels or allocates by what a 
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from metseg.errors import InputError
 from metseg.findings import FindingCode, printable, sides_in_words
-from metseg.space.grid import Grid
+from metseg.space.grid import Grid, corner_shift_mm, times
 
 MAX_VOXELS: Final = 512**3
 """Larger images are refused: the largest seen in the challenge's data has 512x512x176, a third of this. Bounds the
@@ -263,16 +262,6 @@ def _disagreement_voxels(header: Any, grid: Grid) -> float:
     return shift if np.isfinite(shift) else float("inf")
 
 
-def corner_shift_mm(one: Grid, other: Grid) -> float:
-    """The largest distance between the same corner voxel of two grids of equal shape, in millimetres.
-
-    An affine difference is linear, so no voxel lies further apart than the corners do.
-    """
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in one.shape], [1], indexing="ij"), dtype=np.float64)
-    offsets = (one.affine - other.affine)[:3] @ corners.reshape(4, -1)
-    return float(np.sqrt((offsets**2).sum(axis=0)).max())
-
-
 def field_layout(header: bytes) -> np.dtype[np.void]:
     """Names and places of a NIfTI header's fields, in its byte order."""
     from nibabel import nifti1, nifti2  # noqa: PLC0415 - see parse_header
@@ -289,8 +278,3 @@ def voxel_sizes(header: bytes) -> tuple[float, float, float]:
     """
     x, y, z = np.frombuffer(header, dtype=field_layout(header))[0]["pixdim"][1:4]
     return float(x), float(y), float(z)
-
-
-def times(sides: Sequence[int]) -> str:
-    """A shape as people write it: 240x240x155."""
-    return "x".join(str(side) for side in sides)

@@ -1,6 +1,6 @@
 """One NIfTI file: header, grid and voxels, read within bounded memory whatever the file claims.
 
-nibabel interprets the header (nifti_header.py); the bytes are read here, because a header is not to be believed before
+nibabel interprets the header (header.py); the bytes are read here, because a header is not to be believed before
 the file has delivered what it promises, and because a damaged gzip stream must be noticed (nibabel skips the checksum).
 """
 
@@ -27,10 +27,9 @@ from metseg.files.header import (
     image_shape,
     parse_header,
     states_orientation,
-    times,
     voxel_layout,
 )
-from metseg.space.grid import FloatVolume, Grid
+from metseg.space.grid import FloatVolume, Grid, times
 
 __all__ = ["Image", "ImageError", "read_image", "read_shape"]
 

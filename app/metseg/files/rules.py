@@ -10,10 +10,10 @@ import numpy as np
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import missing_modalities, survey_cases
-from metseg.files.header import ImageError, corner_shift_mm, times
+from metseg.files.header import ImageError
 from metseg.files.image import Image, read_image
-from metseg.findings import Finding, FindingCode, Severity, printable, sides_in_words
-from metseg.space.grid import FloatVolume, Grid
+from metseg.findings import Finding, FindingCode, Severity, printable
+from metseg.space.grid import FloatVolume, grid_difference
 from metseg.systems import MODALITIES, OWN_GRID, Modality
 
 MAX_NOT_FINITE_SHARE: Final = 0.01
@@ -25,10 +25,6 @@ ABSURD_INTENSITY: Final = 1e6
 LEAST_FILLED_SHARE: Final = 0.001
 """Of all voxels: with less, the percentiles 0.1 and 99.9, between which intensities are scaled, are both 0. A brain
 fills a sixth."""
-
-GRID_TOLERANCE_VOXELS: Final = 0.1
-"""How far the corners of two modalities' grids may lie apart, in units of the reference's smallest voxel side. Two
-roundings of one affine (float32 sform, quaternion qform, four decimals in a converter) differ by less than 0.03."""
 
 _NO_VOXELS: Final = np.zeros((0, 0, 0), dtype=np.float32)
 
@@ -130,23 +126,6 @@ def examine_case(
         yield examined
 
 
-def grid_difference(grid: Grid, reference: Grid) -> str:
-    """Says how two grids differ beyond the tolerance; empty when they are the same.
-
-    Shapes must be equal; corners may lie GRID_TOLERANCE_VOXELS apart, so rounding, signed zeros and the choice between
-    qform and sform don't count.
-    """
-    if grid.shape != reference.shape:
-        return f"{times(grid.shape)} voxels, expected {times(reference.shape)}"
-    shift_mm = corner_shift_mm(grid, reference)
-    if shift_mm <= GRID_TOLERANCE_VOXELS * min(reference.spacing_mm):
-        return ""
-    return (
-        f"corners up to {shift_mm:.3g} mm apart (voxels of {sides_in_words(grid.spacing_mm)} mm, axes {_axes(grid)}; "
-        f"expected {sides_in_words(reference.spacing_mm)} mm, axes {_axes(reference)})"
-    )
-
-
 def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity, FindingCode, str], ...]]:
     """Sets stray NaN and infinities to 0 and says what is wrong with an image's intensities.
 
@@ -240,11 +219,3 @@ def _difference(image: Image, first: Image) -> str:
 
 def _label(modality: Modality, path: Path) -> str:
     return f"{modality} ({printable(path.name)})"
-
-
-def _axes(grid: Grid) -> str:
-    """The grid's axes in letters, such as LPS: where each array axis points."""
-    from nibabel import aff2axcodes  # noqa: PLC0415
-
-    codes: tuple[str, ...] = aff2axcodes(grid.affine)
-    return "".join(codes)

@@ -5,16 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import survey_cases
 from metseg.files.header import ImageError, voxel_sizes
 from metseg.files.image import Image, read_image
-from metseg.files.rules import grid_difference
-from metseg.findings import Finding, printable
+from metseg.files.read import whole_labels
+from metseg.findings import Finding, listed, printable
 from metseg.labels import ET
+from metseg.space.grid import grid_difference
 from metseg.systems import Modality
 
 SUFFIX: Final = ".nii.gz"
@@ -122,12 +121,10 @@ def _check_grid(case_id: str, name: str, prediction: Image, source: Image, refer
 
 
 def _check_labels(case_id: str, name: str, prediction: Image) -> Iterator[Finding]:
-    values = np.unique(prediction.voxels)
-    wrong = values[~np.isin(values, np.arange(ET + 1, dtype=np.float32))]
+    _, wrong = whole_labels(prediction.voxels, ET)
     if wrong.size:
-        more = f" and {wrong.size - SHOWN_VALUES} more" if wrong.size > SHOWN_VALUES else ""
-        shown = ", ".join(f"{value:g}" for value in wrong[:SHOWN_VALUES])
-        what = f"{name}: holds {shown}{more}, expected whole numbers from 0 to {ET}"
+        shown = listed([f"{value:g}" for value in wrong], SHOWN_VALUES)
+        what = f"{name}: holds {shown}, expected whole numbers from 0 to {ET}"
         yield Finding(case_id, "error", "labels", what, "Write labels 0 to 3 only.")
     elif prediction.stored_type != "uint8":
         what = f"{name}: stored as {prediction.stored_type}, expected uint8"

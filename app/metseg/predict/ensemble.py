@@ -127,7 +127,7 @@ def usable_members(ensemble: Ensemble, case: PreparedCase) -> tuple[Member, ...]
 
 def plan_layout(case: PreparedCase, plan: Plan) -> Layout:
     """Where the plan's windows go on this case; their region is that of every member's prediction."""
-    return lay_windows(case.trip.network.shape, case.brain, plan.window, plan.side_multiples)
+    return lay_windows(case.resampling.network.shape, case.brain, plan.window, plan.side_multiples)
 
 
 def member_layout(case: PreparedCase, plan: Plan, member: MemberPlan, layout: Layout) -> Layout:
@@ -135,7 +135,7 @@ def member_layout(case: PreparedCase, plan: Plan, member: MemberPlan, layout: La
     if member.window is None and member.spacing_mm is None:
         return layout
     own = case.on_grid(member.spacing_mm)
-    return lay_windows(own.trip.network.shape, own.brain, plan.window_of(member), plan.side_multiples)
+    return lay_windows(own.resampling.network.shape, own.brain, plan.window_of(member), plan.side_multiples)
 
 
 def prefetch_of(case: PreparedCase, plan: Plan) -> Prefetch:
@@ -203,7 +203,10 @@ def predict_case(
             image = torch.stack([prefetch.channel(name, spacing, own, store) for name in member.plan.channels])
             logits = sliding_logits(member.network, image, own, ensemble, prefetch.noise)
             if spacing is not None:
-                logits, own = logits_between_grids(logits, own, case.on_grid(spacing).trip, layout, case.trip), layout
+                logits, own = (
+                    logits_between_grids(logits, own, case.on_grid(spacing).resampling, layout, case.resampling),
+                    layout,
+                )
         _require_finite(logits, member, case, ensemble.device)
         probabilities = own.move(logits.sigmoid_().cpu().numpy(), layout)
         predictions.append(MemberPrediction(member.plan.name, probabilities))

@@ -20,7 +20,7 @@ from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, sides_of
 from metseg.predict.passes import NOISY_COPIES, uses_noise
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_trip
+from metseg.space.resampling import plan_resampling
 from metseg.systems import modalities_to_find
 
 FLOAT_BYTES: Final = 4
@@ -69,7 +69,7 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
         plan: window, members, spacing.
         scan: the planning CT's own grid, of a case that has one.
     """
-    network_shape = plan_trip(grid, plan.spacing_mm, plan.frame).network.shape
+    network_shape = plan_resampling(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
     keys = {(plan.window_of(member), plan.spacing_of(member)) for member in plan.members}
     sides = {key: _window_and_region(grid, plan, *key) for key in keys}
@@ -78,7 +78,7 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
     images = len(plan.modalities) * source if scan is None else source + math.prod(scan.shape)
-    on_own_grids = sum(math.prod(plan_trip(grid, spacing).network.shape) for spacing in plan.own_spacings)
+    on_own_grids = sum(math.prod(plan_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
     noises = NOISY_COPIES * widest if uses_noise(plan.tta) else 0
@@ -144,7 +144,7 @@ def _window_and_region(
     grid: Grid, plan: Plan, window: WindowPlan, spacing_mm: Spacing
 ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Sides of a window, and of the region that such windows cover, in voxels of the spacing."""
-    shape = plan_trip(grid, spacing_mm, plan.frame).network.shape
+    shape = plan_resampling(grid, spacing_mm, plan.frame).network.shape
     brain = [
         min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, sides_of(spacing_mm), strict=True)
     ]

@@ -19,7 +19,7 @@ from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume
-from metseg.space.resampling import Trip, plan_trip, to_network
+from metseg.space.resampling import Resampling, plan_resampling, to_network
 from metseg.systems import MODALITIES
 
 __all__ = [
@@ -40,7 +40,7 @@ class PreparedCase:
 
     Attributes:
         case_id: see CaseFiles.
-        trip: the way between the source grid and the network's.
+        resampling: the way between the source grid and the network's.
         channels: every channel that the case's images give, shape (x, y, z) each, RAS axes, in [0, 1] (with the
             radiosurgery system's intensities: of zero mean and unit variance).
         brain: bounding box of the voxels that are not background in some channel.
@@ -49,7 +49,7 @@ class PreparedCase:
     """
 
     case_id: str
-    trip: Trip
+    resampling: Resampling
     channels: Mapping[ChannelName, FloatVolume]
     brain: Box
     registration: Registration | None = None
@@ -95,25 +95,27 @@ def prepare_case(
     Raises:
         InputError: an image has no contrast left between its percentiles, or the CT can't be registered.
     """
-    trip = plan_trip(case.grid, spacing_mm, frame)
+    resampling = plan_resampling(case.grid, spacing_mm, frame)
     if isinstance(intensity, RadiosurgeryIntensityPlan):
         try:
-            scaled, brain, found = prepare_radiosurgery(case, intensity, trip, registration)
+            scaled, brain, found = prepare_radiosurgery(case, intensity, resampling, registration)
         except InputError as error:
             raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
-        return PreparedCase(case_id=case.case_id, trip=trip, channels=scaled, brain=brain, registration=found)
+        return PreparedCase(
+            case_id=case.case_id, resampling=resampling, channels=scaled, brain=brain, registration=found
+        )
     channels: dict[ChannelName, FloatVolume] = {}
     for modality in MODALITIES:
         if modality not in case.images:
             continue
         image = case.images[modality]
         try:
-            channels[modality] = scale_intensities(to_network(image, trip), intensity)
+            channels[modality] = scale_intensities(to_network(image, resampling), intensity)
         except InputError as error:
             raise InputError(f"case {case.case_id}: {modality}: {error}", hint=error.hint) from error
     if "t1c" in channels and "t1n" in channels:
         channels[SUBTRACTION] = subtract(channels["t1c"], channels["t1n"])
-    return PreparedCase(case_id=case.case_id, trip=trip, channels=channels, brain=brain_box(channels))
+    return PreparedCase(case_id=case.case_id, resampling=resampling, channels=channels, brain=brain_box(channels))
 
 
 def subtract(t1c: FloatVolume, t1n: FloatVolume) -> FloatVolume:

@@ -14,7 +14,8 @@ from typing import Final, Self
 
 from metseg.errors import MetsegError
 from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_label_map, write_volume
+from metseg.files.read import read_label_map
+from metseg.files.write import write_volume
 from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
 from metseg.report.assemble import RUN_FILE, Entry, write_report
@@ -209,5 +210,5 @@ def _without_segmentation(record: CaseRecord, label_map: Path | None, system: Sy
     """A case that failed, with the grid of its blank map where it has one."""
     if record.outcome != "blank" or label_map is None:
         return describe_case(record, None, system)
-    labels, grid = read_label_map(label_map)
-    return describe_case(record, Evidence(grid, labels, system=system))
+    image = read_label_map(label_map)
+    return describe_case(record, Evidence(image.grid, image.labels, system=system))

@@ -13,7 +13,7 @@ from metseg.predict.windows import Element, paste_region
 from metseg.report.lesions import Votes
 from metseg.run.pipeline import Segmentation, divide_members
 from metseg.space.grid import Affine, FloatVolume, Grid
-from metseg.space.resampling import Trip, labels_to_source, plan_trip, volume_to_source
+from metseg.space.resampling import Resampling, labels_to_source, plan_resampling, volume_to_source
 from metseg.space.rigid import metastases_to, resample_rigid
 
 WT: Final = REGIONS.index("WT")
@@ -27,21 +27,25 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
         grid: the source grid.
         plan: gives the threshold and the network's spacing.
     """
-    trip = plan_trip(grid, plan.spacing_mm, plan.frame)
+    resampling = plan_resampling(grid, plan.spacing_mm, plan.frame)
     maps = [
-        labels_to_source(_pasted(member_labels(item.probabilities, plan.threshold), segmentation, trip), trip)
+        labels_to_source(
+            _pasted(member_labels(item.probabilities, plan.threshold), segmentation, resampling), resampling
+        )
         for item in segmentation.predictions
     ]
     voting, added = divide_members(maps, segmentation.predictions, plan)
-    return Votes(voting, mean_probability(segmentation, plan, trip, WT), added)
+    return Votes(voting, mean_probability(segmentation, plan, resampling, WT), added)
 
 
-def mean_probability(segmentation: Segmentation, plan: Plan, trip: Trip, channel: int) -> FloatVolume:
+def mean_probability(segmentation: Segmentation, plan: Plan, resampling: Resampling, channel: int) -> FloatVolume:
     """One region's probability on the source grid, 0 outside the windows.
 
     The mean over the voting members, or an added member's probability where that is larger: as they are fused.
     """
-    return volume_to_source(_pasted(_joint_probability(segmentation, plan, channel), segmentation, trip), trip)
+    return volume_to_source(
+        _pasted(_joint_probability(segmentation, plan, channel), segmentation, resampling), resampling
+    )
 
 
 def _joint_probability(segmentation: Segmentation, plan: Plan, channel: int) -> FloatVolume:
@@ -55,9 +59,10 @@ def _joint_probability(segmentation: Segmentation, plan: Plan, channel: int) -> 
 
 def probability_volumes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Mapping[str, FloatVolume]:
     """The mean probability of each region on the source grid."""
-    trip = plan_trip(grid, plan.spacing_mm, plan.frame)
+    resampling = plan_resampling(grid, plan.spacing_mm, plan.frame)
     return {
-        region: mean_probability(segmentation, plan, trip, channel) for channel, region in enumerate(plan.regions.names)
+        region: mean_probability(segmentation, plan, resampling, channel)
+        for channel, region in enumerate(plan.regions.names)
     }
 
 
@@ -70,7 +75,7 @@ def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Af
         plan: see `collect_votes`.
         mr_to_ct: see `Registration`.
     """
-    network = plan_trip(grid, plan.spacing_mm, plan.frame)
+    network = plan_resampling(grid, plan.spacing_mm, plan.frame)
     pasted = (
         _pasted(member_labels(item.probabilities, plan.threshold), segmentation, network)
         for item in segmentation.predictions
@@ -95,5 +100,5 @@ def agreement_volume(votes: Votes) -> FloatVolume:
     return total
 
 
-def _pasted(region: NDArray[Element], segmentation: Segmentation, trip: Trip) -> NDArray[Element]:
-    return paste_region(region, segmentation.region_start, trip.network.shape)
+def _pasted(region: NDArray[Element], segmentation: Segmentation, resampling: Resampling) -> NDArray[Element]:
+    return paste_region(region, segmentation.region_start, resampling.network.shape)

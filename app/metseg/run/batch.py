@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.files.atomic import remove_partials
 from metseg.files.blank import blank_label_map
 from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_label_map, remove_partials, write_label_map
+from metseg.files.read import read_label_map
+from metseg.files.write import write_label_map
 from metseg.findings import Finding, agreement_notes, blank_note, count_notes, resampling_notes, warning
 from metseg.labels import LabelMap
 from metseg.plan.plan import Plan
@@ -98,7 +100,7 @@ def _is_done(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        labels, _ = read_label_map(path)
+        labels = read_label_map(path).labels
     except InputError:
         return True
     return bool(labels.any())
@@ -272,8 +274,8 @@ def _require_scan(grid: LabelGrid, loaded: Loaded) -> None:
 
 
 def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple[Finding, ...]:
-    trip = loaded.prepared.trip
-    resampled = not trip.only_turns or segmentation.grid is not trip.source
+    resampling = loaded.prepared.resampling
+    resampled = not resampling.only_turns or segmentation.grid is not resampling.source
     return resampling_notes(segmentation.grid.spacing_mm, plan.sides_mm, resampled=resampled)
 
 
@@ -286,7 +288,7 @@ def _on_grid(
         return segmentation, loaded.case.reference_header, ()
     scan = loaded.case.scans["ct"]
     with loaded.watch.stage("restore"):
-        place = (segmentation.network_labels, loaded.prepared.trip.network, scan.grid, registration.mr_to_ct)
+        place = (segmentation.network_labels, loaded.prepared.resampling.network, scan.grid, registration.mr_to_ct)
         labels = metastases_to(*place)
         outside = metastases_outside(*place)
     left_out = f"{outside} of {segmentation.lesions} metastases lie outside the planning CT, not in its label map"

@@ -14,7 +14,7 @@ from metseg.decide.fusion import fuse_labels, fuse_probabilities, keep_confirmed
 from metseg.decide.size_rules import postprocess
 from metseg.errors import InputError
 from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_case
+from metseg.files.read import read_case
 from metseg.findings import Finding, missing_note
 from metseg.labels import LabelMap
 from metseg.plan.plan import FusionPlan, Plan
@@ -150,11 +150,11 @@ def conclude(
         clean = postprocess(fused, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         agreement = lesion_agreement(clean, *divide_members(votes, predictions, plan))
     with watch.stage("restore"):
-        network_labels = layout.paste(clean, case.trip.network.shape)
-        labels = labels_to_source(network_labels, case.trip)
+        network_labels = layout.paste(clean, case.resampling.network.shape)
+        labels = labels_to_source(network_labels, case.resampling)
     return Segmentation(
         labels=labels,
-        grid=case.trip.source,
+        grid=case.resampling.source,
         network_labels=network_labels,
         lesions=len(agreement),
         members=tuple(prediction.name for prediction in predictions),

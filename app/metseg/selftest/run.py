@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from metseg.errors import WeightsError
 from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import Plan, TtaPlan
@@ -25,7 +25,7 @@ from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
 from metseg.selftest.expected import HINT, MARGIN, Expected
 from metseg.selftest.phantoms import CASE_ID, phantom_of
-from metseg.space.resampling import labels_to_source, plan_trip
+from metseg.space.resampling import labels_to_source, plan_resampling
 from metseg.systems import modalities_to_find
 
 MIN_DICE: Final = 0.99
@@ -105,19 +105,19 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
                 undecided.append(_undecided(segmentation, case, ensemble.plan))
 
         (record,) = run_batch(job, ensemble, listen)
-        labels, _ = read_label_map(job.output_path / f"{CASE_ID}.nii.gz")
+        labels = read_label_map(job.output_path / f"{CASE_ID}.nii.gz").labels
     return Result(labels, undecided[0], record.lesions, time.perf_counter() - start)
 
 
 def _undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np.bool_]:
-    trip = plan_trip(case.grid, plan.spacing_mm, plan.frame)
+    resampling = plan_resampling(case.grid, plan.spacing_mm, plan.frame)
     deciding = [member.probabilities for member in segmentation.predictions]
     if plan.fusion.method == "mean":
         deciding.append(np.asarray(np.mean(deciding, axis=0, dtype=np.float32)))
     near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
     for probabilities in deciding:
         near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
-    return labels_to_source(paste_region(near, segmentation.region_start, trip.network.shape), trip) > 0
+    return labels_to_source(paste_region(near, segmentation.region_start, resampling.network.shape), resampling) > 0
 
 
 def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:
