@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
+from metseg.files.read import whole_labels
+from metseg.findings import listed
 from metseg.labels import MAX_LABEL, RC, Region
 
 HIGHEST_LABEL: Final = RC
@@ -162,23 +164,20 @@ def check_labels(labels: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
     Args:
         labels: any shape and data type; floats are accepted when they are whole numbers.
-        name: what to call the map in a message: a file, or "the reference".
+        name: what to call the map in a message, such as "the reference".
 
     Raises:
         InputError: lists the values that are no label of the convention.
     """
-    if labels.dtype == np.bool_:
-        return labels.astype(np.uint8)
-    if labels.dtype.kind not in "iuf":
+    if labels.dtype.kind not in "biuf":
         raise InputError(f"{name} must hold numbers: found values of type {labels.dtype}")
-    with np.errstate(invalid="ignore"):  # a NaN becomes some number here and is caught by the comparison below
-        whole = labels if labels.dtype == np.uint8 else labels.astype(np.uint8)
-    if (whole is labels or np.array_equal(whole, labels)) and (whole.size == 0 or whole.max() <= HIGHEST_LABEL):
-        return whole
-    values = np.unique(labels)
-    wrong = values[~np.isin(values, np.arange(HIGHEST_LABEL + 1))]
-    listed = ", ".join(f"{value:g}" for value in wrong[:10]) + (", ..." if len(wrong) > 10 else "")  # noqa: PLR2004
-    raise InputError(
-        f"{name} holds values outside the label convention 0..{HIGHEST_LABEL}: {listed}",
-        hint="labels are 0 background, 1 NETC, 2 SNFH, 3 ET, 4 RC; write whole numbers, not probabilities",
-    )
+    if labels.dtype == np.uint8 and labels.max(initial=0) <= HIGHEST_LABEL:
+        return labels  # the usual case, without a copy
+    whole, wrong = whole_labels(labels, HIGHEST_LABEL)
+    if wrong.size:
+        values = listed([f"{value:g}" for value in wrong])
+        raise InputError(
+            f"{name} holds values outside the label convention 0..{HIGHEST_LABEL}: {values}",
+            hint="labels are 0 background, 1 NETC, 2 SNFH, 3 ET, 4 RC; write whole numbers, not probabilities",
+        )
+    return whole

@@ -166,7 +166,7 @@ def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folde
     write_like(path, values)
     code, _, err = score()
     assert code == 3
-    assert "one.nii.gz holds values outside the label convention 0..4: -1, 0.25, 5" in err
+    assert "one.nii.gz: holds -1, 0.25, 5, expected whole numbers from 0 to 4" in err
 
 
 def test_broken_files_are_input_errors(score, folders):
