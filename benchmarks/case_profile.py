@@ -116,7 +116,7 @@ def run_case(files: CaseFiles, ensemble: Ensemble, clock: StageClock) -> Prepare
             loaded = load_case(files, ensemble)
             segmentation = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch)
             with clock.span("write: compress, to disk"):
-                write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.reference_header)
+                write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.source_header)
     return loaded.prepared
 
 

@@ -93,7 +93,7 @@ def timed_case(folder: Path, ensemble: Ensemble) -> dict[str, float]:
         loaded = load_case(files, ensemble)
         segmentation = segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch)
         with loaded.watch.stage("write"):
-            write_label_map(folder.parents[1] / "labels.nii.gz", segmentation.labels, loaded.case.reference_header)
+            write_label_map(folder.parents[1] / "labels.nii.gz", segmentation.labels, loaded.case.source_header)
     voxels = float(np.prod(plan_layout(loaded.prepared, ensemble.plan).shape))
     return {**loaded.watch.seconds, "voxels": voxels}
 

@@ -62,7 +62,7 @@ def test_every_number_type_is_read_as_nibabel_reads_it(tmp_path, name, suffix):
     assert image.stored_type == name
     np.testing.assert_array_equal(image.voxels, nib.load(path).get_fdata(dtype=np.float32))
     np.testing.assert_array_equal(image.grid.affine, nib.load(path).affine)
-    assert image.oddities == ()
+    assert image.findings == ()
 
 
 @pytest.mark.parametrize("slope", [(2.5, -1000), (0.01, 0), (1, 7)])
@@ -115,7 +115,7 @@ def test_a_case_is_read_onto_one_grid(tmp_path):
     assert case.grid.shape == (6, 7, 5)
     assert case.warnings == ()
     np.testing.assert_array_equal(case.images["t2f"], nib.load(files.images["t2f"]).get_fdata(dtype=np.float32))
-    assert case.reference_header == gzip.decompress(files.images["t1c"].read_bytes())[:348]
+    assert case.source_header == gzip.decompress(files.images["t1c"].read_bytes())[:348]
     assert tuple(read_case(files, modalities=("t2f", "t1n")).images) == ("t2f", "t1n")
 
 
@@ -582,7 +582,7 @@ def test_real_patients_are_read_and_a_label_map_lies_upon_them(tmp_path):
         t1c = nib.load(files.images["t1c"])
         np.testing.assert_array_equal(case.images["t1c"], t1c.get_fdata(dtype=np.float32))
         target = tmp_path / f"{files.case_id}.nii.gz"
-        write_label_map(target, (case.images["t1c"] > 400).astype(np.uint8), case.reference_header)
+        write_label_map(target, (case.images["t1c"] > 400).astype(np.uint8), case.source_header)
         header = nib.load(target).header
         differing = {name for name in header if header[name].tobytes() != t1c.header[name].tobytes()}
         assert differing <= {"datatype", "bitpix"}

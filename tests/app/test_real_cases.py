@@ -45,7 +45,7 @@ def test_real_cases_give_label_maps_that_the_challenge_accepts(data, quick_plan,
     assert run(["check", f"--data-path={data}"]) == ExitCode.DONE
     assert run(["infer", *options]) == ExitCode.DONE
     assert names_in(tmp_path) == sorted(f"{name}.nii.gz" for name in WANTED)
-    assert [problem for problem in check_submission(data, tmp_path) if problem.severity == "error"] == []
+    assert [finding for finding in check_submission(data, tmp_path) if finding.severity == "error"] == []
     for name in WANTED:
         written, source = nib.load(tmp_path / f"{name}.nii.gz"), nib.load(data / name / f"{name}-t1c.nii.gz")
         for field in source.header:

@@ -12,10 +12,10 @@ from metseg.files.case import Case, CaseFiles, Scan
 from metseg.files.header import ImageError
 from metseg.files.image import Image, read_image
 from metseg.files.rules import examine_case
-from metseg.findings import Finding, listed, printable
+from metseg.findings import Finding, errors_among, listed, printable
 from metseg.labels import RC, LabelMap
 from metseg.space.grid import FloatVolume, Grid
-from metseg.systems import OWN_GRID, Modality
+from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +35,40 @@ class LabelImage:
     stored_type: str
 
 
-def read_case(files: CaseFiles, *, modalities: Sequence[Modality], reference: Modality = "t1c") -> Case:
+def read_case(files: CaseFiles, *, modalities: Sequence[Modality], source: Modality = SOURCE_MODALITY) -> Case:
     """Reads a case's images and makes sure that they can be used (docs/input.md).
 
     Args:
         files: where they lie.
-        modalities: those to read; all of them must be there. May leave out the reference, whose grid and header are
-            then those of the first modality named.
-        reference: the modality whose grid the others must have (those of OWN_GRID keep theirs) and whose header a
-            written label map copies.
+        modalities: those to read; all of them must be there. Where they leave out the source image, the first of them
+            takes its place.
+        source: the source image: the modality whose grid the others must have (those of OWN_GRID keep theirs) and whose
+            header a written label map copies.
 
     Returns:
         Images in float32, finite, on one grid, axes in the file's order.
 
     Raises:
-        InputError: names every problem of the case, as `metseg check` does.
+        InputError: names every error of the case, as `metseg check` does.
     """
-    problems: list[Finding] = []
+    findings: list[Finding] = []
     images: dict[Modality, Image] = {}
-    for examined in examine_case(files, required=modalities, reference=reference):
-        problems += examined.problems
+    for examined in examine_case(files, required=modalities, source=source):
+        findings += examined.findings
         if examined.image is not None:
             images[examined.modality] = examined.image
-    errors = [problem for problem in problems if problem.severity == "error"]
+    errors = errors_among(findings)
     if errors:
-        hints = dict.fromkeys(problem.hint for problem in errors if problem.hint)
-        what = "; ".join(problem.what for problem in errors)
+        hints = dict.fromkeys(error.hint for error in errors if error.hint)
+        what = "; ".join(error.what for error in errors)
         raise InputError(f"case {printable(files.case_id)}: {what}", hint=" ".join(hints))
-    first = images[reference if reference in images else modalities[0]]
+    first = images[source if source in images else modalities[0]]
     return Case(
         case_id=files.case_id,
         grid=first.grid,
         images={modality: images[modality].voxels for modality in modalities if modality not in OWN_GRID},
-        reference_header=first.header,
-        warnings=tuple(problems),
+        source_header=first.header,
+        warnings=tuple(findings),
         scans={
             modality: Scan(images[modality].voxels, images[modality].grid, images[modality].header)
             for modality in modalities

@@ -23,18 +23,18 @@ VOLUME_COMPRESSION_LEVEL: Final = 1
 """Noise in the last bits makes probabilities hard to compress at any level."""
 
 
-def write_label_map(path: Path, labels: LabelMap, reference_header: bytes) -> None:
-    """Writes a label map that lies exactly where the reference image lies.
+def write_label_map(path: Path, labels: LabelMap, header: bytes) -> None:
+    """Writes a label map that lies exactly where another image lies, such as the source image.
 
-    The reference's header is copied bit for bit but for data type, scaling, the offset of the voxels and a trailing
-    fourth dimension: a fresh header made from the affine would change the voxel sizes' last bits, which the challenge's
-    scorer compares. Header extensions are not copied: they describe how the reference image was made. The same labels
-    and header give the same bytes.
+    That image's header is copied bit for bit but for data type, scaling, the offset of the voxels and a trailing fourth
+    dimension. A fresh header made from the affine would change the voxel sizes' last bits, which the challenge's scorer
+    compares. Header extensions are not copied: they describe how the image was made. The same labels and header give
+    the same bytes.
 
     Args:
         path: ends in `.nii.gz` (compressed) or `.nii`; its folder exists. An existing file is replaced.
-        labels: shape (x, y, z), that of the reference.
-        reference_header: see `Case.reference_header`.
+        labels: shape (x, y, z), that of the header.
+        header: the other image's, such as `Case.source_header`.
 
     Raises:
         OutputError: it can't be written; nothing is left behind.
@@ -42,30 +42,30 @@ def write_label_map(path: Path, labels: LabelMap, reference_header: bytes) -> No
     """
     if labels.dtype != np.uint8:
         raise ValueError(f"labels are {labels.dtype}, expected uint8")
-    _write(path, labels, reference_header, NIFTI_UINT8, COMPRESSION_LEVEL)
+    _write(path, labels, header, NIFTI_UINT8, COMPRESSION_LEVEL)
 
 
-def write_volume(path: Path, volume: FloatVolume, reference_header: bytes) -> None:
+def write_volume(path: Path, volume: FloatVolume, header: bytes) -> None:
     """Writes a float volume, such as a region's probabilities, the way `write_label_map` does; stored as float32.
 
     NIfTI has no half precision; a float16 volume is widened.
     """
-    _write(path, volume.astype(np.float32, copy=False), reference_header, NIFTI_FLOAT32, VOLUME_COMPRESSION_LEVEL)
+    _write(path, volume.astype(np.float32, copy=False), header, NIFTI_FLOAT32, VOLUME_COMPRESSION_LEVEL)
 
 
-def _write(path: Path, voxels: NDArray[np.generic], reference_header: bytes, datatype: int, level: int) -> None:
-    header = _header_for(voxels.shape, reference_header, datatype, voxels.dtype.itemsize)
-    big_endian = field_layout(reference_header)["sizeof_hdr"] == np.dtype(">i4")
+def _write(path: Path, voxels: NDArray[np.generic], header: bytes, datatype: int, level: int) -> None:
+    own_header = _header_for(voxels.shape, header, datatype, voxels.dtype.itemsize)
+    big_endian = field_layout(header)["sizeof_hdr"] == np.dtype(">i4")
     stored = voxels.astype(voxels.dtype.newbyteorder(">" if big_endian else "<"), copy=False)
     no_extension = bytes(4)
-    content = header + no_extension + stored.tobytes(order="F")
+    content = own_header + no_extension + stored.tobytes(order="F")
     write_atomically(path, _gzip(content, level) if path.name.endswith(".gz") else content)
 
 
-def _header_for(shape: tuple[int, ...], reference_header: bytes, datatype: int, itemsize: int) -> bytes:
-    """The reference's header bytes for other voxels on the same grid."""
-    layout = field_layout(reference_header)
-    header = np.frombuffer(reference_header, dtype=layout).copy()[0]
+def _header_for(shape: tuple[int, ...], source_header: bytes, datatype: int, itemsize: int) -> bytes:
+    """An image's header bytes for other voxels on the same grid."""
+    layout = field_layout(source_header)
+    header = np.frombuffer(source_header, dtype=layout).copy()[0]
     if tuple(header["dim"][1:4]) != shape:
         raise ValueError(f"voxels have shape {shape}, the header {tuple(header['dim'][1:4])}")
     if header["dim"][0] != len(shape):
@@ -75,7 +75,7 @@ def _header_for(shape: tuple[int, ...], reference_header: bytes, datatype: int, 
     header["bitpix"] = 8 * itemsize
     header["scl_slope"] = 1
     header["scl_inter"] = 0
-    header["vox_offset"] = len(reference_header) + 4
+    header["vox_offset"] = len(source_header) + 4
     block: bytes = header.tobytes()
     return block
 

@@ -176,7 +176,7 @@ class BatchReport:
             )
         for name, volume in volumes.items():
             rounded = volume.astype(HALF_PRECISION).astype("float32")
-            write_volume(folder / name, rounded, case.reference_header)
+            write_volume(folder / name, rounded, case.source_header)
         return tuple(volumes)
 
     def _entry(self, record: CaseRecord) -> Entry:

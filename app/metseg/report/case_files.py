@@ -151,7 +151,7 @@ def _read_images(
         return _read_image_of_grid(files, grid)
     wanted = [name for name in SHOWN_MODALITIES if name in files.images] or list(files.images)[:1]
     try:
-        case = read_case(replace(files, rivals={}), modalities=wanted, reference=wanted[0])
+        case = read_case(replace(files, rivals={}), modalities=wanted, source=wanted[0])
     except (InputError, IndexError) as error:
         return {}, (warning("not-shown", f"no pictures: {error}"),)
     difference = grid_difference(grid, case.grid)

@@ -285,7 +285,7 @@ def _on_grid(
     """The segmentation with the label map that is written, the header it takes, and what it can't hold."""
     registration = loaded.prepared.registration
     if grid == REFERENCE or registration is None:
-        return segmentation, loaded.case.reference_header, ()
+        return segmentation, loaded.case.source_header, ()
     scan = loaded.case.scans["ct"]
     with loaded.watch.stage("restore"):
         place = (segmentation.network_labels, loaded.prepared.resampling.network, scan.grid, registration.mr_to_ct)

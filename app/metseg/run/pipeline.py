@@ -88,7 +88,7 @@ def load_case(files: CaseFiles, ensemble: Ensemble) -> Loaded:
     _require(files, plan)
     wanted = [modality for modality in (*files.images, *files.rivals) if modality in plan.modalities | {REFERENCE}]
     with watch.stage("read"):
-        case = read_case(files, modalities=wanted, reference=REFERENCE)
+        case = read_case(files, modalities=wanted, source=REFERENCE)
     with watch.stage("prepare"):
         prepared = prepare_for_plan(case, plan)
         layout, prefetch = plan_layout(prepared, plan), prefetch_of(prepared, plan)
