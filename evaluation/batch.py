@@ -95,7 +95,7 @@ def _score_pair(case: CasePair, protocol: ScoringProtocol) -> ScoredCase | Input
             prediction = read_label_map(case.prediction, highest_label=HIGHEST_LABEL)
             scores = protocol.score(reference.labels, prediction.labels, spacing_mm)
     except InputError as error:
-        return error
+        return InputError(str(error), hint=error.hint)  # a subclass with further arguments can't leave its process
     return ScoredCase(case.case_id, scores, reference.grid.affine, missing=case.prediction is None)
 
 

@@ -72,7 +72,9 @@ class ChallengeParameters:
     ignored_volume_mm3: float
 
 
-CHALLENGES: Final[Mapping[str, ChallengeParameters]] = {
+ChallengeName = Literal["METS", "GLI", "SSA", "MEN", "PED"]
+
+CHALLENGES: Final[Mapping[ChallengeName, ChallengeParameters]] = {
     "METS": ChallengeParameters(dilation=1, ignored_volume_mm3=2),
     "GLI": ChallengeParameters(dilation=3, ignored_volume_mm3=50),
     "SSA": ChallengeParameters(dilation=3, ignored_volume_mm3=50),

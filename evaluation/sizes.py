@@ -1,4 +1,4 @@
-"""What is found and what is invented, by the lesions' size: the tiny ones are those that people miss."""
+"""Lesions found and false positives by volume: the tiny lesions are those that people miss."""
 
 import math
 from collections.abc import Sequence

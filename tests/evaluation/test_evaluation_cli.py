@@ -155,7 +155,8 @@ def test_another_origin_is_a_warning(score, folders, caplog):
     assert "origin 5.0 voxels away" in caplog.text
 
 
-def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folders, tmp_path):
+@pytest.mark.parametrize("jobs", [(), ("--jobs", "2")], ids=["one process", "two"])
+def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folders, tmp_path, jobs):
     path = folders[1] / "one.nii.gz"
     score("--output", tmp_path / "a.json")
     write_like(path, read(path).astype(np.float32))
@@ -164,7 +165,7 @@ def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folde
     values = read(path).copy()
     values[0, 0, :3] = [5, -1, 0.25]
     write_like(path, values)
-    code, _, err = score()
+    code, _, err = score(*jobs)
     assert code == 3
     assert "one.nii.gz: holds -1, 0.25, 5, expected whole numbers from 0 to 4" in err
 
