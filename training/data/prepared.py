@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_case, read_label_map
-from metseg.labels import REGIONS, LabelMap, region_masks
+from metseg.labels import BRATS_REGIONS, REGIONS, LabelMap, region_masks
 from metseg.prepare.prepare import prepare_case
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
@@ -141,7 +141,7 @@ def read_reference(files: CaseFiles, resampling: Resampling) -> LabelMap:
             f"case {files.case_id}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
-    return labels_to_network(reference.labels, resampling)
+    return labels_to_network(reference.labels, resampling, BRATS_REGIONS)
 
 
 def reference_path(files: CaseFiles) -> Path:

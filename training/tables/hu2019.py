@@ -225,7 +225,7 @@ def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: 
     def figures(probabilities: NDArray[np.float32]) -> Figures:
         region = member_labels(probabilities, experiment.threshold)
         pasted = layout.paste(region, prepared.resampling.network.shape)
-        labels = labels_to_source(pasted, prepared.resampling)
+        labels = labels_to_source(pasted, prepared.resampling, plan.regions)
         return score_case(reference.labels, labels, reference.grid.spacing_mm, "hu2019").regions[0].columns()
 
     mean_of = {

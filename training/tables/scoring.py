@@ -78,7 +78,7 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
     for method, labels in segment_by_method(loaded.prepared, ladder, loaded.layout, loaded.prefetch).items():
         clean = postprocess(labels, plan.postprocess, voxel_volume_mm3=plan.voxel_volume_mm3)
         for name, final in ((method, labels), (f"{method}+post", clean)):
-            pasted = labels_to_source(loaded.layout.paste(final, resampling.network.shape), resampling)
+            pasted = labels_to_source(loaded.layout.paste(final, resampling.network.shape), resampling, plan.regions)
             result = score_case(reference.labels, pasted, reference.grid.spacing_mm, "brats2023")
             scores[name] = {
                 region.region: tuple(float(getattr(region, column)) for column in _COLUMNS)

@@ -97,7 +97,8 @@ def _label_maps(
         for setting in settings:
             if setting.threshold == threshold:
                 clean = postprocess(fused, _rules_of(setting, plan), voxel_volume_mm3=plan.voxel_volume_mm3)
-                yield setting, labels_to_source(loaded.layout.paste(clean, resampling.network.shape), resampling)
+                pasted = loaded.layout.paste(clean, resampling.network.shape)
+                yield setting, labels_to_source(pasted, resampling, plan.regions)
 
 
 def _rules_of(setting: Setting, plan: Plan) -> PostprocessPlan:

@@ -14,7 +14,7 @@ from metseg.report.lesions import Votes
 from metseg.run.pipeline import Segmentation, divide_members
 from metseg.space.grid import Affine, FloatVolume, Grid
 from metseg.space.resampling import Resampling, labels_to_source, plan_resampling, volume_to_source
-from metseg.space.rigid import metastases_to, resample_rigid
+from metseg.space.rigid import move_labels, resample_rigid
 
 WT: Final = REGIONS.index("WT")
 
@@ -30,7 +30,9 @@ def collect_votes(segmentation: Segmentation, grid: Grid, plan: Plan) -> Votes:
     resampling = plan_resampling(grid, plan.spacing_mm, plan.frame)
     maps = [
         labels_to_source(
-            _pasted(member_labels(item.probabilities, plan.threshold), segmentation, resampling), resampling
+            _pasted(member_labels(item.probabilities, plan.threshold), segmentation, resampling),
+            resampling,
+            plan.regions,
         )
         for item in segmentation.predictions
     ]
@@ -80,7 +82,7 @@ def votes_on_ct(segmentation: Segmentation, grid: Grid, plan: Plan, mr_to_ct: Af
         _pasted(member_labels(item.probabilities, plan.threshold), segmentation, network)
         for item in segmentation.predictions
     )
-    maps = [metastases_to(labels, network.network, segmentation.grid, mr_to_ct) for labels in pasted]
+    maps = [move_labels(labels, network.network, segmentation.grid, mr_to_ct, plan.regions) for labels in pasted]
     voting, added = divide_members(maps, segmentation.predictions, plan)
     joint = _pasted(_joint_probability(segmentation, plan, WT), segmentation, network)
     to_mr: Affine = np.linalg.inv(mr_to_ct).astype(np.float64)

@@ -31,7 +31,7 @@ from metseg.predict.ensemble import (
 from metseg.predict.fallback import as_memory_error
 from metseg.run.pipeline import REFERENCE, Loaded, Segmentation, conclude, load_case, predict
 from metseg.run.record import CaseRecord, Stopwatch
-from metseg.space.rigid import metastases_outside, metastases_to
+from metseg.space.rigid import lesions_outside, move_labels
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def _finish(files: CaseFiles, job: Job, outcome: _Predicted | _Result, plan: Pla
 def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:
     loaded = predicted.loaded
     concluded = conclude(loaded.prepared, loaded.layout, predicted.predictions, plan, loaded.watch)
-    segmentation, header, warnings = _on_grid(grid, loaded, concluded)
+    segmentation, header, warnings = _on_grid(grid, loaded, concluded, plan)
     record = CaseRecord(
         case_id=loaded.case.case_id,
         outcome="segmented",
@@ -280,7 +280,7 @@ def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple
 
 
 def _on_grid(
-    grid: LabelGrid, loaded: Loaded, segmentation: Segmentation
+    grid: LabelGrid, loaded: Loaded, segmentation: Segmentation, plan: Plan
 ) -> tuple[Segmentation, bytes, tuple[Finding, ...]]:
     """The segmentation with the label map that is written, the header it takes, and what it can't hold."""
     registration = loaded.prepared.registration
@@ -288,9 +288,10 @@ def _on_grid(
         return segmentation, loaded.case.source_header, ()
     scan = loaded.case.scans["ct"]
     with loaded.watch.stage("restore"):
-        place = (segmentation.network_labels, loaded.prepared.resampling.network, scan.grid, registration.mr_to_ct)
-        labels = metastases_to(*place)
-        outside = metastases_outside(*place)
+        network = loaded.prepared.resampling.network
+        place = (segmentation.network_labels, network, scan.grid, registration.mr_to_ct, plan.regions)
+        labels = move_labels(*place)
+        outside = lesions_outside(*place)
     left_out = f"{outside} of {segmentation.lesions} metastases lie outside the planning CT, not in its label map"
     return (
         replace(segmentation, labels=labels, grid=scan.grid),

@@ -151,7 +151,7 @@ def conclude(
         agreement = lesion_agreement(clean, *divide_members(votes, predictions, plan))
     with watch.stage("restore"):
         network_labels = layout.paste(clean, case.resampling.network.shape)
-        labels = labels_to_source(network_labels, case.resampling)
+        labels = labels_to_source(network_labels, case.resampling, plan.regions)
     return Segmentation(
         labels=labels,
         grid=case.resampling.source,

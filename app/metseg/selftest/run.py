@@ -14,7 +14,7 @@ from metseg.errors import WeightsError
 from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
 from metseg.files.read import read_label_map
-from metseg.labels import BACKGROUND, LabelMap
+from metseg.labels import BACKGROUND, METASTASIS_REGIONS, LabelMap
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import Plan, TtaPlan
 from metseg.predict.device import Device
@@ -117,7 +117,8 @@ def _undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np
     near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
     for probabilities in deciding:
         near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
-    return labels_to_source(paste_region(near, segmentation.region_start, resampling.network.shape), resampling) > 0
+    pasted = paste_region(near, segmentation.region_start, resampling.network.shape)
+    return labels_to_source(pasted, resampling, METASTASIS_REGIONS) > 0  # the regions of a map of ones
 
 
 def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:
