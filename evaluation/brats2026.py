@@ -309,7 +309,7 @@ def match_instances(reference: Components, predicted: Components) -> dict[int, t
     overlap = count_pairs(reference.to_volume().ravel()[predicted.voxels], predicted.component_of)
     if not overlap:
         return {}
-    dice = np.zeros((reference.sizes.size, predicted.sizes.size))
+    dice = np.zeros((reference.count, predicted.count))
     for (row, column), common in overlap.items():
         dice[row - 1, column - 1] = 2 * common / (reference.sizes[row - 1] + predicted.sizes[column - 1])
     allowed = dice > MATCHING_DICE

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from evaluation.joint_box import FloatArray, IntArray, JointBox
-from metseg.space.components import Components, find_components
+from metseg.space.components import Components, components_of_voxels
 
 STEPS_OF_18: Final = tuple(
     step
@@ -25,7 +25,7 @@ def split_region(indices: IntArray, box: JointBox) -> Components:
     They are numbered by their first voxels in (z, y, x) order, as the official 2026 program numbers them: its ties
     depend on it.
     """
-    return find_components(box.to_mask(indices))
+    return components_of_voxels(indices.astype(np.intp, copy=False), box.shape_zyx)
 
 
 def dilate(indices: IntArray, box: JointBox, iterations: int) -> IntArray:
@@ -56,9 +56,10 @@ def group_by_dilation(indices: IntArray, box: JointBox, iterations: int) -> tupl
     """
     dilated = split_region(dilate(indices, box, iterations), box)
     lesion_at = dilated.to_volume().ravel()
-    lesion_of = lesion_at[indices].astype(np.intp)
-    sizes = np.bincount(lesion_of, minlength=dilated.sizes.size + 1)[1:]
-    return Components(indices.astype(np.intp, copy=False), lesion_of, sizes, box.shape_zyx), lesion_at
+    lesions = Components.of(
+        indices.astype(np.intp, copy=False), lesion_at[indices].astype(np.intp), dilated.count, box.shape_zyx
+    )
+    return lesions, lesion_at
 
 
 def count_pairs(first: IntArray, second: IntArray) -> dict[tuple[int, int], int]:
@@ -73,8 +74,5 @@ def count_pairs(first: IntArray, second: IntArray) -> dict[tuple[int, int], int]
 
 def find_centroids(components: Components, box: JointBox) -> FloatArray:
     """Mean coordinates of each component on the whole grid: shape (components, 3), columns x, y, z, in voxels."""
-    coordinates = box.locate_on_grid(components.voxels)
-    bins = components.sizes.size + 1
-    sums = [np.bincount(components.component_of, weights=axis, minlength=bins)[1:] for axis in coordinates.T]
-    centroids: FloatArray = np.stack(sums, axis=1) / components.sizes[:, None]
+    centroids: FloatArray = components.centroids(start=box.start_xyz[::-1])[:, ::-1]
     return centroids

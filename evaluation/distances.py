@@ -81,14 +81,15 @@ def find_surfels(components: Components, box: JointBox) -> ComponentSurfaces:
     """Surface elements of each component; the box needs a margin of one voxel."""
     codes = np.zeros(box.size, dtype=np.uint8)
     owners = np.zeros(box.size, dtype=np.int32)
+    numbers = components.component_of.astype(np.int32)
     for x, y, z in product((0, 1), repeat=3):
         # Cell c holds the voxels c - 1 and c along each axis: a voxel is the kernel's entry 0 in the cell after it.
         cells = components.voxels + box.measure_step(1 - x, 1 - y, 1 - z)
         codes[cells] |= np.uint8(ENCODE_NEIGHBOURHOOD_3D_KERNEL[x, y, z])
-        owners[cells] = components.component_of
+        owners[cells] = numbers
     cells = np.flatnonzero((codes != 0) & (codes != FULL_CELL))
     areas = _tabulate_surfel_areas(box.spacing_mm)[codes[cells]]
-    return ComponentSurfaces(box.locate(cells), areas, owners[cells], components.sizes.size)
+    return ComponentSurfaces(box.locate(cells), areas, owners[cells], components.count)
 
 
 def find_surface_voxels(components: Components, box: JointBox) -> ComponentSurfaces:
@@ -99,7 +100,7 @@ def find_surface_voxels(components: Components, box: JointBox) -> ComponentSurfa
         buried &= inside[components.voxels + box.measure_step(*step)]
     surface = components.voxels[~buried]
     owners = components.component_of[~buried]
-    return ComponentSurfaces(box.locate(surface), np.ones(len(surface)), owners, components.sizes.size)
+    return ComponentSurfaces(box.locate(surface), np.ones(len(surface)), owners, components.count)
 
 
 def measure_nearest_distances(points: IntArray, targets: IntArray, spacing_mm: Spacing) -> FloatArray:

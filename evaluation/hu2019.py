@@ -189,7 +189,7 @@ def _measure_recalls(
     lesions: Components, touching: Mapping[tuple[int, int], int], is_large: NDArray[np.bool_]
 ) -> dict[str, float]:
     """Recalls of voxels and of lesions, and how many these are: of all, the small and the large ones."""
-    voxels_found = np.zeros(lesions.sizes.size)
+    voxels_found = np.zeros(lesions.count)
     for (lesion, _), common in touching.items():
         voxels_found[lesion - 1] += common
     figures = {}

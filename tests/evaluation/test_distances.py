@@ -43,7 +43,7 @@ def test_surfaces_of_components_add_up_to_the_surface_of_the_mask(pair, spacing)
     if not all(mask.any() for mask in masks):
         return
     box, *parts = take_apart(pair, spacing)
-    joined = [surface.join(range(1, components.sizes.size + 1)) for components, surface in parts]
+    joined = [surface.join(range(1, components.count + 1)) for components, surface in parts]
     assert measure_area_weighted_hd95(*joined, box.spacing_mm) == pytest.approx(
         plain_surfel_hd95(*masks, spacing), rel=1e-12
     )
