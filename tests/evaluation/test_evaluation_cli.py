@@ -216,6 +216,14 @@ def test_damaged_headers_are_input_errors(score, folders, tmp_path, fields):
     assert not (tmp_path / "s.json").exists()
 
 
+@pytest.mark.parametrize("side", [0, -1], ids=["zero", "negative"])
+def test_voxel_sizes_are_mended_as_the_official_reader_does(score, folders, tmp_path, side):
+    score("--output", tmp_path / "a.json", protocol="brats2026")
+    with_header(folders[0] / "one-seg.nii.gz", pixdim=(2, side))
+    assert score("--output", tmp_path / "b.json", protocol="brats2026")[0] == 0
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+
+
 def test_a_damaged_reference_is_named_where_its_prediction_is_missing(score, folders):
     (folders[1] / "one.nii.gz").unlink()
     with_header(folders[0] / "one-seg.nii.gz", pixdim=(1, np.nan))
