@@ -9,6 +9,7 @@ from metseg.errors import ExitCode, InputError
 from metseg.labels import RC
 from metseg.report.dicom_seg import decode_segmentation, encode_segmentation, to_frames
 from metseg.report.dicom_series import LPS_TO_RAS, read_series
+from metseg.systems import BRATS
 from report_support import write_labels
 
 hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
@@ -124,7 +125,7 @@ def test_the_segmentation_lies_where_the_label_map_lies(tmp_path):
     affine = write_series(tmp_path / "series", OBLIQUE)
     series = read_series(tmp_path / "series")
     np.testing.assert_allclose(series.grid.affine, affine, atol=1e-6)
-    content = encode_segmentation(to_frames(labels, series.grid, series), series)
+    content = encode_segmentation(to_frames(labels, series.grid, series), series, BRATS)
     data = pydicom.dcmread(io.BytesIO(content))
     (frame,) = data.PerFrameFunctionalGroupsSequence
     corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
@@ -141,7 +142,7 @@ def test_an_empty_label_map_and_a_cavity_are_kept(tmp_path):
     series = read_series(tmp_path / "series")
     for labels in (np.zeros((COLUMNS, ROWS, SLICES), np.uint8), volume(with_rc=True)):
         frames = to_frames(labels, series.grid, series)
-        np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series), series), frames)
+        np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series, BRATS), series), frames)
 
 
 def test_another_grid_is_refused(tmp_path, capsys):

@@ -14,10 +14,9 @@ from metseg.predict.device import Device
 from metseg.prepare.registration import Registration
 from metseg.report.case_report import CaseReport
 from metseg.report.peak_memory import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
-from metseg.report.words import common_system
 from metseg.run.record import Outcome
 from metseg.run.versions import package_versions, platform_name, python_version
-from metseg.systems import SYSTEMS
+from metseg.systems import common_system
 
 SCHEMA_VERSION: Final = "1.1"
 """The first number changes when a reader of the old schema would break, the second when keys join it.
@@ -110,7 +109,7 @@ class CaseFacts(Part):
     registration: RegistrationFacts | None = None
 
 
-class RunFile(Part):
+class RunJson(Part):
     """The whole file."""
 
     schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
@@ -130,7 +129,7 @@ class RunFile(Part):
 
 
 class RunFacts(Part):
-    """What is known of a run before its cases: the caller's part of `RunFile`."""
+    """What is known of a run before its cases: the caller's part of `RunJson`."""
 
     command: Command
     options: Mapping[str, str]
@@ -150,15 +149,15 @@ def describe_run(
         command=command,
         options=options,
         started=datetime.now(UTC),
-        bundle=_bundle_facts(bundle) if bundle else None,
-        device=_device_facts(device) if device else None,
+        bundle=_tell_bundle(bundle) if bundle else None,
+        device=_tell_device(device) if device else None,
     )
 
 
-def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
+def make_run_json(run: RunFacts, cases: Sequence[CaseReport]) -> RunJson:
     """Puts a run and its cases together, now that it has finished."""
     elapsed_s = time.monotonic() - run.started_s  # the wall clock may have been set meanwhile
-    return RunFile(
+    return RunJson(
         program=Program(
             version=metseg.__version__,
             python=python_version(),
@@ -175,12 +174,12 @@ def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
         device=run.device,
         peak_memory_mib=peak_memory_mib(),
         gpu_peak_memory_mib=gpu_peak_memory_mib(),
-        labels={str(number): name for number, name in SYSTEMS[common_system(cases)].label_names.items()},
-        cases=tuple(_case_facts(case) for case in cases),
+        labels={str(number): name for number, name in common_system(case.system for case in cases).label_names.items()},
+        cases=tuple(_tell_case(case) for case in cases),
     )
 
 
-def _case_facts(case: CaseReport) -> CaseFacts:
+def _tell_case(case: CaseReport) -> CaseFacts:
     record = case.record
     return CaseFacts(
         case_id=case.case_id,
@@ -196,11 +195,11 @@ def _case_facts(case: CaseReport) -> CaseFacts:
         elapsed_s=record.elapsed_s,
         peak_memory_mib=case.peak_memory_mib,
         gpu_peak_memory_mib=case.gpu_peak_memory_mib,
-        registration=_registration_facts(record.registration),
+        registration=_tell_registration(record.registration),
     )
 
 
-def _registration_facts(found: Registration | None) -> RegistrationFacts | None:
+def _tell_registration(found: Registration | None) -> RegistrationFacts | None:
     if found is None:
         return None
     return RegistrationFacts(
@@ -213,13 +212,13 @@ def _registration_facts(found: Registration | None) -> RegistrationFacts | None:
     )
 
 
-def _bundle_facts(bundle: Bundle) -> BundleFacts:
+def _tell_bundle(bundle: Bundle) -> BundleFacts:
     plan = bundle.plan
     members = tuple(MemberFacts(name=item.name, weights=item.weights, sha256=item.sha256) for item in plan.members)
     return BundleFacts(folder=str(bundle.folder), plan=plan.name, plan_sha256=plan.sha256, members=members)
 
 
-def _device_facts(device: Device) -> DeviceFacts:
+def _tell_device(device: Device) -> DeviceFacts:
     return DeviceFacts(
         name=device.name,
         description=device.description,
