@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,16 @@ import pytest
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.findings import WORDS, blank_note, count_notes, edge_notes
+from metseg.labels import RC
 from metseg.report.case_from_files import find_label_map
+from metseg.report.case_report import CaseReport
 from metseg.report.case_store import locate_case, read_case_report
 from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
 from metseg.report.run_json import BundleFacts, DeviceFacts, RunJson
-from metseg.report.tables import name_case_columns, name_lesion_columns
-from metseg.systems import BRATS
+from metseg.report.tables import format_cases, name_case_columns, name_lesion_columns
+from metseg.report.viewer import collect_cases, find_paths, render_viewer
+from metseg.run.record import CaseRecord
+from metseg.systems import BRATS, RADIOSURGERY
 from report_support import lesion_map, phantom, write_case, write_cohort, write_labels
 
 
@@ -240,3 +246,30 @@ def test_the_cases_folder_may_be_reported_on_itself(tmp_path):
     write_labels(folder / "c0-seg.nii.gz", lesion_map())
     assert report(tmp_path / "data", tmp_path / "data", tmp_path / "r") == ExitCode.DONE
     assert rows_of(tmp_path / "r" / CASES_TABLE)[0]["lesions_26connected_wt"] == "2"
+
+
+def test_a_cavity_is_shown_wherever_regions_are(tmp_path):
+    labels = lesion_map()
+    labels[3:8, 3:9, 3:8] = RC
+    write_case(tmp_path / "data", "c0")
+    write_labels(tmp_path / "maps/c0.nii.gz", labels)
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert (float(case["rc_volume_mm3"]), case["lesions_26connected_wt"]) == (5 * 6 * 5, "2")
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    assert "resection cavity 150 mm³" in page
+    assert "resection cavity pink" in page
+    assert "tumour core, enhancing tumour and resection cavity" in page
+    paths = find_paths(tmp_path / "r", None, None, None)
+    viewer = render_viewer(collect_cases(tmp_path / "r", paths)["c0"])
+    assert "resection cavity" in viewer.split('class="legend"')[1].split("</p>")[0]
+
+
+def test_a_table_of_two_systems_has_the_columns_of_the_default_one():
+    record = CaseRecord("h0", "present")
+    head = CaseReport(record, RADIOSURGERY.name, (4, 4, 4), (1, 1, 1), {"metastasis": 5.0})
+    brain = CaseReport(replace(record, case_id="b0"), BRATS.name, (4, 4, 4), (1, 1, 1), {"WT": 7.0, "TC": 2.0})
+    alone, both = (list(csv.DictReader(io.StringIO(format_cases(cases)))) for cases in ([head], [head, brain]))
+    assert alone[0]["metastasis_volume_mm3"] == "5"
+    assert [row["wt_volume_mm3"] for row in both] == ["5", "7"]
+    assert [row["tc_volume_mm3"] for row in both] == ["", "2"]
