@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metseg.choices import LabelGrid
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
 from metseg.errors import DeviceError, MetsegError, UsageError
@@ -14,7 +15,7 @@ from metseg.files.case import Case, CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.predict.device import Device, choose_device, first_line
 from metseg.predict.ensemble import Ensemble, load_ensemble
-from metseg.run.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
+from metseg.run.batch import Job, exit_code_of, prepare_output, run_batch
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
 from metseg.systems import modalities_to_find

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from metseg.choices import LabelGrid, OnError
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
 from metseg.files.blank import blank_label_map
 from metseg.files.case import Case, CaseFiles
@@ -32,11 +33,6 @@ from metseg.run.record import CaseRecord, Stopwatch
 from metseg.space.rigid import metastases_outside, metastases_to
 
 logger = logging.getLogger(__name__)
-
-OnError = Literal["stop", "skip", "blank"]
-
-LabelGrid = Literal["t1c", "ct"]
-"""Where label maps are written: on the reference's grid, or on the planning CT's."""
 
 
 @dataclass(frozen=True, slots=True)
