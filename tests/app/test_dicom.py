@@ -100,6 +100,27 @@ def test_a_segmentation_reads_back_on_the_series_own_pixels(tmp_path, direction,
         np.testing.assert_array_equal(pixels[0], labels[:, :, number].T)
 
 
+def move_slices(folder, shift_mm):
+    """Moves each slice within its plane by so much, a function of its number."""
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        x, y, z = (float(value) for value in data.ImagePositionPatient)
+        data.ImagePositionPatient = [x, y + shift_mm(int(data.InstanceNumber)), z]
+        data.save_as(path)
+
+
+def test_a_tilted_gantrys_series_is_a_sheared_volume(tmp_path):
+    write_series(tmp_path / "series")
+    move_slices(tmp_path / "series", lambda number: 0.6 * number)
+    series = read_series(tmp_path / "series")
+    np.testing.assert_allclose(series.grid.affine[:3, 2], [0, -0.6, SPACING[2]], atol=1e-6)
+    frames = to_frames(volume(), series.grid, series)
+    np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series, BRATS), series), frames)
+    move_slices(tmp_path / "series", lambda number: 5 if number == 3 else 0)
+    with pytest.raises(InputError, match="apart"):
+        read_series(tmp_path / "series")
+
+
 def test_a_radiosurgery_label_map_has_one_segment_called_metastasis(tmp_path, capsys):
     labels = np.minimum(volume(), 1).astype(np.uint8)
     affine = write_series(tmp_path / "series")
