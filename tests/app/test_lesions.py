@@ -6,8 +6,8 @@ from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from metseg.labels import ET, NETC, RC, SNFH
-from metseg.report.brain_edge import outside_brain
-from metseg.report.diameters import axial_axis, longest_3d_diameter_mm, longest_axial_diameter
+from metseg.report.brain_edge import find_outside
+from metseg.report.diameters import find_axial_axis, measure_3d_diameter_mm, measure_axial_diameter
 from metseg.report.lesions import Votes, measure_lesions, measure_regions
 from metseg.space.grid import Grid
 from metseg.systems import BRATS
@@ -120,9 +120,9 @@ def test_diameters_equal_those_of_all_pairs_of_outline_points(seed, density):
     mask = rng.random((7, 6, 5)) < density
     mask[3, 3, 3] = True
     grid = grid_of(mask.shape, (0.7, 1.1, 2.3), OBLIQUE)
-    assert longest_3d_diameter_mm(mask, grid) == pytest.approx(plain_longest(mask, grid, range(3)))
+    assert measure_3d_diameter_mm(mask, grid) == pytest.approx(plain_longest(mask, grid, range(3)))
     per_slice = [plain_longest(mask, grid, (0, 1), z) for z in range(5) if mask[:, :, z].any()]
-    assert longest_axial_diameter(mask, grid).length_mm == pytest.approx(max(per_slice))
+    assert measure_axial_diameter(mask, grid).length_mm == pytest.approx(max(per_slice))
 
 
 def plain_longest(mask, grid, axes, z=None):
@@ -209,12 +209,12 @@ def test_a_lesion_is_measurable_from_ten_millimetres(voxels, measurable):
 def test_no_lesion_no_measures():
     grid = grid_of((4, 4, 4))
     assert measure_lesions(np.zeros((4, 4, 4), dtype=np.uint8), grid, BRATS.regions) == ()
-    assert longest_3d_diameter_mm(np.zeros((4, 4, 4), dtype=bool), grid) == 0
+    assert measure_3d_diameter_mm(np.zeros((4, 4, 4), dtype=bool), grid) == 0
 
 
 def test_axial_slices_are_found_in_any_array():
-    assert axial_axis(GRIDS["isotropic"]) == 2
-    assert axial_axis(GRIDS["sagittal acquisition"]) == 1
+    assert find_axial_axis(GRIDS["isotropic"]) == 2
+    assert find_axial_axis(GRIDS["sagittal acquisition"]) == 1
 
 
 def brain():
@@ -238,12 +238,12 @@ def test_a_lesion_touches_the_brains_edge_where_background_begins(place, at_edge
 def test_zeros_inside_the_brain_are_brain_and_unstripped_images_have_no_outside():
     image = brain()
     image[10, 10, 10] = 0
-    assert not outside_brain([image])[10, 10, 10]
-    assert outside_brain([image])[0, 0, 0]
-    assert not outside_brain([image + 1]).any()
+    assert not find_outside([image])[10, 10, 10]
+    assert find_outside([image])[0, 0, 0]
+    assert not find_outside([image + 1]).any()
     other = np.zeros_like(image)
     other[0, 0, 0] = 5
-    assert not outside_brain([image, other])[0, 0, 0]
+    assert not find_outside([image, other])[0, 0, 0]
 
 
 def test_the_volumes_border_is_an_edge_too():

@@ -28,7 +28,7 @@ from metseg.report.from_segmentation import (
     compute_agreement,
     restore_probabilities,
 )
-from metseg.report.peak_memory import gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
 from metseg.report.report_files import RUN_FILE, Entry, write_report
 from metseg.report.run_json import RunFacts
 from metseg.run.pipeline import Segmentation
@@ -156,8 +156,8 @@ class BatchReport:
             saved=saved,
             input_sha256=hash_inputs(files),
             label_map_sha256=hash_file(label_map) if label_map else "",
-            peak_memory_mib=peak_memory_mib(),
-            gpu_peak_memory_mib=gpu_peak_memory_mib(),
+            peak_memory_mib=measure_peak_memory_mib(),
+            gpu_peak_memory_mib=measure_gpu_peak_memory_mib(),
         )
         write_case_report(settings.report_dir, files.case_id, report, pictures)
         at_edge = sum(bool(lesion.at_brain_edge) for lesion in report.lesions)

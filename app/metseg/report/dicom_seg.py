@@ -51,7 +51,7 @@ def export_segmentation(label_map: Path, series_folder: Path, output: Path, syst
     labels, grid = read_label_map(label_map)
     _check_labels(label_map, labels, system)
     series = read_series(series_folder)
-    frames = to_frames(labels, grid, series)
+    frames = arrange_frames(labels, grid, series)
     content = encode_segmentation(frames, series, system)
     if not np.array_equal(decode_segmentation(content, series), frames):
         raise OutputError(f"{output}: the segmentation does not read back as it was written; nothing was written")
@@ -86,7 +86,7 @@ def _list_segments(frames: Frames, system: System) -> list[int]:
     return [label for label in system.label_kinds if label in system.regions.whole.labels or (frames == label).any()]
 
 
-def to_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
+def arrange_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
     """The label map in the order of the series' slices, rows and columns.
 
     Raises:

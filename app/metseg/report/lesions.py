@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from metseg.decide.agreement import LesionAgreement, lesion_agreement
 from metseg.findings import is_low
 from metseg.labels import MAX_LABEL, LabelMap, Regions
-from metseg.report.brain_edge import outside_brain, touches_edge
-from metseg.report.diameters import axial_axis, longest_3d_diameter_mm, longest_axial_diameter
+from metseg.report.brain_edge import find_outside, find_touching
+from metseg.report.diameters import find_axial_axis, measure_3d_diameter_mm, measure_axial_diameter
 from metseg.space.components import Components, find_components
 from metseg.space.grid import FloatVolume, Grid
 
@@ -123,9 +123,9 @@ def measure_lesions(
     if not count:
         return ()
     shapes = _Shapes(labels, grid, regions, components)
-    edges = _at_edge(components, tuple(images))
+    edges = _find_at_edge(components, tuple(images))
     agreement = lesion_agreement(labels, votes.member_maps, votes.added_maps) if votes else None
-    probability = _mean_per_lesion(components, votes.probability) if votes else None
+    probability = _average_per_lesion(components, votes.probability) if votes else None
     largest_first = np.argsort(-components.sizes, kind="stable")
     return tuple(
         shapes.measure(
@@ -172,9 +172,9 @@ class _Shapes:
         labels = self._labels[tuple(own)]
         first, last = own.min(axis=1), own.max(axis=1)
         is_core = self._regions.mask(labels, self._regions.core)
-        diameters = _core_diameters(own[:, is_core] - first[:, None], last - first + 1, self._grid)
+        diameters = _measure_cores(own[:, is_core] - first[:, None], last - first + 1, self._grid)
         centroid = own.mean(axis=1)
-        low, high = self._ras_box(own)
+        low, high = self._measure_ras_box(own)
         volume = self._grid.voxel_volume_mm3
         return Lesion(
             number=number,
@@ -186,14 +186,14 @@ class _Shapes:
             cores=diameters.cores,
             longest_axial_diameter_mm=diameters.axial_mm,
             longest_3d_diameter_mm=diameters.any_mm,
-            centroid_voxel=_point(centroid),
-            centroid_ras_mm=_point(self._to_ras(centroid)),
-            inside_ras_mm=_point(self._to_ras(self._nearest(own, centroid))),
-            box_first_voxel=_index(first),
-            box_last_voxel=_index(last),
-            box_min_ras_mm=_point(low),
-            box_max_ras_mm=_point(high),
-            axial_slice=_axial_slice(own, diameters, self._grid),
+            centroid_voxel=_make_point(centroid),
+            centroid_ras_mm=_make_point(self._to_ras(centroid)),
+            inside_ras_mm=_make_point(self._to_ras(self._find_nearest(own, centroid))),
+            box_first_voxel=_make_index(first),
+            box_last_voxel=_make_index(last),
+            box_min_ras_mm=_make_point(low),
+            box_max_ras_mm=_make_point(high),
+            axial_slice=_choose_axial_slice(own, diameters, self._grid),
             at_brain_edge=at_edge,
             finders=agreement.finders if agreement else None,
             vote_share=agreement.vote_share if agreement else None,
@@ -205,11 +205,11 @@ class _Shapes:
         place: NDArray[np.float64] = self._grid.affine[:3, :3] @ voxel + self._grid.affine[:3, 3]
         return place
 
-    def _nearest(self, own: NDArray[np.intp], voxel: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _find_nearest(self, own: NDArray[np.intp], voxel: NDArray[np.float64]) -> NDArray[np.float64]:
         away_mm = self._grid.affine[:3, :3] @ (own - voxel[:, None])
         return own[:, int((away_mm**2).sum(axis=0).argmin())].astype(np.float64)
 
-    def _ras_box(self, own: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _measure_ras_box(self, own: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         direction = self._grid.affine[:3, :3]
         centres = direction @ own + self._grid.affine[:3, 3:]
         half = np.abs(direction).sum(axis=1) / 2
@@ -224,7 +224,7 @@ class _CoreDiameters:
     axial_slice: int | None
 
 
-def _core_diameters(core: NDArray[np.intp], box: NDArray[np.intp], grid: Grid) -> _CoreDiameters:
+def _measure_cores(core: NDArray[np.intp], box: NDArray[np.intp], grid: Grid) -> _CoreDiameters:
     """Diameters of the cores of one lesion; `core` holds indices within the lesion's box."""
     from scipy import ndimage  # noqa: PLC0415 - slow to import
 
@@ -233,32 +233,32 @@ def _core_diameters(core: NDArray[np.intp], box: NDArray[np.intp], grid: Grid) -
     parts = find_components(mask)
     axial_mm, any_mm, axial_slice = 0.0, 0.0, None
     volume = parts.to_volume()
-    along = axial_axis(grid)
+    along = find_axial_axis(grid)
     for number, place in enumerate(ndimage.find_objects(volume), start=1):
         part = volume[place] == number
-        axial = longest_axial_diameter(part, grid)
+        axial = measure_axial_diameter(part, grid)
         if axial.length_mm > axial_mm:
             axial_mm, axial_slice = axial.length_mm, axial.slice_index + place[along].start
-        any_mm = max(any_mm, longest_3d_diameter_mm(part, grid))
+        any_mm = max(any_mm, measure_3d_diameter_mm(part, grid))
     return _CoreDiameters(parts.sizes.size, axial_mm, any_mm, axial_slice)
 
 
-def _axial_slice(own: NDArray[np.intp], diameters: _CoreDiameters, grid: Grid) -> int:
-    along = own[axial_axis(grid)]
+def _choose_axial_slice(own: NDArray[np.intp], diameters: _CoreDiameters, grid: Grid) -> int:
+    along = own[find_axial_axis(grid)]
     if diameters.axial_slice is not None:
         return int(along.min()) + diameters.axial_slice
     return int(along.min()) + int(np.bincount(along - along.min()).argmax())
 
 
-def _at_edge(components: Components, images: Sequence[FloatVolume]) -> NDArray[np.bool_] | None:
+def _find_at_edge(components: Components, images: Sequence[FloatVolume]) -> NDArray[np.bool_] | None:
     if not images:
         return None
     voxels = np.stack(np.unravel_index(components.voxels, components.shape))
-    touching = touches_edge(voxels, outside_brain(images))
+    touching = find_touching(voxels, find_outside(images))
     return np.bincount(components.component_of, weights=touching, minlength=components.sizes.size + 1)[1:] > 0
 
 
-def _mean_per_lesion(components: Components, volume: FloatVolume) -> NDArray[np.float64]:
+def _average_per_lesion(components: Components, volume: FloatVolume) -> NDArray[np.float64]:
     values = (
         volume.ravel(order="C")[components.voxels]
         if volume.flags.c_contiguous
@@ -268,11 +268,11 @@ def _mean_per_lesion(components: Components, volume: FloatVolume) -> NDArray[np.
     return np.asarray(sums / components.sizes)
 
 
-def _point(values: NDArray[np.float64]) -> Point:
+def _make_point(values: NDArray[np.float64]) -> Point:
     x, y, z = (float(value) for value in values)
     return x, y, z
 
 
-def _index(values: NDArray[np.intp]) -> Index:
+def _make_index(values: NDArray[np.intp]) -> Index:
     x, y, z = (int(value) for value in values)
     return x, y, z

@@ -1,8 +1,11 @@
 """`run.json`: what ran, on what, with what, and what became of each case. Versioned; described in docs/run-json.md."""
 
+import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +16,7 @@ from metseg.plan.bundle import Bundle
 from metseg.predict.device import Device
 from metseg.prepare.registration import Registration
 from metseg.report.case_report import CaseReport
-from metseg.report.peak_memory import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
 from metseg.run.record import Outcome
 from metseg.run.versions import package_versions, platform_name, python_version
 from metseg.systems import common_system
@@ -23,6 +26,8 @@ SCHEMA_VERSION: Final = "1.1"
 
 1.1: `labels`, and `registration` of a case.
 """
+
+DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 
 Command = Literal["infer", "report"]
 
@@ -172,8 +177,8 @@ def make_run_json(run: RunFacts, cases: Sequence[CaseReport]) -> RunJson:
         exit_code=run.exit_code,
         bundle=run.bundle,
         device=run.device,
-        peak_memory_mib=peak_memory_mib(),
-        gpu_peak_memory_mib=gpu_peak_memory_mib(),
+        peak_memory_mib=measure_peak_memory_mib(),
+        gpu_peak_memory_mib=measure_gpu_peak_memory_mib(),
         labels={str(number): name for number, name in common_system(case.system for case in cases).label_names.items()},
         cases=tuple(_tell_case(case) for case in cases),
     )
@@ -224,6 +229,21 @@ def _tell_device(device: Device) -> DeviceFacts:
         description=device.description,
         precision=device.precision,
         threads=device.threads,
-        driver=gpu_driver() if device.is_cuda else None,
-        cuda=cuda_version() if device.is_cuda else None,
+        driver=_find_gpu_driver() if device.is_cuda else None,
+        cuda=_find_cuda_version() if device.is_cuda else None,
     )
+
+
+def _find_gpu_driver() -> str | None:
+    """Version of the NVIDIA driver, such as 580.65.06; None where the kernel doesn't say."""
+    try:
+        found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", DRIVER_FILE.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        return None
+    return found.group() if found else None
+
+
+def _find_cuda_version() -> str | None:
+    """The CUDA version that torch was built for; None without torch or CUDA."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else str(torch.version.cuda)
