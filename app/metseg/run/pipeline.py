@@ -147,7 +147,11 @@ def restore(decision: Decision, prepared: PreparedCase, plan: Plan, grid: Modali
     resampled = not resampling.only_turns
     lost: tuple[Finding, ...] = ()
     if grid == SOURCE_MODALITY or registration is None:
-        labels, there, header = labels_to_source(network_labels, resampling, plan.regions), case.grid, case.source_header
+        labels, there, header = (
+            labels_to_source(network_labels, resampling, plan.regions),
+            case.grid,
+            case.source_header,
+        )
     else:
         scan = case.scans[grid]
         there, header, resampled = scan.grid, scan.header, True
