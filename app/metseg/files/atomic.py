@@ -5,8 +5,8 @@ one step. Instead the bytes go to a file without a name in the output folder (Li
 is complete: a process that is killed leaves nothing.
 
 File systems without O_TMPFILE, and files that replace others, take a second way: `.<name>.<8 hex digits>.partial` is
-written and renamed when it is complete. It is locked while it is being written, so `remove_partials` takes away only what
-nobody is working on. A file can't be created and locked in one step, and some file systems have no locks. A writer
+written and renamed when it is complete. It is locked while it is being written, so `remove_partials` takes away only
+what nobody is working on. A file can't be created and locked in one step, and some file systems have no locks. A writer
 whose partial file was taken away therefore writes it again.
 """
 
