@@ -2,8 +2,8 @@
 
 The network's grid has RAS+ axes (the closest, by permuting and flipping array axes: an oblique grid stays oblique) and
 1 mm spacing. An axis that has that spacing already is not resampled, so a case on the SRI24 atlas only has its axes
-turned. Elsewhere both grids cover the same field of view, with the same centre: voxel centres, not corners, are what
-coordinates count, so half-voxel offsets follow from the spacings.
+turned. Elsewhere both grids cover the same field of view, with the same centre. Coordinates count voxel centres, not
+corners, so half-voxel offsets follow from the spacings.
 """
 
 from dataclasses import dataclass
