@@ -5,7 +5,7 @@ import pytest
 from metseg.errors import UsageError
 from training.data.cases import case_key, find_cases
 from training.tables.experiment import load_experiment
-from training.tables.ladder import run_ladder
+from training.tables.model_steps import run_ladder
 from training.tables.stages import TablesRequest
 from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort

@@ -19,9 +19,9 @@ from training.data.crops import cut_repeated
 from training.data.prepared import assemble
 from training.losses import Outputs, RadiosurgeryObjective, count_terms
 from training.losses.objective import Counts
+from training.network import TrainingNetwork
+from training.ranks import Ranks
 from training.recipe import RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
-from training.train.network import TrainingNetwork
-from training.train.ranks import Ranks
 from training.train.rmsprop import rmsprop_of
 from training.train.trainer import learning_rate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.train.ranks import Ranks
+from training.ranks import Ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ import os, sys, time
 from datetime import timedelta
 from pathlib import Path
 sys.path[:0] = ["app", "."]
-from training.train import ranks
+from training import ranks
 
 ranks.TIMEOUT = timedelta(seconds=5)
 Path(sys.argv[1], os.environ["RANK"]).touch()

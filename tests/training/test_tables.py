@@ -18,18 +18,18 @@ from support import write_bundle
 from training.data.prepared import reference_path
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
+from training.runs.checkpoint import Progress
 from training.tables import stages
 from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
 from training.tables.composition import score_bundle
 from training.tables.experiment import MODELS, Experiment, load_experiment
 from training.tables.hu2019 import PACED_BY
-from training.tables.ladder import remembered_scores, run_ladder
+from training.tables.model_steps import remembered_scores, run_ladder
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
 from training.tables.scoring import CaseScores, Ladder, means_of_regions, score_ladder
 from training.tables.stages import TablesRequest
-from training.train.checkpoint import Progress
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
 
@@ -172,7 +172,7 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
     assert "### Table 6" in render_report(small_experiment.description, result.cases, [])
     _check_ladder_of_a_bundle(tmp_path, request, small_experiment)
     # Everything is there: nothing is trained or scored again.
-    monkeypatch.setattr("training.tables.ladder.score_ladder", None)
+    monkeypatch.setattr("training.tables.model_steps.score_ladder", None)
     again = run_ladder(small_experiment, request)
     assert again.cases == result.cases
 
@@ -257,7 +257,7 @@ def test_scores_are_not_remembered_across_cohorts_with_the_same_ids(tmp_path, bu
         scored.append(files.folder.parent.name)
         return CaseScores(files.case_id, has_small_lesion=False, scores={"baseline": {"WT": (float(len(scored)),)}})
 
-    monkeypatch.setattr("training.tables.ladder.score_ladder", score)
+    monkeypatch.setattr("training.tables.model_steps.score_ladder", score)
     ladder = bundle_ladder()
     for name, seed in (("validation", 0), ("holdout", 9)):
         write_labelled_cohort(tmp_path / name, 1, first_seed=seed)

@@ -16,14 +16,15 @@ from torch import nn
 from metseg.errors import UsageError, WeightsError
 from training.data.cache import cached_entry
 from training.errors import DivergenceError, InterruptedRunError
+from training.network import TrainingNetwork
 from training.provenance import beginning_of
+from training.ranks import Ranks
 from training.recipe import load_recipe
-from training.train.checkpoint import Progress, read_checkpoint, save_checkpoint
-from training.train.monitor import read_metrics
-from training.train.network import TrainingNetwork
-from training.train.ranks import Ranks
+from training.runs.checkpoint import Progress, read_checkpoint, save_checkpoint
+from training.runs.files import BEST, LAST
+from training.runs.metrics import read_metrics
 from training.train.run import RunRequest, train_run
-from training.train.trainer import BEST, LAST, RunSettings, Trainer, learning_rate, load_initial_weights
+from training.train.trainer import RunSettings, Trainer, learning_rate, load_initial_weights
 from training_support import CPU, small_recipe, training_case, write_entries, write_labelled_cohort
 
 ROOT = Path(__file__).parents[2]

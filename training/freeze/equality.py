@@ -11,10 +11,10 @@ from metseg.decide.fusion import member_labels
 from metseg.errors import WeightsError
 from training.data.cache import open_entry, problem_of
 from training.data.crops import cut_padded
+from training.data.whole import lay_out_channels
+from training.network import TrainingNetwork
 from training.recipe import Recipe
-from training.train.checkpoint import trained_weights
-from training.train.network import TrainingNetwork
-from training.train.validation import full_channels
+from training.runs.checkpoint import trained_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _logits(recipe: Recipe, weights: dict[str, Tensor], window: Tensor) -> Tenso
 def _window_of(entry: Path, recipe: Recipe) -> Tensor:
     """A window of the crops' size around the case's first lesion, else around the brain's centre."""
     case = open_entry(entry)
-    channels, _, _ = full_channels(case, recipe)
+    channels, _, _ = lay_out_channels(case, recipe)
     if len(case.lesion_voxels):
         centre = case.lesion_voxels[0, 2:] + np.array([first for first, _ in case.box])
     else:

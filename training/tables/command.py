@@ -71,7 +71,7 @@ def tables(
 
 def _erdur2023(request: "TablesRequest", size: ExperimentName, command: str) -> tuple[str, str, str]:
     """The ladder's section, heading and report."""
-    from training.tables.ladder import run_ladder  # noqa: PLC0415 - heavy
+    from training.tables.model_steps import run_ladder  # noqa: PLC0415 - heavy
     from training.tables.rendering import render_report  # noqa: PLC0415
 
     experiment = load_experiment(size)

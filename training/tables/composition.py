@@ -13,7 +13,7 @@ from metseg.predict.device import choose_device
 from metseg.predict.ensemble import load_ensemble
 from training.data.cases import cases_of_plan
 from training.tables.experiment import SMALL_VOXELS
-from training.tables.ladder import remembered_scores
+from training.tables.model_steps import remembered_scores
 from training.tables.scoring import CaseScores, Ladder
 from training.tables.stages import TablesRequest
 

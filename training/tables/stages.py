@@ -15,7 +15,7 @@ from training.cohort.settings import CohortSettings
 from training.cohort.writing import case_id_of, write_cohort
 from training.data.split import Split
 from training.recipe import Recipe
-from training.run_files import SPLIT_FILE
+from training.runs.files import SPLIT_FILE
 from training.tables.experiment import CohortPlan
 from training.train.run import RunRequest, train_run
 

@@ -26,12 +26,12 @@ from training.data.cases import find_cases
 from training.data.false_positives import find_false_positives
 from training.data.split import Split, read_split, split_patients, write_split
 from training.provenance import beginning_of, kept_beginning
+from training.ranks import Ranks, joined_ranks
 from training.recipe import Recipe
 from training.revision import git_revision
-from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
-from training.train.checkpoint import Progress
-from training.train.ranks import Ranks, joined_ranks
-from training.train.trainer import LAST, RunSettings, Trainer
+from training.runs.checkpoint import Progress
+from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
+from training.train.trainer import RunSettings, Trainer
 
 logger = logging.getLogger(__name__)
 

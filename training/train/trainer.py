@@ -19,18 +19,16 @@ from metseg.predict.device import Device
 from training.data.batches import Batch, CropDataset, Schedule, batch_loader
 from training.errors import DivergenceError, InterruptedRunError
 from training.losses import Counts, Objective, RadiosurgeryObjective, count_terms
+from training.network import TrainingNetwork
+from training.ranks import Ranks
 from training.recipe import OptimizerRecipe, RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
-from training.train.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.runs.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.runs.files import BEST, LAST
 from training.train.cpu_layers import arrange_for_cpu
 from training.train.monitor import Monitor
-from training.train.network import TrainingNetwork
-from training.train.ranks import Ranks
 from training.train.rmsprop import rmsprop_of
 from training.train.validation import ValidationResult, ValidationTotals, figure_names, score_entry
-from training.train.widening import widen
-
-LAST = "last.safetensors"
-BEST = "best.safetensors"
+from training.widening import widen
 
 logger = logging.getLogger(__name__)
 
@@ -376,7 +374,7 @@ def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequenc
     """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
 
     The first layer is matched by channel name: a channel that the other run did not read keeps its random weights. A
-    network with a half or a third of the filters is widened (`training.train.widening`).
+    network with a half or a third of the filters is widened (`training.widening`).
 
     Args:
         network: changed in place.

@@ -6,21 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from metseg.decide.fusion import member_labels
-from metseg.labels import REGIONS, LabelMap, decode_regions, region_masks
+from metseg.labels import REGIONS, LabelMap, region_masks
 from metseg.plan.networks import DeepMedicPlan
 from metseg.predict.device import Device, send
 from metseg.predict.ensemble import Ensemble, sliding_logits
 from metseg.predict.passes import CaseNoise
 from metseg.predict.tiles import tiled_logits
 from metseg.predict.windows import lay_windows
-from metseg.space.components import Box
-from training.data.augment import stack_channels
 from training.data.cache import open_entry
-from training.data.prepared import TrainingCase
+from training.data.whole import lay_out_channels
 from training.recipe import Recipe
 
 HEADLINE = {"brats2023": "LesionWise_Score_Dice", "brats2026": "lesionwise_dsc_mean"}
@@ -93,7 +90,7 @@ def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device)
     # Float32 input: autocast chooses the arithmetic of each layer, as in training.
     ensemble = Ensemble(plan=plan, members=(), device=replace(device, precision="float32"))
     case = open_entry(entry)
-    channels, reference, box = full_channels(case, recipe)
+    channels, reference, box = lay_out_channels(case, recipe)
     layout = lay_windows(case.volume_shape, box, plan.window, plan.side_multiples)
     with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
         if isinstance(recipe.network, DeepMedicPlan):
@@ -129,26 +126,6 @@ def _score_metastases(
     (region,) = score_case(reference, labels, spacing_mm, "hu2019").regions
     found = {name: 0.0 if math.isnan(value) else value for name, value in region.columns().items()}
     return ValidationTotals(found["dsc"], 1, (found["precision"], found["recall"], found["lesion_recall"]), 1)
-
-
-def full_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.float32], LabelMap, Box]:
-    """The network's input channels and the labels on the whole volume, and the brain's box in it.
-
-    The windows of inference reach into the background around the brain: so must these.
-    """
-    image = stack_channels(
-        torch.from_numpy(case.images.astype(np.float32)),
-        case.modalities,
-        recipe.data.channels,
-        recipe.data.missing_t2w,
-    ).numpy()
-    x, y, z = (slice(first, end) for first, end in case.box)
-    brain = tuple(slice(first, end) for first, end in case.brain or case.box)
-    channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
-    channels[:, x, y, z] = image
-    labels = np.zeros(case.volume_shape, dtype=np.uint8)
-    labels[x, y, z] = decode_regions(case.components > 0)
-    return channels, labels, brain
 
 
 def _dice_of_regions(reference: LabelMap, labels: LabelMap) -> list[float]:
