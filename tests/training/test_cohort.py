@@ -10,15 +10,16 @@ import pytest
 from scipy import ndimage
 
 from metseg.errors import UsageError
-from training.cohort import generate_case, load_settings
 from training.cohort.anatomy import draw_anatomy
 from training.cohort.artefacts import draw_acquisitions, quantise
+from training.cohort.case import generate_case
 from training.cohort.contrasts import Background, TissueLevels, draw_levels
 from training.cohort.distractors import enhancing_structures
 from training.cohort.fields import apply_along, expand, linear_matrix, smooth_field, spline_matrix
 from training.cohort.lesions import draw_diameters, place_lesions
-from training.cohort.settings import MODALITIES
+from training.cohort.settings import MODALITIES, load_settings
 from training.cohort.writing import write_cohort
+from training.systems import TRAINING_SYSTEMS
 
 TINY = load_settings(size="tiny")
 SEED = 5
@@ -239,17 +240,17 @@ def test_settings_file_is_checked(tmp_path):
     assert load_settings(file).lesions.count_max == 3
     for text in ("lesions: {count_maximum: 3}\n", "lesions: {rim_mm: [5, 1]}\n", "anatomy: [1\n"):
         file.write_text(text)
-        with pytest.raises(UsageError, match="not usable"):
+        with pytest.raises(UsageError, match="cohort settings"):
             load_settings(file)
     for text in ("lesions:\n", "lesions: none\n", "artefacts: [1]\n", "[1, 2]\n"):
         file.write_text(text)
         said = []
-        for system in ("brats", "radiosurgery"):
-            with pytest.raises(UsageError, match="not usable") as caught:
-                load_settings(file, system=system)
+        for system in TRAINING_SYSTEMS.values():
+            with pytest.raises(UsageError, match="cohort settings") as caught:
+                load_settings(file, defaults=system.cohort_defaults)
             said.append(str(caught.value))
         assert said[0] == said[1]
-    with pytest.raises(UsageError, match="not usable"):
+    with pytest.raises(UsageError, match="cohort settings"):
         load_settings(tmp_path / "absent.yaml")
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from training.losses import BlobLoss, DiceCELoss, Objective, Outputs, VaeLoss, count_terms
 from training.network import TrainingNetwork
-from training.recipe import LossRecipe
+from training.recipe_sections import LossRecipe
 from training_support import small_recipe
 
 E = 1e-5

@@ -28,7 +28,7 @@ from training.tables.hu2019 import PACED_BY
 from training.tables.model_steps import remembered_scores, run_ladder
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
-from training.tables.scoring import CaseScores, Ladder, means_of_regions, score_ladder
+from training.tables.scoring import CaseScores, Ladder, average_regions, score_ladder
 from training.tables.stages import TablesRequest
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
@@ -101,7 +101,7 @@ def test_comparisons_follow_the_figures():
 
 def test_means_are_of_the_three_regions():
     scores = {"WT": (1.0,) * 6, "TC": (2.0,) * 6, "ET": (6.0,) * 6}
-    assert means_of_regions(scores) == (3.0,) * 6
+    assert average_regions(scores) == (3.0,) * 6
 
 
 def test_the_report_shows_every_table_with_cases_and_intervals():
@@ -132,9 +132,9 @@ def test_the_experiments_can_be_read():
     tiny, full = load_experiment("tiny"), load_experiment("full")
     assert tiny.cohort.test >= 40
     assert tiny.cohort.cohort_settings().grid.shape == (96, 96, 64)
-    assert tiny.recipe_of("small").data.max_lesion_voxels == tiny.small_voxels
-    assert full.recipe_of("small").data.max_lesion_voxels == full.small_voxels == 1000
-    assert full.recipe_of("baseline").crops.size == (192, 192, 32)
+    assert tiny.load_recipe("small").data.max_lesion_voxels == tiny.small_voxels
+    assert full.load_recipe("small").data.max_lesion_voxels == full.small_voxels == 1000
+    assert full.load_recipe("baseline").crops.size == (192, 192, 32)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def small_experiment(monkeypatch):
     recipes = {
         model: recipe.model_copy(update={"split": small_recipe(**split).split}) for model, recipe in recipes.items()
     }
-    monkeypatch.setattr(Experiment, "recipe_of", lambda _, model: recipes[model])
+    monkeypatch.setattr(Experiment, "load_recipe", lambda _, model: recipes[model])
     tiny = load_experiment("tiny")
     return tiny.model_copy(
         update={

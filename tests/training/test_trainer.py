@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from metseg.errors import UsageError, WeightsError
-from training.data.cache import cached_entry
+from training.data.cache import keep_entry
 from training.errors import DivergenceError, InterruptedRunError
 from training.network import TrainingNetwork
 from training.provenance import beginning_of
@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_names_the_cases_and_spares_the_checkpoint(tmp_
     entries = write_entries(tmp_path / "good", 2)
     case = training_case(9)
     case.images[0, 10:20, 10:20, 8:16] = np.nan
-    entries["poisoned"] = cached_entry("poisoned", "key-nan", tmp_path / "good", lambda: case)
+    entries["poisoned"] = keep_entry("poisoned", "key-nan", tmp_path / "good", lambda: case)
     recipe = small_recipe(batch_cases=1, crops={"size": (32, 40, 16)}, validation={"every_epochs": 1000})
     options = RunSettings(folder=tmp_path / "run", device=CPU, workers=0, checkpoint_s=0)
     (tmp_path / "run").mkdir()

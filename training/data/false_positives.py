@@ -11,7 +11,6 @@ from metseg.errors import UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_label_map
 from metseg.files.rules import grid_difference
-from metseg.labels import REGIONS, region_masks
 from metseg.space.components import find_components
 from metseg.space.resampling import labels_to_network, plan_trip
 from training.data.cache import open_entry
@@ -72,9 +71,9 @@ def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[
             f"case {files.case_id}: {path} is not on the reference's grid: {difference}",
             hint="Label maps must be of the training cases themselves.",
         )
-    region = REGIONS.index(recipe.crops.lesion_region)
+    region = recipe.regions.listed[recipe.lesion_channel]
     trip = plan_trip(grid, recipe.data.spacing_mm, recipe.data.frame)
-    components = find_components(region_masks(labels_to_network(predicted, trip))[region]).to_volume()
+    components = find_components(recipe.regions.mask(labels_to_network(predicted, trip), region)).to_volume()
     true = np.unique(components[labels_to_network(reference, trip) > 0])
     components[np.isin(components, true)] = 0
     cut = components[tuple(slice(first, end) for first, end in box)]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metseg.labels import LabelMap, decode_regions
+from metseg.labels import LabelMap
 from metseg.space.components import Box
 from training.data.augment import stack_channels
 from training.data.prepared import TrainingCase
@@ -27,5 +27,5 @@ def lay_out_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.flo
     channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
     channels[:, x, y, z] = image
     labels = np.zeros(case.volume_shape, dtype=np.uint8)
-    labels[x, y, z] = decode_regions(case.components > 0)
+    labels[x, y, z] = recipe.regions.decode(case.components > 0)
     return channels, labels, brain

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metseg.decide.fusion import member_labels
 from metseg.errors import WeightsError
-from training.data.cache import open_entry, problem_of
+from training.data.cache import find_problem, open_entry
 from training.data.crops import cut_padded
 from training.data.whole import lay_out_channels
 from training.network import TrainingNetwork
@@ -45,7 +45,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     Raises:
         WeightsError: the logits differ, or the entry is broken.
     """
-    problem = problem_of(entry)
+    problem = find_problem(entry)
     if problem is not None:
         raise WeightsError(f"cache entry {entry}: {problem}", hint="Name the cache that the run was trained with.")
     window = _window_of(entry, recipe)

@@ -16,11 +16,12 @@ from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of
 from metseg.plan.plan import MemberPlan, Plan, WindowPlan
 from training.provenance import HANDED_ON
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, merge_keys
 from training.revision import git_revision
 from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
 from training.runs.members import pack_weights, read_member_recipe
 from training.runs.metrics import read_metrics
+from training.runs.recipes import hash_written_recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,7 +108,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
             variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
     default = _make_plan({"name": options.name, **keys}, members, added)
     plans = {
-        variant: _make_plan({"name": variant, **_merged(keys, extra)}, members, added)
+        variant: _make_plan({"name": variant, **merge_keys(keys, extra)}, members, added)
         for variant, extra in variants.items()
     }
     output.mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,7 @@ def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str,
         raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
     for recipe, wanted in zip(recipes, expected, strict=True):
         own_network = recipe.network.model_dump(mode="json")
-        found = {"name": recipe.name, "channels": list(recipe.data.channels), "regions": list(recipe.regions)}
+        found = {"name": recipe.name, "channels": list(recipe.data.channels), "regions": list(recipe.regions.names)}
         for key in ("name", "channels", "regions"):
             if key in wanted and wanted[key] != found[key]:
                 raise UsageError(
@@ -205,15 +206,6 @@ def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str
 
 def _filled(value: Any, default: Any) -> Any:
     return {**default, **value} if isinstance(value, Mapping) and isinstance(default, Mapping) else value
-
-
-def _merged(keys: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with others on top; sections are joined key by key."""
-    merged = dict(keys)
-    for key, value in extra.items():
-        below = merged.get(key)
-        merged[key] = {**below, **value} if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return merged
 
 
 def _added_by(keys: Mapping[str, Any]) -> Sequence[str]:
@@ -272,7 +264,7 @@ def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenM
     path = run / f"{options.checkpoint}.safetensors"
     path = path if path.is_file() else run / LAST
     _, progress = read_checkpoint(path)
-    if progress.recipe_sha256 != recipe.sha256:
+    if progress.recipe_sha256 != hash_written_recipe(run):
         raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its {RECIPE_FILE}")
     state = {key: tensor for key, tensor in trained_weights(path).items() if not key.startswith(VAE_PREFIX)}
     stored = torch.float16 if options.half else torch.float32

@@ -14,7 +14,7 @@ from training.losses.blob import BlobLoss, blobs_present
 from training.losses.dice_ce import DiceCELoss
 from training.losses.vae import VaeLoss
 from training.ranks import Ranks
-from training.recipe import LossRecipe
+from training.recipe_sections import LossRecipe
 
 
 class Outputs(NamedTuple):

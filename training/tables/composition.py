@@ -11,7 +11,7 @@ from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import Plan
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import load_ensemble
-from training.data.cases import cases_of_plan
+from training.data.cases import find_plan_cases
 from training.tables.experiment import SMALL_VOXELS
 from training.tables.model_steps import remembered_scores
 from training.tables.scoring import CaseScores, Ladder
@@ -32,7 +32,7 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
         InputError: there are fewer than two cases, or some lack an image that a member reads.
     """
     opened = open_bundle(weights, plan)
-    cases = cases_of_plan(request.data, opened.plan)
+    cases = find_plan_cases(request.data, opened.plan)
     _require_images(cases.values(), opened.plan)
     ensemble = load_ensemble(opened, choose_device(request.device))
     added = ensemble.plan.fusion.added_by_maximum

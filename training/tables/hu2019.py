@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from evaluation import score_case
@@ -18,20 +17,20 @@ from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.nifti import read_case, read_label_map
 from metseg.plan.bundle import open_bundle
-from metseg.plan.document import Section
+from metseg.plan.document import Section, read_document
 from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
 from metseg.prepare.prepare import prepare_case
 from metseg.space.resampling import labels_to_source
-from metseg.systems import SYSTEMS, SystemName, modalities_to_find
+from metseg.systems import modalities_to_find
 from training.cohort.settings import CohortSettings, load_settings
-from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
 from training.data.split import Split, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
-from training.tables.experiment import EXPERIMENTS_FOLDER, CohortPlan
+from training.systems import RADIOSURGERY_TRAINING
+from training.tables.experiment import EXPERIMENTS_FOLDER, HINT, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System
 from training.tables.stages import (
     TablesRequest,
@@ -44,7 +43,7 @@ from training.tables.stages import (
 
 logger = logging.getLogger(__name__)
 
-SYSTEM: Final[SystemName] = "radiosurgery"
+SYSTEM: Final = RADIOSURGERY_TRAINING
 
 SECOND_SEED_OFFSET: Final = 1000
 """Between the seeds of the two test cohorts."""
@@ -97,7 +96,7 @@ class Hu2019Experiment(Section):
     window: WindowPlan
     threshold: float = 0.5
 
-    def recipe_of(self, model: str) -> Recipe:
+    def make_recipe(self, model: str) -> Recipe:
         """The recipe of one of `MODELS`."""
         mr_alone = model.endswith("_mr")
         own = self.deepmedic if model.startswith("deepmedic") else self.unet
@@ -126,8 +125,7 @@ def loss_section(loss: str) -> dict[str, Any]:
 
 def load_hu2019(size: str) -> Hu2019Experiment:
     """Reads `hu2019_<size>.yaml`."""
-    text = (EXPERIMENTS_FOLDER / f"hu2019_{size}.yaml").read_text(encoding="utf-8")
-    return Hu2019Experiment.model_validate(yaml.safe_load(text))
+    return read_document(EXPERIMENTS_FOLDER / f"hu2019_{size}.yaml", Hu2019Experiment, what="experiment", hint=HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,21 +172,21 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
         (experiment.second_settings, plan.seed + SECOND_SEED_OFFSET, second, plan.test),
     ):
         complete_cohort(
-            _settings_of(plan, settings), seed=seed, folder=folder, cases=cases, jobs=request.jobs, system=SYSTEM
+            _make_settings(plan, settings), seed=seed, folder=folder, cases=cases, jobs=request.jobs, system=SYSTEM
         )
-    split = split_in_order([case_id_of(index, SYSTEM) for index in range(plan.cases)], plan)
+    split = split_in_order([SYSTEM.name_case(index) for index in range(plan.cases)], plan)
     write_split(request.split, split)
-    trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request, paced_by=PACED_BY)
+    trained = train_models({model: experiment.make_recipe(model) for model in MODELS}, request, paced_by=PACED_BY)
     ensemble = _freeze(experiment, request)
-    known = modalities_to_find(SYSTEMS[SYSTEM].modalities)
+    known = modalities_to_find(SYSTEM.system.modalities)
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
     scored = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)
     return Hu2019Result(scored, trained, split, ensemble.device.description)
 
 
-def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
-    defaults = load_settings(size=plan.size, system=SYSTEM)
+def _make_settings(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
+    defaults = load_settings(size=plan.size, defaults=SYSTEM.cohort_defaults)
     content = defaults.model_dump()
     for section, values in own.items():
         content[section] = {**content[section], **values}
@@ -214,7 +212,7 @@ def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Ensemble:
 def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment) -> Hu2019Case:
     """Segments a case with every network and every ensemble, and scores each on the MR's grid."""
     plan = ensemble.plan
-    case = read_case(files, modalities=("t1c", "ct"))
+    case = read_case(files, modalities=SYSTEM.system.modalities)
     prepared = prepare_case(
         case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
     )

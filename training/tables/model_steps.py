@@ -58,7 +58,7 @@ def run_ladder(experiment: Experiment, request: TablesRequest) -> LadderResult:
     """
     cases, split = _cohort_of(experiment, request)
     trained = train_models(
-        {model: experiment.recipe_of(model) for model in MODELS},
+        {model: experiment.load_recipe(model) for model in MODELS},
         request,
         paced_by=dict.fromkeys(MODELS[1:], MODELS[0]),
     )
@@ -80,7 +80,7 @@ def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str
         if request.split.exists():
             split = read_split(request.split, cases)
         else:
-            split = split_patients(cases, experiment.recipe_of("baseline").split)
+            split = split_patients(cases, experiment.load_recipe("baseline").split)
     else:
         plan = experiment.cohort
         complete_cohort(
@@ -104,7 +104,7 @@ def _freeze(experiment: Experiment, request: TablesRequest) -> Ladder:
     runs = [request.run_folder(model) for model in MODELS]
     freeze_bundle(runs, bundle, FreezeOptions(name="tables", plan=plan, checkpoint="last"))
     ensemble = load_ensemble(open_bundle(bundle), choose_device(request.device))
-    names = {model: experiment.recipe_of(model).name for model in MODELS}
+    names = {model: experiment.load_recipe(model).name for model in MODELS}
     return Ladder(ensemble, names, experiment.tta, experiment.small_voxels)
 
 

@@ -10,7 +10,7 @@ from metseg.decide.fusion import fuse_labels, fuse_probabilities, member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_label_map
-from metseg.labels import REGIONS, LabelMap, region_masks
+from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import FusionPlan, TtaPlan
 from metseg.predict.ensemble import Ensemble, Member, MemberPrediction, predict_case
 from metseg.predict.inputs import Prefetch
@@ -83,9 +83,9 @@ def score_ladder(files: CaseFiles, ladder: Ladder) -> CaseScores:
             scores[name] = {
                 region.region: tuple(float(getattr(region, column)) for column in _COLUMNS)
                 for region in result.regions
-                if region.region in REGIONS
+                if region.region in BRATS_REGIONS.names
             }
-    sizes = find_components(region_masks(reference)[0]).sizes
+    sizes = find_components(BRATS_REGIONS.whole_mask(reference)).sizes
     return CaseScores(files.case_id, bool((sizes < ladder.small_voxels).any()), scores)
 
 
@@ -127,6 +127,7 @@ def _ensemble_of(ladder: Ladder, tta: TtaPlan, names: set[str]) -> Ensemble:
     return replace(ladder.ensemble, plan=ladder.ensemble.plan.model_copy(update={"tta": tta}), members=members)
 
 
-def means_of_regions(scores: Scores) -> tuple[float, ...]:
+def average_regions(scores: Scores) -> tuple[float, ...]:
     """The paper's figures of one case: each metric's mean over WT, TC, ET."""
-    return tuple(float(np.mean([scores[region][index] for region in REGIONS])) for index in range(len(METRICS)))
+    rows = [scores[region] for region in BRATS_REGIONS.names]
+    return tuple(float(np.mean([row[index] for row in rows])) for index in range(len(METRICS)))

@@ -10,12 +10,12 @@ from typing import Any
 
 from metseg.predict.device import DeviceChoice
 from metseg.predict.ensemble import Ensemble
-from metseg.systems import SystemName
 from training.cohort.settings import CohortSettings
-from training.cohort.writing import case_id_of, write_cohort
+from training.cohort.writing import write_cohort
 from training.data.split import Split
 from training.recipe import Recipe
 from training.runs.files import SPLIT_FILE
+from training.systems import BRATS_TRAINING, TrainingSystem
 from training.tables.experiment import CohortPlan
 from training.train.run import RunRequest, train_run
 
@@ -86,17 +86,23 @@ class TrainedModels:
 
 
 def complete_cohort(
-    settings: CohortSettings, *, seed: int, folder: Path, cases: int, jobs: int = 1, system: SystemName = "brats"
+    settings: CohortSettings,
+    *,
+    seed: int,
+    folder: Path,
+    cases: int,
+    jobs: int = 1,
+    system: TrainingSystem = BRATS_TRAINING,
 ) -> None:
     """Makes the cases from the first that is not there; a reference is written last: a case that has it is complete."""
     made = 0
     while made < cases:
-        case_id = case_id_of(made, system)
+        case_id = system.name_case(made)
         if not (folder / case_id / f"{case_id}-seg.nii.gz").is_file():
             break
         made += 1
     remaining = write_cohort(
-        settings, cases=cases - made, seed=seed, output=folder, jobs=jobs, first=made, system=system
+        settings, cases=cases - made, seed=seed, output=folder, jobs=jobs, first=made, simulate=system.simulate
     )
     for written in remaining:
         logger.info("%s: %s, %d lesions", folder.name, written.case_id, len(written.lesions))

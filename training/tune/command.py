@@ -33,11 +33,11 @@ def tune(
     from metseg.plan.bundle import open_bundle  # noqa: PLC0415
     from metseg.predict.device import choose_device  # noqa: PLC0415
     from metseg.predict.ensemble import load_ensemble  # noqa: PLC0415
-    from training.data.cases import case_key, cases_of_plan  # noqa: PLC0415
+    from training.data.cases import case_key, find_plan_cases  # noqa: PLC0415
     from training.tune.tuning import CaseFigures, best_settings, settings_of, summary_of, try_case  # noqa: PLC0415
 
     bundle = open_bundle(weights, plan)
-    cases = {case_key(files): files for files in cases_of_plan(data, bundle.plan).values()}
+    cases = {case_key(files): files for files in find_plan_cases(data, bundle.plan).values()}
     ensemble = load_ensemble(bundle, choose_device(device))
     settings = settings_of()
     names = {setting: f"{setting.threshold:g} {setting.rules}" for setting in settings}

@@ -16,7 +16,7 @@ from metseg.decide.fusion import member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.files.case import CaseFiles
 from metseg.files.nifti import read_label_map
-from metseg.labels import REGIONS, LabelMap
+from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import Plan, PostprocessPlan
 from metseg.predict.ensemble import Ensemble, predict_case
 from metseg.run.pipeline import fuse_members, load_case
@@ -112,9 +112,9 @@ def figures_of(reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, f
     of_2026 = {region.region: region for region in score_case(reference, labels, spacing_mm, "brats2026").regions}
     core = of_2023["TC"]
     lesions = [item for item in core.lesions if item.kind == "lesion"]
-    columns = {name: [of_2026[region].columns()[name] for region in REGIONS] for name in _COLUMNS_2026}
+    columns = {name: [of_2026[region].columns()[name] for region in BRATS_REGIONS.names] for name in _COLUMNS_2026}
     return CaseFigures(
-        dice_2023=_mean([of_2023[region].columns()["LesionWise_Score_Dice"] for region in REGIONS]),
+        dice_2023=_mean([of_2023[region].columns()["LesionWise_Score_Dice"] for region in BRATS_REGIONS.names]),
         dice_2026=_mean(columns["lesionwise_dsc_mean"]),
         f1_small_2026=_mean(columns["small_instance_f1"]),
         lesions=len(lesions),
