@@ -1,14 +1,17 @@
-"""Where the seconds of a case go, from its files to its label map, and how far that is from what the machine can do.
+"""Seconds of one case by step and by layer, beside what the machine could do at best.
 
-    python benchmarks/case_profile.py CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
+    python -m benchmarks.case_profile CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
         [--members N] [--matrix-side 2048] [--copy-mb 512] [--clock wall|processor]
 
-Prints, of the second of two runs (the first reads and compiles): what every step takes, one after the other (the
-program reads the next case and writes the last one meanwhile); the networks' share by kind of layer and by level, with
-the operations and bytes of each; and two lower bounds, taken in the same run: all multiply-adds over the measured rate
-of a large matrix product in the networks' precision, and all bytes that the layers read and write over the measured
-bandwidth of a copy. Nothing else may run on the machine; where something does, OMP_NUM_THREADS=1 and --clock processor
-give the seconds that one thread really worked. docs/performance.md explains the figures.
+Runs the case twice and prints of the second run:
+
+    steps    seconds of each step, one after the other (in a batch, reading and writing run beside the networks)
+    layers   the networks' seconds by kind of layer and by level, with the operations and bytes of each
+    bounds   all multiply-adds over the measured rate of a large matrix product in the networks' precision, and all
+             bytes that the layers read and write over the measured bandwidth of a copy
+
+Wall seconds need a machine that runs nothing else. OMP_NUM_THREADS=1 and --clock processor give the seconds of one
+thread, which hold beside other work. docs/performance.md explains the figures.
 """
 
 import argparse
@@ -22,16 +25,16 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from torch.utils.flop_counter import FlopCounterMode
 
 import metseg.predict.ensemble
 import metseg.predict.fallback
 import metseg.prepare.prepare
 import metseg.run.pipeline
+from benchmarks.stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import write_label_map
+from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
@@ -40,6 +43,7 @@ from metseg.predict.windows import Layout
 from metseg.prepare.prepare import PreparedCase
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
+from metseg.systems import modalities_to_find
 
 FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.run.pipeline, "read_case"): "read: decompress, check",
@@ -52,7 +56,6 @@ FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.predict.ensemble, "voxel_seed"): "TTA: seed of the noise",
     (CaseNoise, "draw"): "TTA: noise",
     (metseg.predict.ensemble, "flip"): "TTA: flips",
-    (metseg.predict.ensemble, "_channels_last"): "windows: layout",
     (metseg.predict.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",
     (metseg.predict.ensemble, "tiled_logits"): "windows: cut, weigh, stitch",
     (metseg.predict.fallback, "predict_case"): "sigmoid, to numpy",
@@ -91,7 +94,7 @@ def main() -> None:
     device = ensemble.device
     print(f"plan {bundle.plan.name}; {device.description}, networks in {device.precision}; {arguments.clock} seconds")
     print(f"loading the members: {now() - start:.1f} s")
-    (files,) = discover_cases(arguments.case)
+    (files,) = discover_cases(arguments.case, modalities=modalities_to_find(bundle.plan.modalities))
     run_case(files, ensemble, StageClock())
     clock = StageClock(waiting_for(ensemble), now)
     prepared = run_case(files, ensemble, clock)
@@ -116,7 +119,7 @@ def run_case(files: CaseFiles, ensemble: Ensemble, clock: StageClock) -> Prepare
             loaded = load_case(files, ensemble)
             segmentation = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch)
             with clock.span("write: compress, to disk"):
-                write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.reference_header)
+                write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.source_header)
     return loaded.prepared
 
 
@@ -130,7 +133,7 @@ def print_windows(prepared: PreparedCase, ensemble: Ensemble) -> None:
     for member in ensemble.members:
         own = member_layout(prepared, plan, member.plan, shared)
         calls = len(own.origins) * passes
-        print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} a pass, {calls} network calls")
+        print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} per pass, {calls} network calls")
 
 
 def layers(clock: StageClock) -> dict[tuple[str, int | None], Account]:

@@ -1,8 +1,6 @@
 """How many lesions are found, by contrast and volume: of a cohort with references and the label maps made of it.
 
-    PYTHONPATH=. python -P benchmarks/contrast.py --data COHORT --predictions FOLDER
-
-(-P, because benchmarks/training.py would otherwise be taken for the package `training`.)
+    python -m benchmarks.contrast --data COHORT --predictions FOLDER
 
 A lesion is a component of the tumour core; its contrast is what `training.cohort.measure` says: mean t1c of its
 enhancing part over its surroundings, in units of their spread, noise and normal variation together. It counts as found

@@ -1,6 +1,6 @@
 """Fusion, postprocessing and agreement against plain implementations, side by side in one run.
 
-    python benchmarks/fusion.py [--members 3] [--repeats 5] [MAP ...]
+    python -m benchmarks.fusion [--members 3] [--repeats 5] [MAP ...]
 
 The plain fusion does what the definition says with whole arrays: one label after the other, every member's vote added
 over every voxel, in every iteration. The plain postprocessing and agreement label the whole volume with scipy. Without
@@ -21,7 +21,7 @@ from scipy import ndimage
 from metseg.decide.agreement import lesion_agreement
 from metseg.decide.fusion import fuse_labels
 from metseg.decide.size_rules import postprocess
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import LabelMap
 from metseg.plan.plan import FusionPlan, PostprocessPlan
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.maps:
-        members = [np.ascontiguousarray(read_label_map(path)[0]) for path in options.maps]
+        members = [np.ascontiguousarray(read_label_map(path).labels) for path in options.maps]
     else:
         members = draw_members(options.members, options.seed)
     foreground = int(np.any(members, axis=0).sum())

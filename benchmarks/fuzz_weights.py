@@ -1,13 +1,17 @@
 """Mutated plans, safetensors files and weights folders: each must end in a clear error or a bundle that loads.
 
-    .venv/bin/python benchmarks/fuzz_weights.py --inputs 10000 [--seed 0] [--keep FOLDER]
+    python -m benchmarks.fuzz_weights --inputs 10000 [--seed 0] [--keep FOLDER]
 
-A small bundle is mutated in one of three ways: its plan (values set to extremes, tags, anchors, depth, bytes), a
-member's safetensors file (header fields, lengths, offsets, types, bytes; the plan's hash follows, or nothing behind it
-would be reached), or its folder (pipes, loops, directories, sparse files of a terabyte in the place of files). Then
-`open_bundle`, `load_member` and `read_parameters` read it. Findings are: any exception but WeightsError and UsageError,
-any warning, a message of over MESSAGE_LIMIT characters, more than LIMIT_MIB of memory, over LIMIT_S of processor for
-one input, and a wait for a pipe; the input is kept. Exits with 1 if there is one.
+A small bundle is mutated in one of three ways:
+
+    plan      values set to extremes, tags, anchors, depth, bytes
+    weights   a member's header fields, lengths, offsets, types and bytes; the plan's hash follows, or nothing behind
+              the check of the hash would be reached
+    folder    pipes, loops, directories and sparse files of a terabyte in place of files
+
+Then `open_bundle`, `load_member` and `read_parameters` read it. Findings are: any exception but WeightsError and
+UsageError, any warning, a message of over MESSAGE_LIMIT characters, more than LIMIT_MIB of memory, more than LIMIT_S of
+processor per input, a wait for a pipe. The input of a finding is kept. Exits with 1 if there is one.
 """
 
 import argparse
@@ -43,7 +47,7 @@ from metseg.plan.plan import MemberPlan, SegResNetPlan
 LIMIT_MIB = 512
 LIMIT_S = 5.0
 WAIT_S = 300
-"""Of real time: only a pipe that nobody writes to takes so long, however busy the machine is."""
+"""Of real time: only a pipe without a writer takes so long, also on a busy machine."""
 MESSAGE_LIMIT = 20_000
 
 BOMB = "[" * 30 + "x" + "]" * 30

@@ -1,12 +1,12 @@
-"""How well a label map survives the trip between a case's own grid and the network's, and what the trip costs.
+"""What resampling to the network's grid and back does to a label map, and what it costs.
 
-    .venv/bin/python benchmarks/geometry.py
+    python -m benchmarks.geometry
 
-Random ellipsoid lesions (oedema around an enhancing ring around a core), grouped by the volume of their whole (WT) in
-the start grid. `there and back`: source -> network -> source, what a reference's label map goes through. `back and
-there`: network -> source -> network, what a prediction goes through when it is scored in the network's grid. A lesion
-survives when the map that comes back holds a voxel of it, or within 1 mm of it (half the longest voxel side where that
-is more). Figures for docs/geometry.md.
+Random ellipsoid lesions (oedema around an enhancing ring around a core), grouped by the volume of their WT in the grid
+where they begin. `there and back` takes a label map from the source grid to the network's and back, as a reference
+travels. `back and there` takes it from the network's grid to the source grid and back, as a prediction does when it is
+scored in the network's grid. A lesion survives if the map that comes back has a voxel within 1 mm of it (half the
+longest voxel side if that is more). docs/geometry.md has the figures.
 """
 
 import time
@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from metseg.labels import ET, NETC, SNFH
 from metseg.space.components import find_components
 from metseg.space.grid import Grid
-from metseg.space.resampling import Trip, labels_to_network, labels_to_source, plan_trip, to_network, volume_to_source
+from metseg.space.resampling import (
+    Resampling,
+    labels_to_network,
+    labels_to_source,
+    plan_resampling,
+    to_network,
+    volume_to_source,
+)
 
 Volume = NDArray[np.generic]
 Bin = tuple[str, float, float]
@@ -134,37 +141,37 @@ def timed(function: Callable[..., Volume], *arguments: object) -> float:
     return min(times)
 
 
-def costs(trip: Trip, labels: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    image = np.zeros(trip.source.shape, dtype=np.float32, order="F")
+def costs(resampling: Resampling, labels: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    image = np.zeros(resampling.source.shape, dtype=np.float32, order="F")
     brain = tuple(slice(int(0.15 * side), int(0.85 * side)) for side in image.shape)
     image[brain] = rng.random(image[brain].shape, dtype=np.float32)
-    moved = to_network(image, trip)
-    there, back = timed(to_network, image, trip), timed(volume_to_source, moved, trip)
-    of_labels = timed(labels_to_source, labels, trip)
+    moved = to_network(image, resampling)
+    there, back = timed(to_network, image, resampling), timed(volume_to_source, moved, resampling)
+    of_labels = timed(labels_to_source, labels, resampling)
     what = f"image to network {there:.3f}, volume to source {back:.3f}, labels to source {of_labels:.3f}"
     print(f"  processor seconds: {what}")
 
 
 def main() -> None:
     for name, grid in GRIDS.items():
-        trip = plan_trip(grid)
-        print(f"{name}; network grid {'x'.join(map(str, trip.network.shape))}")
+        resampling = plan_resampling(grid)
+        print(f"{name}; network grid {'x'.join(map(str, resampling.network.shape))}")
         rng = np.random.default_rng(0)
         margin_mm = max(1.0, max(grid.spacing_mm) / 2)
         there_and_back: dict[str, list[list[float]]] = {}
         back_and_there: dict[str, list[list[float]]] = {}
         strangers = [0, 0]
         network_labels = np.zeros(0, dtype=np.uint8)
-        for _ in range(1 if trip.only_turns else N_MAPS):
+        for _ in range(1 if resampling.only_turns else N_MAPS):
             labels = random_labels(grid, rng)
-            back = labels_to_source(labels_to_network(labels, trip), trip)
+            back = labels_to_source(labels_to_network(labels, resampling), resampling)
             strangers[0] += compare(grid, margin_mm, labels, back, there_and_back)
-            network_labels = random_labels(trip.network, rng)
-            back = labels_to_network(labels_to_source(network_labels, trip), trip)
-            strangers[1] += compare(trip.network, margin_mm, network_labels, back, back_and_there)
+            network_labels = random_labels(resampling.network, rng)
+            back = labels_to_network(labels_to_source(network_labels, resampling), resampling)
+            strangers[1] += compare(resampling.network, margin_mm, network_labels, back, back_and_there)
         report("there and back: source -> network -> source", there_and_back, strangers[0])
         report("back and there: network -> source -> network", back_and_there, strangers[1])
-        costs(trip, network_labels, rng)
+        costs(resampling, network_labels, rng)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
-"""What a GPU does with a batch: seconds a case, the networks' share, memory under a limit, CUDA graphs, the ladder.
+"""What a GPU does with a batch: seconds per case, networks' share, memory under a limit, CUDA graphs, smaller steps.
 
-    python benchmarks/gpu.py [--weights weights/mets] [--plan paper] [--filters 16] [--cases 20] [--gpu-gb 24]
-        [--parts batch graphs grid ladder devices] [--grid 240x240x155x1] [--large 512x512x176x0.5x0.5x1]
+    python -m benchmarks.gpu [--weights weights/mets] [--plan paper] [--filters 16] [--cases 20] [--gpu-gb 24]
+        [--parts batch graphs grid fallback devices] [--grid 240x240x155x1] [--large 512x512x176x0.5x0.5x1]
         [--data FOLDER] [--device cuda|cpu]
 
 Parts:
 
-    batch    so many cases through the program's own batch: wall seconds a case, the networks' share of them, peak
-             memory of the GPU (torch may take no more of it than --gpu-gb) and of the process
-    graphs   a member's windows, one and several at once: launched kernel by kernel, and replayed as a CUDA graph
-    grid     one large case within 8 GB: its peak
-    ladder   one case under ever less memory: the steps that the log tells, and whether the labels stay the same
-    devices  the same cases on the GPU and on the CPU: Dice of the label maps (slow, and only when it is asked for)
+    batch     --cases cases through the program's own batch: wall seconds per case, the networks' share of them, peak
+              memory of the GPU (torch may take no more of it than --gpu-gb) and of the process
+    graphs    a member's windows, one and several at once: launched kernel by kernel, and replayed as a CUDA graph
+    grid      one large case within 8 GB: its peak
+    fallback  one case under ever less memory: the steps in the log, and whether the labels stay the same
+    devices   the same cases on the GPU and on the CPU: Dice of the label maps (slow, only if asked for)
 
-Cases are noise in an ellipsoid as large as an adult brain (benchmarks/memory.py), links to one, or those of --data.
-With --filters the members are SegResNets of that width with random weights: their time is real, their labels are not;
-without it they are the bundle's. `--device cpu` tries the script out where there is no GPU; what only a GPU has is left
-out.
+Cases are noise in an ellipsoid as large as an adult brain (benchmarks.memory), links to one, or those of --data.
+With --filters the members are SegResNets of that width with random weights, whose time is real but whose labels are
+not. `--device cpu` tries the script without a GPU, and leaves out what only a GPU has.
 """
 
 import argparse
@@ -33,26 +32,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from case_profile import waiting_for
-from memory import GRIDS, make_case, parse_grid
-from reference_path import overlaps, pooled_dice
-from roofline import with_filters
 from torch import Tensor, nn
 
+from benchmarks.case_profile import waiting_for
+from benchmarks.memory import GRIDS, make_case, parse_grid
+from benchmarks.reference_path import overlaps, pooled_dice
 from metseg.errors import DeviceError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.labels import REGIONS, LabelMap
 from metseg.network import build_network
 from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
+from metseg.plan.networks import SegResNetPlan
+from metseg.plan.plan import MemberPlan
 from metseg.predict.device import Device, choose_device
 from metseg.predict.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
 from metseg.run.batch import Job, run_batch
 from metseg.run.pipeline import load_case, segment_case
 
-PARTS = ("batch", "graphs", "grid", "ladder", "devices")
+PARTS = ("batch", "graphs", "grid", "fallback", "devices")
 LARGE_CASE_GB = 8.0
-LADDER_GB = (8.0, 4.0, 2.0, 1.0, 0.5)
+FALLBACK_GB = (8.0, 4.0, 2.0, 1.0, 0.5)
 AT_ONCE = (1, 2, 4, 8)
 REPEATS = 10
 WARM_UPS = 3
@@ -77,8 +77,8 @@ def main() -> None:
             print_graphs(ensemble, cases_of(arguments, scratch / "graphs", 1)[0])
         if "grid" in arguments.parts:
             print_grid(arguments.large, ensemble, scratch / "grid")
-        if "ladder" in arguments.parts:
-            print_ladder(cases_of(arguments, scratch / "ladder", 1)[0], ensemble)
+        if "fallback" in arguments.parts:
+            print_fallback(cases_of(arguments, scratch / "fallback", 1)[0], ensemble)
         if "devices" in arguments.parts:
             on_cpu = ensemble_of(bundle, choose_device("cpu"), arguments.filters)
             print_devices(cases_of(arguments, scratch / "devices", arguments.cases), ensemble, on_cpu)
@@ -111,6 +111,13 @@ def ensemble_of(bundle: Bundle, device: Device, filters: int | None) -> Ensemble
         network = build_network(plan.network, in_channels=len(plan.channels), out_channels=len(plan.regions)).eval()
         members.append(Member(plan, place_network(network, device)))
     return replace(ensemble, members=tuple(members))
+
+
+def with_filters(member: MemberPlan, filters: int) -> MemberPlan:
+    """A SegResNet of another width; other networks stay as they are."""
+    if not isinstance(member.network, SegResNetPlan):
+        return member
+    return member.model_copy(update={"network": member.network.model_copy(update={"init_filters": filters})})
 
 
 def cases_of(arguments: argparse.Namespace, folder: Path, count: int) -> tuple[CaseFiles, ...]:
@@ -158,7 +165,7 @@ def print_batch(cases: tuple[CaseFiles, ...], ensemble: Ensemble, gpu_gb: float,
         used_gb = peak_gb()
     stages = {name: sum(record.stage_s.get(name, 0.0) for record in records) for name in records[0].stage_s}
     share = stages["network"] / elapsed_s
-    print(f"\nbatch of {len(cases)}: {elapsed_s / len(cases):.2f} s a case, networks {share:.1%}")
+    print(f"\nbatch of {len(cases)}: {elapsed_s / len(cases):.2f} s per case, networks {share:.1%}")
     print(f"  all cases together, some of it side by side: {stage_line(stages)}")
     host_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
     print(f"  peak: GPU {used_gb:.2f} GB of {gpu_gb:g} allowed, process {host_gb:.2f} GB")
@@ -216,12 +223,12 @@ def print_grid(grid: str, ensemble: Ensemble, folder: Path) -> None:
         print(f"\n{grid}: peak {peak_gb():.2f} GB of {LARGE_CASE_GB:g} allowed; {stage_line(loaded.watch.seconds)}")
 
 
-def print_ladder(files: CaseFiles, ensemble: Ensemble) -> None:
+def print_fallback(files: CaseFiles, ensemble: Ensemble) -> None:
     loaded = load_case(files, ensemble)
     plain = segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch).labels
     loaded.prefetch.leave_devices()
-    print("\nmemory ladder")
-    for gigabytes in LADDER_GB:
+    print("\nsmaller steps")
+    for gigabytes in FALLBACK_GB:
         print(f"  {gigabytes:g} GB:", flush=True)
         with at_most(gigabytes, ensemble.device) as peak_gb:
             try:

@@ -1,17 +1,18 @@
-"""Kills a batch at random moments, also in the middle of a write, until it is complete; nothing finished may be lost.
+"""Kills a batch at random moments, also in the middle of a write: no finished label map may be lost or torn.
 
-    .venv/bin/python benchmarks/kill.py [--kills 50] [--in-write 20] [--cases 8] [--seed 0]
+    python -m benchmarks.kill [--kills 50] [--in-write 20] [--cases 8] [--seed 0]
 
-Each attempt is `metseg infer --resume` in a process forked from this one (which has torch loaded already, so that an
-attempt costs what the cases cost), ended by SIGKILL after a random time; for --in-write of them writing is slowed
-down and the signal comes while a file is half written, half of these with files that have no name until they are
-complete and half with the `.partial` files of other file systems. After every kill: each label map in the folder is,
-byte for byte, that of an undisturbed run, none that was there has gone, and there is nothing else but `.partial`
-files. When the folder is complete it is emptied and the next round begins. In the end `--resume` runs to its end and
-gives the undisturbed bytes.
+Each attempt is `metseg infer --resume` in a process forked from this one, ended by SIGKILL after a random time. In
+--in-write of the attempts writing is slow, and the signal comes while a file is half written. Half of these imitate
+file systems on which a file can't be without a name, so that `.partial` files are used.
+
+After every kill each label map in the folder equals that of an undisturbed run, byte for byte, none has gone, and there
+is nothing else but `.partial` files. A complete folder is emptied, and the next round begins. At the end `--resume`
+completes the folder to the undisturbed bytes.
 """
 
 import argparse
+import errno
 import logging
 import os
 import random
@@ -22,13 +23,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases and bundles
-
 import torch
 
-import metseg.files.atomic
 from metseg.__main__ import run
-from support import ALL, folder_bytes, phantom, write_bundle, write_case
+from tests.support import ALL, folder_bytes, phantom, write_bundle, write_case
 
 SLICE_BYTES = 16
 SLOW_S = 0.005
@@ -36,20 +34,38 @@ SLOW_S = 0.005
 
 
 def attempt(arguments: list[str], *, slow: bool, named: bool, told: int) -> None:
-    """The child: runs the batch, says through a pipe when it is inside a write."""
+    """The child: runs the batch; the system calls below it are slow, or those of another file system."""
     logging.disable(logging.CRITICAL)
     if named:
-        metseg.files.atomic._write_unnamed = lambda *_: False  # type: ignore[assignment]  # noqa: SLF001 - as on other file systems
+        refuse_unnamed()
     if slow:
-
-        def write_slowly(file: int, content: bytes) -> None:
-            for start in range(0, len(content), SLICE_BYTES):
-                os.write(file, content[start : start + SLICE_BYTES])
-                os.write(told, b".")
-                time.sleep(SLOW_S)
-
-        metseg.files.atomic._write_all = write_slowly  # type: ignore[assignment]  # noqa: SLF001
+        write_slowly(told)
     os._exit(int(run(arguments)))
+
+
+def refuse_unnamed() -> None:
+    """Files without a name can't be made, as on file systems that have none."""
+    original = os.open
+
+    def open_named(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return original(path, flags, mode, dir_fd=dir_fd)
+
+    os.open = open_named  # type: ignore[assignment]
+
+
+def write_slowly(told: int) -> None:
+    """Every write takes a slice and pauses; each is told through a pipe."""
+    original = os.write
+
+    def write_slice(file: int, content: bytes) -> int:
+        written = original(file, content[:SLICE_BYTES])
+        original(told, b".")
+        time.sleep(SLOW_S)
+        return written
+
+    os.write = write_slice  # type: ignore[assignment]
 
 
 def kill_one(arguments: list[str], rng: random.Random, longest_s: float, *, in_write: bool) -> int | None:

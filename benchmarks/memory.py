@@ -1,9 +1,9 @@
-"""Peak memory of `metseg infer` by grid, beside what `metseg check` estimates: one process a grid, two cases each.
+"""Peak memory of `metseg infer` by grid, beside the estimate of `metseg check`.
 
-    .venv/bin/python benchmarks/memory.py [--weights BUNDLE] [--plan NAME] [--grids 96x96x96x1 240x240x155x1 ...]
+    python -m benchmarks.memory [--weights BUNDLE] [--plan NAME] [--grids 96x96x96x1 240x240x155x1 ...]
 
-A grid is voxels along x, y, z and the voxel side in mm (or three sides). The images are noise in an ellipsoid as large
-as an adult brain, so that its box is a real one. Two cases, because one is read while the other is at work.
+One process per grid runs two cases, because one is read while the other is computed. A grid is the voxels along x, y, z
+and the voxel side in mm (or three sides). The images are noise in an ellipsoid as large as an adult brain.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A bundle's plans and each economy apart: time, agreement and scores on the same cases, in one run.
 
-    python benchmarks/plans.py FOLDER_OF_CASES [FOLDER_OF_CASES ...] [--weights weights/mets] [--cases N]
+    python -m benchmarks.plans FOLDER_OF_CASES [FOLDER_OF_CASES ...] [--weights weights/mets] [--cases N]
         [--groups plans windows passes reference] [--reference-tta none|flips|aurora] [--members N]
         [--device auto|cpu|cuda] [--clock wall|processor] [--results FOLDER]
 
@@ -10,10 +10,10 @@ Four groups, each compared with its own first row:
     windows    one pass: plain MONAI over the full volume; its windows that see brain (`volume`); over the brain's
                box (`fixed`); windows batched; cut to the box (`trimmed`); one window as large as the brain (`whole`)
     passes     the bundle's own plan with 13 passes, 4 and 1
-    reference  plain MONAI over the full volume in float32 (benchmarks/reference_path.py) with the windows of `paper`
-               and --reference-tta, then metseg with the same passes: slow, minutes a case
+    reference  plain MONAI over the full volume in float32 (benchmarks.reference_path) with the windows of `paper`
+               and --reference-tta, then metseg with the same passes: minutes per case
 
-Prints for every row: seconds a case from its files to the label map on its own grid, the ratio to the group's first
+Prints for every row: seconds per case, from its files to the label map on its own grid, the ratio to the group's first
 row, the Dice of both rows' label maps (pooled over all cases, and of the worst case), and how many cases fall out: a
 region under .95 and more than 2 differing voxels a lesion. Where `<ID>-seg.nii.gz` lies beside the images, the
 lesion-wise scores of 2023 stand beside that. With --results every case's label map and seconds are kept, and a run with
@@ -31,13 +31,13 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
 
+from benchmarks.reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
 from evaluation import score_case
 from metseg.errors import MetsegError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.labels import REGIONS, LabelMap
 from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
 from metseg.plan.plan import Plan, TtaPlan
@@ -218,7 +218,7 @@ class Runner:
         loaded = load_case(files, ensemble)
         if row.plain:  # it reads and scales by itself
             start = self.now()
-            labels = labels_to_source(segment_plainly(files.folder, ensemble), loaded.prepared.trip)
+            labels = labels_to_source(segment_plainly(files.folder, ensemble), loaded.prepared.resampling)
             return Outcome(self.now() - start, labels)
         labels = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch).labels
         return Outcome(self.now() - start, labels)
@@ -242,12 +242,11 @@ def read_reference(files: CaseFiles) -> Reference | None:
     if not path.exists():
         return None
     try:
-        labels, grid = read_label_map(path)
+        image = read_label_map(path)
     except MetsegError as error:
         print(f"{path.name} is not used: {error}")
         return None
-    x, y, z = grid.spacing_mm
-    return Reference(labels, (x, y, z))
+    return Reference(image.labels, image.grid.spacing_mm)
 
 
 def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:
@@ -255,7 +254,7 @@ def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:
     width = max(len(row.name) for row in rows) + 2
     regions = " / ".join(REGIONS)
     print(f"\n{first.group}: agreement with {first.name!r}, Dice of {regions}")
-    print(f"{'':{width}}{'s a case':>9}{'faster':>8}   {'pooled':26} {'worst case':24} cases out")
+    print(f"{'':{width}}{'s per case':>11}{'faster':>8}   {'pooled':26} {'worst case':24} cases out")
     first_s = fmean(case.of(first).seconds for case in done)
     for row in rows:
         shared = [overlaps(case.of(first).labels, case.of(row).labels) for case in done]
@@ -263,7 +262,7 @@ def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:
         worst = " / ".join(f"{min(case[region].dice for case in shared):.3f}" for region in REGIONS)
         seconds = fmean(case.of(row).seconds for case in done)
         out = [case.files.case_id for case, regions in zip(done, shared, strict=True) if falls_out(regions)]
-        print(f"{row.name:{width}}{seconds:9.1f}{first_s / seconds:8.2f}   {pooled:26} {worst:24} {len(out)}")
+        print(f"{row.name:{width}}{seconds:11.1f}{first_s / seconds:8.2f}   {pooled:26} {worst:24} {len(out)}")
         if out:
             print(f"{'':{width}}out: {', '.join(out)}")
     print_scores(rows, done, width)

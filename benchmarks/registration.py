@@ -1,8 +1,6 @@
 """Registration of a planning CT to the MR: the error over the brain on synthetic pairs with a known motion.
 
-    PYTHONPATH=. python -P benchmarks/registration.py [PAIRS] [FIRST]
-
-(-P, because benchmarks/training.py would otherwise be taken for the package `training`.)
+    python -m benchmarks.registration [PAIRS] [FIRST]
 
 Each pair is a head of its own with up to 10 mm and 10 degrees between the scanners, other noise, and a CT that misses
 up to 40 mm of the head's top and bottom. Prints each pair's error, the seconds it took, and whether another patient's

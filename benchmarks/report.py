@@ -1,10 +1,10 @@
-"""The report of many cases: seconds a case, of the page, and until a browser has it ready.
+"""The report of many cases: seconds per case, size of the page, and seconds until a browser shows it.
 
-    python benchmarks/report.py [--cases 300] [--lesions 12] [--folder DIR] [--full]
+    python -m benchmarks.report [--cases 300] [--lesions 12] [--folder DIR] [--full]
 
-Cases are links to one simulated on a small grid (--full: on the 240x240x155 one), so that making them takes no time;
-`metseg report` reads, measures and draws each of them. The page is opened in a headless Chromium where there is one:
-from the start of the navigation until the table has answered a click.
+The cases are links to one simulated case on a small grid (--full: 240x240x155). `metseg report` reads, measures and
+draws each of them. Where there is a headless Chromium it opens the page; the time ends when the table has answered a
+click.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from metseg.report.existing import report_label_maps
+from metseg.report.folder_report import report_label_maps
 
 SMALL = (96, 96, 64)
 FULL = (240, 240, 155)
@@ -90,7 +90,9 @@ def main() -> None:
         report_label_maps(folder / "data", folder / "maps", folder / "report")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         page = folder / "report" / "report.html"
-        print(f"{arguments.cases} cases: {wall:.1f} s, {cpu:.1f} s of processor; a case {cpu / arguments.cases:.3f} s")
+        print(
+            f"{arguments.cases} cases: {wall:.1f} s, {cpu:.1f} s of processor; {cpu / arguments.cases:.3f} s per case"
+        )
         print(f"page: {page.stat().st_size / 1e6:.1f} MB")
         seconds = time_page(page)
         print(

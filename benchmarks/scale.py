@@ -1,14 +1,13 @@
-"""How the cost grows: with the grid, the members, the passes, the cases and the ranks; each as a ratio in one run.
+"""How the cost grows with the grid, the members, the passes, the cases and the ranks, as ratios of one run.
 
-    python benchmarks/scale.py [--weights weights/mets] [--plan fast] [--device cpu|cuda|auto]
+    python -m benchmarks.scale [--weights weights/mets] [--plan fast] [--device cpu|cuda|auto]
         [--parts grids members passes cases ranks estimate] [--grids 96x96x96x1 240x240x155x1 ...] [--small 96x96x96x1]
         [--cases 1 2 4 8] [--ranks 1 2 4] [--of-cases 8] [--challenge 240x240x155x1]
 
-Images are noise in an ellipsoid as large as an adult brain, cut by the grid (benchmarks/memory.py). Grids, members and
-passes are measured in this process, the second of two runs each; cases and ranks by `metseg infer`, start-up included,
-on the small grid. Ranks are torchrun's on this machine, which share its cores: with as many ranks as cores the ratio
-says what one process leaves of them, with more there is nothing to gain. `estimate` is arithmetic: what was measured
-here times 10,000, and how many jobs of scripts/infer.sbatch finish that in how many hours.
+Images are noise in an ellipsoid as large as an adult brain, cut by the grid (benchmarks.memory). Grids, members and
+passes are measured in this process, each by the second of two runs. Cases and ranks are measured by `metseg infer` on
+the small grid, start-up included. The ranks of torchrun share the cores of this machine. `estimate` multiplies the
+seconds per case by 10,000, and says in how many hours how many jobs of scripts/infer.sbatch finish that.
 """
 
 import argparse
@@ -23,10 +22,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from memory import GRIDS, make_case, parse_grid
 
+from benchmarks.memory import GRIDS, make_case, parse_grid
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import write_label_map
+from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.plan.plan import TtaPlan
 from metseg.predict.device import choose_device
@@ -93,7 +92,7 @@ def timed_case(folder: Path, ensemble: Ensemble) -> dict[str, float]:
         loaded = load_case(files, ensemble)
         segmentation = segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch)
         with loaded.watch.stage("write"):
-            write_label_map(folder.parents[1] / "labels.nii.gz", segmentation.labels, loaded.case.reference_header)
+            write_label_map(folder.parents[1] / "labels.nii.gz", segmentation.labels, loaded.case.source_header)
     voxels = float(np.prod(plan_layout(loaded.prepared, ensemble.plan).shape))
     return {**loaded.watch.seconds, "voxels": voxels}
 
@@ -184,16 +183,16 @@ def infer(folder: Path, arguments: argparse.Namespace, ranks: int | None = None)
 
 def print_cases(arguments: argparse.Namespace, measured: Measured) -> None:
     print(f"\ncases, {arguments.small}, `metseg infer`")
-    print(f"{'cases':>8}{'wall s':>9}{'times':>7}{'s a case':>10}")
+    print(f"{'cases':>8}{'wall s':>9}{'times':>7}{'s per case':>12}")
     seconds = []
     for count in arguments.cases:
         with case_on(arguments.small, count) as folder:
             seconds.append(infer(folder, arguments))
-        print(f"{count:8d}{seconds[-1]:9.2f}{seconds[-1] / seconds[0]:7.2f}{seconds[-1] / count:10.2f}", flush=True)
+        print(f"{count:8d}{seconds[-1]:9.2f}{seconds[-1] / seconds[0]:7.2f}{seconds[-1] / count:12.2f}", flush=True)
     if len(seconds) > 1:
         slope, start = np.polyfit(arguments.cases, seconds, 1)
         measured.start_s = max(float(start), 0.0)
-        print(f"a straight line: {start:.2f} s to start, {slope:.2f} s a case")
+        print(f"a straight line: {start:.2f} s to start, {slope:.2f} s per case")
 
 
 def print_ranks(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """CPU seconds per case of both scoring protocols against the number of lesions, beside a plain implementation.
 
-    python benchmarks/scores.py [--peer-lesions 25] [--repeats 3]
+    python -m benchmarks.scores [--peer-lesions 25] [--repeats 3]
 
 The peer follows the protocols' description literally: one full volume per lesion, SciPy for everything. It is written
 independently of `evaluation`, and the tests compare the two on small maps.

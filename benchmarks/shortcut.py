@@ -1,9 +1,9 @@
 """How far the obvious shortcut gets: a threshold on t1c - t1n with a size filter, no network.
 
-    PYTHONPATH=. python -P benchmarks/shortcut.py --tune COHORT --data HOLDOUT --output FOLDER
+    python -m benchmarks.shortcut --tune COHORT --data HOLDOUT --output FOLDER
 
 Threshold (in units of the difference's spread inside the head) and smallest component are chosen on COHORT by the
-lesion-wise Dice of 2023, then HOLDOUT is segmented into FOLDER, one label map a case, to be scored like any other:
+lesion-wise Dice of 2023, then HOLDOUT is segmented into FOLDER, one label map per case, to score like others:
 
     python -m evaluation score --protocol brats2023 --reference-path HOLDOUT --prediction-path FOLDER
 """
@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from evaluation import score_case
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_case, read_label_map
+from metseg.files.read import read_case, read_label_map
 from metseg.labels import ET, REGIONS, LabelMap
 from metseg.space.components import find_components
 from training.data.prepared import reference_path
@@ -51,10 +51,10 @@ def tuned(cases: tuple[CaseFiles, ...]) -> tuple[float, int]:
     totals = dict.fromkeys(product(THRESHOLDS, SIZES), 0.0)
     for files in cases:
         difference, _ = enhancement(files)
-        reference, grid = read_label_map(reference_path(files))
+        reference = read_label_map(reference_path(files))
         for threshold, size in totals:
             labels = segment(difference, threshold, size)
-            result = score_case(reference, labels, grid.spacing_mm, "brats2023")
+            result = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023")
             dice = [item.columns()["LesionWise_Score_Dice"] for item in result.regions if item.region in REGIONS]
             totals[threshold, size] += float(np.mean(dice)) / len(cases)
     best = max(totals, key=lambda setting: totals[setting])

@@ -1,13 +1,12 @@
-"""Inferences side by side on the same cores: what the waiting of OpenMP's threads costs, and what it saves.
+"""Runs side by side on the same cores: what settings of OpenMP and of the allocator cost and save.
 
-    .venv/bin/python benchmarks/side_by_side.py [--weights weights/mets] [--processes 2] [--threads 2]
+    python -m benchmarks.side_by_side [--weights weights/mets] [--processes 2] [--threads 2]
         [--window 96 96 48] [--passes 3] [--repeats 3] [--settings default GOMP_SPINCOUNT=1000 OMP_WAIT_POLICY=passive]
 
-Every setting is measured with one process alone and with several at once, all of them with as many threads as there are
-cores; the settings take turns, so that whatever else the machine does hits all of them alike. Prints the median seconds
-of a pass, wall and processor, and how many times the first setting's pass alone that is. Side by side, as many times as
-there are processes is what cores that are shared without loss give; processor seconds should stay the same, and what
-they have more is waiting. `default` is libgomp's own setting.
+Measures every setting (an environment variable) with one process and with several at once, each with --threads
+threads. The settings take turns, so that other work on the machine affects all of them. Prints the median seconds of a
+pass through the bundle's first member, wall and processor, and their ratio to one process with the first setting. At
+best, N processes side by side take N times as long, in the same processor seconds. `default` is libgomp's own setting.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LIBGOMP_DEFAULT = "GOMP_SPINCOUNT=300000"
-"""What libgomp does where nothing is set (its manual, GOMP_SPINCOUNT); said openly, so that nobody sets another."""
+"""libgomp's own default (its manual, GOMP_SPINCOUNT); named, so that metseg does not set another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +94,8 @@ def run_children(work: Work, setting: str, count: int, threads: int) -> Pass:
     name, _, value = (LIBGOMP_DEFAULT if setting == "default" else setting).partition("=")
     clean = {key: text for key, text in os.environ.items() if key not in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}}
     environment = clean | {name: value, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--child", "--weights", str(work.weights), "--passes", str(work.passes)]
-    command += ["--window", *map(str, work.window)]
+    command = [sys.executable, "-m", "benchmarks.side_by_side", "--child", "--weights", str(work.weights)]
+    command += ["--passes", str(work.passes), "--window", *map(str, work.window)]
     children = [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)

@@ -1,10 +1,10 @@
-"""Many small cases in one process: memory, open files and seconds a case, from the tenth case to the last.
+"""Many small cases in one process: do memory, open files or seconds per case grow?
 
-    .venv/bin/python benchmarks/soak.py [--cases 200] [--report]
+    python -m benchmarks.soak [--cases 200]
 
-Cases are links to a few made here (24x32x16, a small untrained network), so that what grows is the program's, not the
-data's. Prints each figure every 20 cases and, in the end, the last twenty cases beside the eleventh to thirtieth. Exits
-with 1 if resident memory grew by more than GROWTH_MIB, open files by any, or a case takes more than TIMES as long.
+The cases are links to three made here (24x32x16), the networks small and untrained. Prints each figure every SAMPLE
+cases, and at the end the last SAMPLE cases beside those after the first WARM. Exits with 1 if resident memory grew by
+more than GROWTH_MIB, open files by any, or a case takes more than TIMES as long.
 """
 
 import argparse
@@ -14,19 +14,17 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # its small cases and bundles
-
-from metseg.cli.run import run_inference
-from metseg.cli.settings import Settings
 from metseg.files.case import Case
+from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
-from metseg.run.batch import run_batch
+from metseg.predict.device import choose_device
+from metseg.predict.ensemble import load_ensemble
+from metseg.run.batch import Job, run_batch
 from metseg.run.pipeline import Segmentation
 from metseg.run.record import CaseRecord
-from support import ALL, SUB, phantom, write_bundle, write_case
+from tests.support import ALL, SUB, phantom, write_bundle, write_case
 
 GROWTH_MIB = 20
 TIMES = 1.5
@@ -70,29 +68,20 @@ class Watch:
         self.files.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - names are wanted
         if len(self.seconds) % SAMPLE == 0:
             print(f"{len(self.seconds):5d}  {self.memory_mib[-1]:7.1f} MiB  {self.files[-1]:4d} files  "
-                  f"{statistics.median(self.seconds[-SAMPLE:]):.3f} s of processor a case", flush=True)  # fmt: skip
+                  f"{statistics.median(self.seconds[-SAMPLE:]):.3f} s of processor per case", flush=True)  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--report", action="store_true", help="make a report on the way")
     arguments = parser.parse_args()
     watch = Watch()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         make_cases(folder, arguments.cases)
-        bundle = write_bundle(folder / "bundle", channels=(ALL, SUB), tta={"variant": "none"})
-        stack.enter_context(_listening(watch))
-        run_inference(
-            Settings(open_bundle(bundle), "cpu", "stop"),
-            data_path=folder / "data",
-            output_path=folder / "out",
-            report_dir=folder / "report" if arguments.report else None,
-            save=frozenset(),
-            resume=False,
-            shard=(0, 1),
-        )
+        bundle = open_bundle(write_bundle(folder / "bundle", channels=(ALL, SUB), tta={"variant": "none"}))
+        ensemble = load_ensemble(bundle, choose_device("cpu"))
+        run_batch(Job(discover_cases(folder / "data"), folder / "out"), ensemble, watch.sample)
     gc.collect()
     early = slice(WARM, WARM + SAMPLE)
     growth = statistics.median(watch.memory_mib[-SAMPLE:]) - statistics.median(watch.memory_mib[early])
@@ -101,30 +90,6 @@ def main() -> int:
     print(f"{len(watch.seconds)} cases: memory {growth:+.1f} MiB, open files {files:+d}, the last {SAMPLE} cases take "
           f"{slower:.2f} times as long as the {WARM + 1}th to {WARM + SAMPLE}th")  # fmt: skip
     return int(growth > GROWTH_MIB or files > 0 or slower > TIMES)
-
-
-class _listening:  # noqa: N801 - used as a function
-    """Puts a watch beside the listener of `run_inference`."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-
-    def __enter__(self) -> None:
-        import metseg.cli.run as module  # noqa: PLC0415 - patched
-
-        def both(job, ensemble, listener):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            def listen(*given):  # type: ignore[no-untyped-def]  # noqa: ANN002, ANN202
-                listener(*given)
-                self.watch.sample(*given)
-
-            return run_batch(job, ensemble, listen)
-
-        module.run_batch = both
-
-    def __exit__(self, *_: object) -> None:
-        import metseg.cli.run as module  # noqa: PLC0415
-
-        module.run_batch = run_batch
 
 
 if __name__ == "__main__":

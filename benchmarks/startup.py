@@ -1,10 +1,10 @@
-"""How long the command line takes to answer: fresh processes, wall clock and processor, beside a bare Python.
+"""Seconds until the command line answers, in fresh processes, beside a bare Python.
 
-    .venv/bin/python benchmarks/startup.py [--repeats 5] [--data FOLDER_OF_CASES]
+    python -m benchmarks.startup [--repeats 5] [--data FOLDER_OF_CASES]
 
-Prints the median wall and processor time of `metseg --help`, `metseg info`, up to its first line `metseg check`, and
-`metseg infer` until its first window goes into a network; and how many times a bare `python -c pass` that is. On a busy
-machine the processor time is the figure to look at. Without --data the case is one of noise, 240x240x155.
+Prints the median wall and processor seconds of `metseg --help`, of `metseg info`, of `metseg check` until its first
+line, and of `metseg infer` until its first window goes into a network; and their ratio to `python -c pass`. Beside
+other work only the processor seconds hold. Without --data the case is one of noise, 240x240x155.
 """
 
 import argparse
@@ -16,21 +16,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory import GRIDS, make_case, parse_grid
+from benchmarks.memory import GRIDS, make_case, parse_grid
 
 PROGRAM = Path(sys.executable).with_name("metseg")
 FIRST_WINDOW = """
 import sys
-import metseg.predict.ensemble
+from torch.nn.modules.module import register_module_forward_pre_hook
 from metseg.__main__ import main
-sliding_logits = metseg.predict.ensemble.sliding_logits
-def announced(*arguments):
+def announce(network, inputs):
     print("first window", file=sys.stderr, flush=True)
-    return sliding_logits(*arguments)
-metseg.predict.ensemble.sliding_logits = announced
+register_module_forward_pre_hook(announce)
 main()
 """
-"""`metseg` that says when its windows begin; nothing is imported that it would not import itself."""
+"""`metseg` that says when a window goes into a network; nothing is imported that it would not import itself."""
 
 
 def time_process(command: list[str], until: str | None) -> tuple[float, float]:

@@ -1,9 +1,9 @@
-"""Seconds a step, and the share of them that waits for data, with 1 and with 2 ranks on this machine.
+"""Seconds per training step, and the share of them that waits for data, with 1 and with 2 ranks on this machine.
 
-    python benchmarks/training.py --data COHORT [--recipe tiny_blob] [--steps 20] [--ranks 1 2] [--threads 1]
+    python -m benchmarks.training --data COHORT [--recipe tiny_blob] [--steps 20] [--ranks 1 2] [--threads 1]
 
-The cache is warmed first. Each number of ranks is a run of its own of the same recipe through the command that users
-type (behind torchrun for more than one); the first quarter of its steps is left out.
+Warms the cache, then runs `python -m training train` once per number of ranks (behind torchrun for more than one). The
+first quarter of the steps is left out.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train(options, folder, 1, 1)
-        print(f"recipe {options.recipe}, {options.threads} thread(s) and {options.workers} loader(s) a rank")
+        print(f"recipe {options.recipe}, {options.threads} thread(s) and {options.workers} loader(s) per rank")
         print("ranks   s/step (median)   steps/s against 1 rank   waiting for data")
         alone = None
         for ranks in options.ranks:

@@ -1,10 +1,10 @@
-"""Forward and backward of one crop on the CPU with torch's layers and with ours, in turns.
+"""Forward and backward of one crop on a CPU: torch's layers beside those of training.
 
-    PYTHONPATH=. python -P benchmarks/training_layers.py [--recipe mets_coarse] [--threads 1] [--repeats 5]
+    python -m benchmarks.training_layers [--recipe mets_coarse] [--threads 1] [--repeats 5]
 
-Processor seconds of one thread (`--threads 1`), so that it can run beside other work. Both networks have the same
-weights, channels last, and the recipe's loss. The gradients of both are compared with those of torch's layers in
-float64: the largest difference of any parameter's, in parts of that gradient's largest element.
+Processor seconds; with one thread they hold beside other work. Both networks have the same weights, channels last, and
+the recipe's loss, and take turns. The gradients of both are compared with those of torch's layers in float64: the
+largest difference of any parameter, in parts of the largest element of its gradient.
 """
 
 import argparse

@@ -78,7 +78,7 @@ def write_bundle(
         members.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
     sections = {"window": {"size": (16, 24, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan
     content = Plan.model_validate({"name": "test", "members": [m.model_dump() for m in members], **sections})
-    (folder / "plan.yaml").write_text(yaml.safe_dump(content.model_dump(mode="json")))
+    (folder / "plan.yaml").write_text(yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
     return folder
 
 

@@ -40,6 +40,9 @@ EXTENDS = "extends"
 
 HINT = "docs/training.md lists every key."
 
+SIZE_RULES = ("min_wt_mm3", "min_netc_mm3", "min_snfh_mm3", "min_et_mm3", "min_disjoint_mm3")
+"""Keys of a plan's size rules, which validation leaves out."""
+
 VAE_MULTIPLE = 16
 """The VAE branch halves the deepest level once more: every side of its input divides by 2^4."""
 
@@ -151,7 +154,7 @@ class Recipe(Section):
 
     def make_validation_plan(self) -> Plan:
         """Makes the plan by which a run's network segments its validation cases: one pass, no rules."""
-        rules = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
+        rules = dict.fromkeys(SIZE_RULES, 0)
         return Plan(
             name="validation",
             regions=self.regions,

@@ -187,10 +187,10 @@ def spacing_in_words(sides_mm: tuple[float, float, float]) -> str:
     return sides_in_words(sides_mm[:1] if len(set(sides_mm)) == 1 else sides_mm)
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], shown: int = SHOWN_NAMES) -> str:
     """The first names or values of many, and how many more there are: 500 empty folders make one line."""
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def printable(text: str) -> str:

@@ -73,7 +73,10 @@ class Regions:
             if len(set(region.labels)) != 1:
                 raise ValueError(f"region {region.name} needs one label of its own, found {region.labels}")
         if self.nested + self.disjoint != self.listed:
-            raise ValueError(f"nested regions come before disjoint ones, found {list(self.names)}")
+            raise ValueError(
+                "each region lies inside the one before it, and disjoint ones come last; found "
+                + ", ".join(f"{region.name} {list(region.labels)}" for region in self.listed)
+            )
 
     @classmethod
     def of(cls, labels_of: Mapping[str, Iterable[int]]) -> "Regions":

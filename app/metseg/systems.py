@@ -79,6 +79,7 @@ class System:
         column_names: of the report's tables, where they differ from the usual ones.
         columns_left_out: of the report's tables: what the system does not know.
         is_registered: whether one of its images must be registered to the source image.
+        scan: that image in words; empty without one.
     """
 
     name: SystemName
@@ -93,6 +94,7 @@ class System:
     column_names: Mapping[str, str] = field(default_factory=dict)
     columns_left_out: frozenset[str] = frozenset()
     is_registered: bool = False
+    scan: str = ""
 
     @property
     def has_parts(self) -> bool:
@@ -193,6 +195,7 @@ RADIOSURGERY: Final = System(
         {"tc_volume_mm3", "et_volume_mm3", "rc_volume_mm3", "cores_26connected_tc", "touches_brain_edge"}
     ),
     is_registered=True,
+    scan="planning CT",
 )
 
 SYSTEMS: Final[Mapping[SystemName, System]] = {system.name: system for system in (BRATS, RADIOSURGERY)}

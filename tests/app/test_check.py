@@ -12,8 +12,9 @@ import pytest
 import metseg
 from metseg.errors import InputError
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_case
-from metseg.files.rules import check_case, check_cases, errors_among
+from metseg.files.read import read_case
+from metseg.files.rules import check_case, check_cases
+from metseg.findings import errors_among
 from metseg.systems import MODALITIES
 
 SHAPE = (12, 11, 10)
@@ -242,10 +243,10 @@ def test_each_malformed_input_gets_its_message_from_check_and_from_reading(folde
     act, code, severity, message = DAMAGE[damage]
     act(folder / "case" / "case-t1n.nii.gz")
 
-    problems = check_cases(folder)
+    findings = check_cases(folder)
 
     # A pair of forms that disagree also moves the grid of a file whose affine was edited: the first finding counts.
-    found = next(problem for problem in problems if problem.code == code)
+    found = next(finding for finding in findings if finding.code == code)
     assert (found.case_id, found.severity) == ("case", severity)
     assert message in found.what
     (files,) = discover_cases(folder)
@@ -254,11 +255,11 @@ def test_each_malformed_input_gets_its_message_from_check_and_from_reading(folde
         with pytest.raises(InputError) as caught:
             read_case(files, modalities=MODALITIES)
         assert message in str(caught.value)
-        assert errors_among(problems) == (found,)
+        assert errors_among(findings) == (found,)
     else:
-        assert not errors_among(problems)
+        assert not errors_among(findings)
         case = read_case(files, modalities=MODALITIES)
-        assert found.what in case.warnings
+        assert found in case.warnings
         assert np.isfinite(case.images["t1n"]).all()
 
 
@@ -275,9 +276,9 @@ def test_every_problem_of_every_case_is_listed(folder):
     save(folder / "third" / "third-t2f.nii.gz", voxels()[:11])
     (folder / "nothing").mkdir()
 
-    problems = check_cases(folder, required=("t1n", "t1c", "t2f"), optional=("t2w",))
+    findings = check_cases(folder, required=("t1n", "t1c", "t2f"), optional=("t2w",))
 
-    assert [(problem.case_id, problem.severity, problem.code) for problem in problems] == [
+    assert [(finding.case_id, finding.severity, finding.code) for finding in findings] == [
         ("", "warning", "ignored-folder"),
         ("case", "error", "corrupt"),
         ("second", "error", "missing-modality"),
@@ -293,33 +294,33 @@ def test_two_files_of_a_modality_that_nobody_reads_are_no_problem_to_reading_eit
     assert check_cases(folder, required=("t1n", "t1c")) == ()
     (files,) = discover_cases(folder)
     assert set(read_case(files, modalities=("t1n", "t1c")).images) == {"t1n", "t1c"}
-    (problem,) = check_cases(folder, required=("t1n", "t1c"), optional=("t2w",))
-    assert (problem.severity, problem.code) == ("error", "duplicate-file")
+    (finding,) = check_cases(folder, required=("t1n", "t1c"), optional=("t2w",))
+    assert (finding.severity, finding.code) == ("error", "duplicate-file")
 
 
 def test_the_reference_is_always_required(folder):
     (folder / "case" / "case-t1c.nii.gz").unlink()
-    (problem,) = check_cases(folder, required=("t1n",))
-    assert "t1c is missing" in problem.what
+    (finding,) = check_cases(folder, required=("t1n",))
+    assert "t1c is missing" in finding.what
     (files,) = discover_cases(folder)
-    assert check_case(files, required=("t1n",)) == (problem,)
+    assert check_case(files, required=("t1n",)) == (finding,)
 
 
 def test_a_folder_without_cases_and_colliding_ids_are_problems(folder, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    assert [problem.code for problem in check_cases(empty)] == ["no-case"]
-    assert [problem.code for problem in check_cases(empty / "gone")] == ["no-case"]
+    assert [finding.code for finding in check_cases(empty)] == ["no-case"]
+    assert [finding.code for finding in check_cases(empty / "gone")] == ["no-case"]
     (folder / "CASE").mkdir()
     for modality in MODALITIES:
         save(folder / "CASE" / f"CASE-{modality}.nii.gz")
-    assert [problem.code for problem in check_cases(folder)] == ["duplicate-id"]
+    assert [finding.code for finding in check_cases(folder)] == ["duplicate-id"]
 
 
 def test_checking_needs_no_network_library(folder):
     code = (
         "import sys; from pathlib import Path\n"
-        "import metseg.files.rules, metseg.files.submission, metseg.files.nifti, metseg.space.resampling\n"
-        "import metseg.files.discovery\n"
+        "import metseg.files.rules, metseg.files.submission, metseg.files.read, metseg.files.write\n"
+        "import metseg.files.discovery, metseg.space.resampling\n"
         "assert not {'nibabel', 'scipy'} & set(sys.modules), 'slow to import'\n"
         f"assert metseg.files.rules.check_cases(Path({str(folder)!r})) == ()\n"
         "assert not {'torch', 'monai'} & set(sys.modules)\n"

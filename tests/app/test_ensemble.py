@@ -17,7 +17,7 @@ from metseg.predict.passes import CaseNoise, flip, images_of_rounds
 from metseg.predict.windows import lay_windows, paste_region
 from metseg.prepare.prepare import prepare_case, prepare_for_plan, voxel_seed
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_trip, to_network, volume_to_source
+from metseg.space.resampling import plan_resampling, to_network, volume_to_source
 from support import phantom, write_bundle
 
 SHAPE = (24, 32, 20)
@@ -62,7 +62,7 @@ def naive_probabilities(network, image, plan, seed):
 def test_over_a_brain_that_fills_the_volume_it_is_monai(folder, variant):
     case = prepared()
     whole = tuple(slice(0, side) for side in SHAPE)
-    case = type(case)(case.case_id, case.trip, case.channels, whole)
+    case = type(case)(case.case_id, case.resampling, case.channels, whole)
     plan = {"tta": TtaPlan(variant=variant), "window": WindowPlan(size=(24, 32, 8), overlap=0.5)}
     ensemble = with_plan(load_ensemble(open_bundle(folder), FP32), **plan)
     layout = plan_layout(case, ensemble.plan)
@@ -159,8 +159,10 @@ def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_
     shift = logits.min() - 1
     back = [
         to_network(
-            volume_to_source(paste_region(channel, own_layout.start, own_case.trip.network.shape), own_case.trip),
-            prepared_case.trip,
+            volume_to_source(
+                paste_region(channel, own_layout.start, own_case.resampling.network.shape), own_case.resampling
+            ),
+            prepared_case.resampling,
         )
         for channel in raised
     ]
@@ -174,14 +176,18 @@ def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_
 def test_logits_of_a_ramp_stay_a_ramp_on_the_other_grid():
     """Odd and even sides: both grids have one centre, so only that may decide what lies where."""
     source = Grid((21, 16, 13), np.eye(4))
-    trip, own_trip = plan_trip(source), plan_trip(source, 2.0)
-    own = lay_windows(own_trip.network.shape, tuple(slice(0, side) for side in own_trip.network.shape), WHOLE)
-    layout = lay_windows(trip.network.shape, tuple(slice(0, side) for side in source.shape), WHOLE)
+    resampling, own_resampling = plan_resampling(source), plan_resampling(source, 2.0)
+    own = lay_windows(
+        own_resampling.network.shape, tuple(slice(0, side) for side in own_resampling.network.shape), WHOLE
+    )
+    layout = lay_windows(resampling.network.shape, tuple(slice(0, side) for side in source.shape), WHOLE)
     axes = [np.arange(side) + start for side, start in zip(own.shape, own.start, strict=True)]
     positions = np.stack(np.meshgrid(*axes, [1], indexing="ij")).reshape(4, -1)
     positions[3] = 1
-    ramp = (own_trip.network.affine @ positions)[:3].reshape(3, *own.shape)
-    found = logits_between_grids(torch.from_numpy(ramp.astype(np.float32)), own, own_trip, layout, trip).numpy()
+    ramp = (own_resampling.network.affine @ positions)[:3].reshape(3, *own.shape)
+    found = logits_between_grids(
+        torch.from_numpy(ramp.astype(np.float32)), own, own_resampling, layout, resampling
+    ).numpy()
     axes = [np.arange(side) + start for side, start in zip(layout.shape, layout.start, strict=True)]
     expected = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
     between = (expected >= ramp.min(axis=(1, 2, 3), keepdims=True)) & (
@@ -194,7 +200,7 @@ def test_logits_of_a_ramp_stay_a_ramp_on_the_other_grid():
 def test_a_member_without_its_channels_does_not_vote(folder):
     case = prepared()
     channels = {name: volume for name, volume in case.channels.items() if name != "t2w"}
-    case = type(case)(case.case_id, case.trip, channels, case.brain)
+    case = type(case)(case.case_id, case.resampling, channels, case.brain)
     ensemble = load_ensemble(open_bundle(folder), FP32)
     assert [p.name for p in predict_case(case, ensemble, plan_layout(case, ensemble.plan))] == ["m2"]
 

@@ -17,14 +17,14 @@ import pytest
 
 import metseg.files.atomic
 import metseg.files.image
-import metseg.report.run_file
+import metseg.report.run_json
 from metseg.errors import InputError, OutputError
 from metseg.files.discovery import discover_cases
 from metseg.files.image import ImageError, read_image
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import Device
 from metseg.predict.ensemble import load_ensemble
-from metseg.report.existing import report_label_maps
+from metseg.report.folder_report import report_label_maps
 from metseg.run.batch import Job, run_batch
 from support import ALL, LPS, folder_bytes, names_in, phantom, write_bundle, write_case
 
@@ -198,7 +198,7 @@ def test_a_report_does_not_count_by_a_clock_that_is_set_back(data, ensemble, tmp
         def now(cls, tz=None):
             return datetime(2026, 1, next(days), tzinfo=tz)
 
-    monkeypatch.setattr(metseg.report.run_file, "datetime", Clock)
+    monkeypatch.setattr(metseg.report.run_json, "datetime", Clock)
     report_label_maps(data, tmp_path / "out", tmp_path / "report")
     run = json.loads((tmp_path / "report/run.json").read_text())
     assert 0 <= run["elapsed_s"] < 600

@@ -1,4 +1,4 @@
-"""The trip between a case's own grid and the network's: closed forms, plain references, properties."""
+"""The resampling between a case's own grid and the network's: closed forms, plain references, properties."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from metseg.space.grid import Grid
 from metseg.space.resampling import (
     labels_to_network,
     labels_to_source,
-    plan_trip,
+    plan_resampling,
     regions_to_source,
     to_network,
     volume_to_source,
@@ -57,14 +57,14 @@ def centre_mm(grid):
 def test_axes_are_turned_as_nibabel_turns_them(codes):
     grid = oriented((5, 6, 7), (1, 1, 1), codes, degrees=(7, -5, 12))
     volume = np.arange(210, dtype=np.float32).reshape(5, 6, 7)
-    trip = plan_trip(grid)
+    resampling = plan_resampling(grid)
 
     canonical = nib.as_closest_canonical(nib.Nifti1Image(volume, grid.affine))
 
-    assert trip.only_turns
-    np.testing.assert_array_equal(to_network(volume, trip), canonical.get_fdata(dtype=np.float32))
-    np.testing.assert_allclose(trip.network.affine, canonical.affine, atol=1e-9)
-    assert nib.aff2axcodes(trip.network.affine) == ("R", "A", "S")
+    assert resampling.only_turns
+    np.testing.assert_array_equal(to_network(volume, resampling), canonical.get_fdata(dtype=np.float32))
+    np.testing.assert_allclose(resampling.network.affine, canonical.affine, atol=1e-9)
+    assert nib.aff2axcodes(resampling.network.affine) == ("R", "A", "S")
 
 
 def test_axes_are_turned_as_monai_turns_them():
@@ -73,7 +73,7 @@ def test_axes_are_turned_as_monai_turns_them():
     grid = oriented((5, 6, 7), (1, 1, 1), "PIR", degrees=(20, -15, 12))
     volume = np.random.default_rng(0).random(grid.shape, dtype=np.float32)
     turned = monai_transforms.Orientation("RAS", labels=None)(monai_data.MetaTensor(volume[None], affine=grid.affine))
-    np.testing.assert_array_equal(to_network(volume, plan_trip(grid)), turned[0].numpy())
+    np.testing.assert_array_equal(to_network(volume, plan_resampling(grid)), turned[0].numpy())
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,21 +84,21 @@ def test_axes_are_turned_as_monai_turns_them():
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_grid_of_the_networks_spacing_goes_and_comes_back_unchanged(codes, shape, degrees, seed):
-    trip = plan_trip(oriented(shape, (1, 1, 1), codes, degrees=degrees))
+    resampling = plan_resampling(oriented(shape, (1, 1, 1), codes, degrees=degrees))
     rng = np.random.default_rng(seed)
     volume = rng.standard_normal(shape).astype(np.float32)
     labels = rng.integers(0, 4, shape).astype(np.uint8)
 
-    assert trip.only_turns
-    np.testing.assert_array_equal(volume_to_source(to_network(volume, trip), trip), volume)
-    np.testing.assert_array_equal(labels_to_source(labels_to_network(labels, trip), trip), labels)
-    moved = regions_to_source(region_masks(labels_to_network(labels, trip)), trip)
+    assert resampling.only_turns
+    np.testing.assert_array_equal(volume_to_source(to_network(volume, resampling), resampling), volume)
+    np.testing.assert_array_equal(labels_to_source(labels_to_network(labels, resampling), resampling), labels)
+    moved = regions_to_source(region_masks(labels_to_network(labels, resampling)), resampling)
     np.testing.assert_array_equal(decode_regions(moved), labels)
 
 
 @pytest.mark.parametrize("spacing", [(1.0005, 1, 0.9995), (1, 1, 1)])
 def test_a_spacing_within_the_tolerance_is_not_resampled(spacing):
-    assert plan_trip(oriented((8, 9, 10), spacing)).only_turns
+    assert plan_resampling(oriented((8, 9, 10), spacing)).only_turns
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_spacing_within_the_tolerance_is_not_resampled(spacing):
 )
 def test_the_network_grid_covers_the_same_field_of_view(shape, spacing, expected):
     grid = oriented(shape, spacing, "LPS", degrees=(3, 4, 5))
-    network = plan_trip(grid).network
+    network = plan_resampling(grid).network
     assert network.shape == expected
     np.testing.assert_allclose(centre_mm(network), centre_mm(grid), atol=1e-9)
     extent, covered = np.array(shape) * spacing, np.array(network.shape) * network.spacing_mm
@@ -126,22 +126,24 @@ def test_the_network_grid_covers_the_same_field_of_view(shape, spacing, expected
 def test_a_ramp_in_millimetres_is_reproduced_exactly(spacing, codes):
     """Linear interpolation is exact for a linear function, so any half-voxel error shows."""
     grid = oriented((24, 22, 20), spacing, codes, degrees=(10, -8, 6))
-    trip = plan_trip(grid)
+    resampling = plan_resampling(grid)
 
     def ramp(of):
         index = np.stack(np.meshgrid(*map(np.arange, of.shape), indexing="ij"), axis=-1)
         return ((index @ of.affine[:3, :3].T + of.affine[:3, 3]) @ [1.0, 2.0, 3.0] + 500).astype(np.float32)
 
     inside = tuple(slice(3, -3) for _ in range(3))  # beyond the outermost voxel centres the border's value holds
-    np.testing.assert_allclose(to_network(ramp(grid), trip)[inside], ramp(trip.network)[inside], rtol=1e-5)
-    np.testing.assert_allclose(volume_to_source(ramp(trip.network), trip)[inside], ramp(grid)[inside], rtol=1e-5)
+    np.testing.assert_allclose(to_network(ramp(grid), resampling)[inside], ramp(resampling.network)[inside], rtol=1e-5)
+    np.testing.assert_allclose(
+        volume_to_source(ramp(resampling.network), resampling)[inside], ramp(grid)[inside], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "IRP"])
 def test_resampling_equals_interpolation_at_the_voxel_centres(codes, order):
     grid = oriented((13, 12, 9), (0.7, 0.9, 2.2), codes, degrees=(5, 5, -9))
-    trip = plan_trip(grid)
+    resampling = plan_resampling(grid)
     rng = np.random.default_rng(1)
     volume = np.zeros(grid.shape, dtype=np.float32, order=order)
     volume[3:10, 2:12, 4:] = rng.random((7, 10, 5))
@@ -152,23 +154,25 @@ def test_resampling_equals_interpolation_at_the_voxel_centres(codes, order):
         coordinates = np.tensordot(transform[:3, :3], index, 1) + transform[:3, 3].reshape(3, 1, 1, 1)
         return map_coordinates(values.astype(np.float64), coordinates, order=1, mode="nearest")
 
-    moved = to_network(volume, trip)
+    moved = to_network(volume, resampling)
     assert moved.flags.c_contiguous
     assert moved.dtype == np.float32
-    np.testing.assert_allclose(moved, reference(volume, grid, trip.network), atol=1e-5)
-    np.testing.assert_allclose(volume_to_source(moved, trip), reference(moved, trip.network, grid), atol=1e-5)
+    np.testing.assert_allclose(moved, reference(volume, grid, resampling.network), atol=1e-5)
+    np.testing.assert_allclose(
+        volume_to_source(moved, resampling), reference(moved, resampling.network, grid), atol=1e-5
+    )
 
 
 def test_empty_inputs_give_empty_outputs_and_nothing_is_changed_in_place():
     grid = oriented((20, 20, 8), (0.6, 0.6, 2))
-    trip = plan_trip(grid)
-    labels = np.zeros(trip.network.shape, dtype=np.uint8)
-    assert not labels_to_source(labels, trip).any()
-    assert not to_network(np.zeros(grid.shape, dtype=np.float32), trip).any()
+    resampling = plan_resampling(grid)
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
+    assert not labels_to_source(labels, resampling).any()
+    assert not to_network(np.zeros(grid.shape, dtype=np.float32), resampling).any()
     labels[4:9, 4:9, 4:9] = 2
     labels[1, 1, 1] = 3
     before = labels.copy()
-    labels_to_source(labels, trip)
+    labels_to_source(labels, resampling)
     np.testing.assert_array_equal(labels, before)
 
 
@@ -181,15 +185,15 @@ def test_empty_inputs_give_empty_outputs_and_nothing_is_changed_in_place():
 )
 def test_a_lesion_of_one_voxel_survives_on_any_grid(spacing, codes, voxel, label):
     shape = tuple(max(1, round(24 / side)) for side in spacing)
-    trip = plan_trip(oriented(shape, spacing, codes, degrees=(4, -3, 8)))
-    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    resampling = plan_resampling(oriented(shape, spacing, codes, degrees=(4, -3, 8)))
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     where = tuple(int(part * side) for part, side in zip(voxel, labels.shape, strict=True))
     labels[where] = label
 
-    moved = labels_to_source(labels, trip)
+    moved = labels_to_source(labels, resampling)
 
     assert set(np.unique(moved)) == {0, label}
-    to_source = np.linalg.inv(trip.source.affine) @ trip.network.affine
+    to_source = np.linalg.inv(resampling.source.affine) @ resampling.network.affine
     exact = to_source[:3, :3] @ where + to_source[:3, 3]
     off = np.abs(np.argwhere(moved) - exact) * np.array(spacing)
     # Nowhere but around the voxel: within its own side, or the nearest source voxel's half side.
@@ -197,37 +201,37 @@ def test_a_lesion_of_one_voxel_survives_on_any_grid(spacing, codes, voxel, label
 
 
 def test_a_small_enhancing_lesion_inside_oedema_survives_with_its_label():
-    trip = plan_trip(oriented((40, 40, 16), (1, 1, 3)))
-    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[10:30, 10:30, 10:30] = 2
     labels[20, 20, 21] = 3
-    moved = labels_to_source(labels, trip)
+    moved = labels_to_source(labels, resampling)
     assert (moved == 3).sum() == 1
     assert find_components(moved > 0).sizes.size == 1
 
 
 def test_what_survives_gets_no_extra_voxel():
     """A large lesion is cut at a half and nothing else, although another one is lost and restored."""
-    trip = plan_trip(oriented((40, 40, 16), (1, 1, 3)))
-    masks = np.zeros((3, *trip.network.shape), dtype=bool)
+    resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
+    masks = np.zeros((3, *resampling.network.shape), dtype=bool)
     masks[0, 5:20, 5:20, 5:20] = True
-    alone = regions_to_source(masks, trip)
+    alone = regions_to_source(masks, resampling)
     masks[0, 30, 30, 30] = True
-    both = regions_to_source(masks, trip)
+    both = regions_to_source(masks, resampling)
     assert both[0].sum() == alone[0].sum() + 1
     assert not (alone & ~both).any()
 
 
 def test_a_label_at_a_frames_border_stays_there():
     """Not smeared to the image's edge, which the frame does not reach."""
-    trip = plan_trip(oriented((60, 60, 10), (0.6, 0.6, 2)), (0.6, 0.6, 2), (32, 32))
-    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    resampling = plan_resampling(oriented((60, 60, 10), (0.6, 0.6, 2)), (0.6, 0.6, 2), (32, 32))
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[:3, 10:13, 4:6] = 1
-    expected = np.zeros(trip.source.shape, dtype=np.uint8)
+    expected = np.zeros(resampling.source.shape, dtype=np.uint8)
     expected[14:17, 24:27, 4:6] = 1
-    np.testing.assert_array_equal(labels_to_source(labels, trip), expected)
+    np.testing.assert_array_equal(labels_to_source(labels, resampling), expected)
     probability = (labels * 0.25).astype(np.float32)
-    np.testing.assert_array_equal(volume_to_source(probability, trip), expected * np.float32(0.25))
+    np.testing.assert_array_equal(volume_to_source(probability, resampling), expected * np.float32(0.25))
 
 
 @settings(max_examples=40, deadline=None)
@@ -240,24 +244,24 @@ def test_a_label_at_a_frames_border_stays_there():
 def test_a_frame_gives_what_it_covers_and_nothing_else(spacing, codes, frame, voxel):
     """Frames smaller and larger than the field of view, about the half voxel at either's border."""
     shape = tuple(max(1, round(24 / side)) for side in spacing)
-    trip = plan_trip(oriented(shape, spacing, codes, degrees=(4, -3, 8)), frame=frame)
+    resampling = plan_resampling(oriented(shape, spacing, codes, degrees=(4, -3, 8)), frame=frame)
     sides = np.array(spacing)
 
     index = np.stack(np.indices(shape)).reshape(3, -1)
-    to_network_index = np.linalg.inv(trip.network.affine) @ trip.source.affine
+    to_network_index = np.linalg.inv(resampling.network.affine) @ resampling.source.affine
     at = to_network_index[:3, :3] @ index + to_network_index[:3, 3:]
-    beyond = np.maximum(-at, at - np.array(trip.network.shape)[:, None] + 1)
-    half = np.maximum(1, np.array([sides[axis] for axis in trip.source_axes])) / 2
+    beyond = np.maximum(-at, at - np.array(resampling.network.shape)[:, None] + 1)
+    half = np.maximum(1, np.array([sides[axis] for axis in resampling.source_axes])) / 2
     is_covered = (beyond <= half[:, None] + 0.03).all(axis=0).reshape(shape)
-    values = volume_to_source(np.ones(trip.network.shape, dtype=np.float32), trip)
+    values = volume_to_source(np.ones(resampling.network.shape, dtype=np.float32), resampling)
     np.testing.assert_allclose(values, is_covered, rtol=1e-6)
 
-    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     where = tuple(int(part * side) for part, side in zip(voxel, labels.shape, strict=True))
     labels[where] = 3
-    to_source = np.linalg.inv(trip.source.affine) @ trip.network.affine
+    to_source = np.linalg.inv(resampling.source.affine) @ resampling.network.affine
     exact = to_source[:3, :3] @ where + to_source[:3, 3]
-    moved = labels_to_source(labels, trip)
+    moved = labels_to_source(labels, resampling)
     if (np.maximum(-exact, exact - np.array(shape) + 1) <= 0.5 + 1e-3).all():
         nearest = np.clip(np.rint(exact).astype(int), 0, np.array(shape) - 1)
         assert moved[tuple(nearest)] == 3
@@ -272,23 +276,23 @@ def test_a_frame_gives_what_it_covers_and_nothing_else(spacing, codes, frame, vo
     spacing_mm=st.sampled_from([1.0, 2.0, (0.6, 0.6, 2.0)]),
 )
 def test_without_a_frame_the_whole_field_of_view_is_covered(sides, shape, spacing_mm):
-    trip = plan_trip(oriented(shape, sides), spacing_mm)
-    assert (volume_to_source(np.ones(trip.network.shape, dtype=np.float32), trip) > 0.999).all()
+    resampling = plan_resampling(oriented(shape, sides), spacing_mm)
+    assert (volume_to_source(np.ones(resampling.network.shape, dtype=np.float32), resampling) > 0.999).all()
 
 
 def test_what_lies_beyond_the_field_of_view_does_not_come_back():
     """A frame larger than the image: in its margin the image's border is repeated."""
-    trip = plan_trip(oriented((20, 20, 10), (1, 1, 2)), 1.0, (40, 40))
-    labels = np.zeros(trip.network.shape, dtype=np.uint8)
+    resampling = plan_resampling(oriented((20, 20, 10), (1, 1, 2)), 1.0, (40, 40))
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[1:5, 15:19, 6:10] = 3
     labels[36, 36, 10] = 2
-    assert not labels_to_source(labels, trip).any()
+    assert not labels_to_source(labels, resampling).any()
     labels[10, 20, 19] = 3  # the first column of the image, in the outer half of its last slice
-    moved = labels_to_source(labels, trip)
+    moved = labels_to_source(labels, resampling)
     np.testing.assert_array_equal(np.argwhere(moved), [[0, 10, 9]])
     # Half of it in the margin: what is inside comes back.
     labels[6:14, 15:19, 6:10] = 3
-    assert set(np.unique(np.argwhere(labels_to_source(labels, trip) == 3)[:, 0])) == {0, 1, 2, 3}
+    assert set(np.unique(np.argwhere(labels_to_source(labels, resampling) == 3)[:, 0])) == {0, 1, 2, 3}
 
 
 GRIDS = {
@@ -325,9 +329,9 @@ def test_label_maps_survive_the_round_trip_at_the_challenges_sizes(name):
     radii = [1, 1, 1, 1, 1.5, 1.5, 2, 3, 5, 8, 12]
     spheres = [(centre_mm(grid) + cells[i] + rng.uniform(-2, 2, 3), radius) for i, radius in enumerate(radii)]
     labels, boxes = with_nested_balls(grid, spheres)
-    trip = plan_trip(grid)
+    resampling = plan_resampling(grid)
 
-    back = labels_to_source(labels_to_network(labels, trip), trip)
+    back = labels_to_source(labels_to_network(labels, resampling), resampling)
 
     outside = back.copy()
     for (_, radius), box in zip(spheres, boxes, strict=True):

@@ -15,14 +15,16 @@ import pytest
 import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import metseg.files.atomic
 from metseg.errors import ExitCode, InputError, OutputError
-from metseg.files.atomic import write_atomically
+from metseg.files.atomic import remove_partials, write_atomically
 from metseg.files.discovery import discover_cases
 from metseg.files.header import ImageError, voxel_sizes
 from metseg.files.image import read_image, read_shape
-from metseg.files.nifti import read_case, read_label_map, remove_partials, write_label_map, write_volume
+from metseg.files.read import read_case, read_label_map, whole_labels
+from metseg.files.write import write_label_map, write_volume
 from metseg.systems import MODALITIES
 
 TURN = nib.quaternions.quat2mat(nib.quaternions.fillpositive([0.07, -0.05, 0.12])) @ np.diag([-0.84, -0.85, 1.48])
@@ -60,7 +62,7 @@ def test_every_number_type_is_read_as_nibabel_reads_it(tmp_path, name, suffix):
     assert image.stored_type == name
     np.testing.assert_array_equal(image.voxels, nib.load(path).get_fdata(dtype=np.float32))
     np.testing.assert_array_equal(image.grid.affine, nib.load(path).affine)
-    assert image.oddities == ()
+    assert image.findings == ()
 
 
 @pytest.mark.parametrize("slope", [(2.5, -1000), (0.01, 0), (1, 7)])
@@ -113,7 +115,7 @@ def test_a_case_is_read_onto_one_grid(tmp_path):
     assert case.grid.shape == (6, 7, 5)
     assert case.warnings == ()
     np.testing.assert_array_equal(case.images["t2f"], nib.load(files.images["t2f"]).get_fdata(dtype=np.float32))
-    assert case.reference_header == gzip.decompress(files.images["t1c"].read_bytes())[:348]
+    assert case.source_header == gzip.decompress(files.images["t1c"].read_bytes())[:348]
     assert tuple(read_case(files, modalities=("t2f", "t1n")).images) == ("t2f", "t1n")
 
 
@@ -148,7 +150,8 @@ def test_stray_nan_becomes_zero_with_a_warning(tmp_path):
     assert case.images["t1n"][0, 0, 0] == case.images["t1n"][1, 1, 1] == 0
     assert np.isfinite(case.images["t1n"]).all()
     (warning,) = case.warnings
-    assert "2 voxels are NaN or infinite, 0.95%" in warning
+    assert warning.code == "not-finite"
+    assert "2 voxels are NaN or infinite, 0.95%" in warning.what
     data[2, 2, 2] = np.inf
     image_file(files.images["t1n"], data, OBLIQUE)
     with pytest.raises(InputError, match=r"3 voxels are NaN or infinite, 1\.43%"):
@@ -264,10 +267,12 @@ def test_the_shape_of_a_broken_file_can_still_be_told(tmp_path):
 def test_label_maps_of_whole_numbers_are_read(tmp_path, dtype):
     labels = np.random.default_rng(0).integers(0, 5, (6, 7, 5))
     path = image_file(tmp_path / "a.nii.gz", labels.astype(dtype), OBLIQUE)
-    read, grid = read_label_map(path)
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, labels)
-    np.testing.assert_array_equal(grid.affine, nib.load(path).affine)
+    read = read_label_map(path)
+    assert read.labels.dtype == np.uint8
+    assert read.stored_type == np.dtype(dtype).name
+    assert read.header == read_image(path).header
+    np.testing.assert_array_equal(read.labels, labels)
+    np.testing.assert_array_equal(read.grid.affine, nib.load(path).affine)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,27 @@ def test_values_that_are_no_labels_are_listed(tmp_path, values, shown):
         read_label_map(path)
     assert shown in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_other_programs_labels_reach_255(tmp_path):
+    labels = np.arange(6 * 7 * 5).reshape(6, 7, 5) % 256
+    path = image_file(tmp_path / "a.nii.gz", labels.astype(np.int16))
+    np.testing.assert_array_equal(read_label_map(path, highest_label=255).labels, labels)
+    with pytest.raises(InputError, match=r"holds 5, 6, 7 and 202 more, expected whole numbers from 0 to 4"):
+        read_label_map(path)
+
+
+@pytest.mark.parametrize("highest_label", [3, 4, 255])
+@given(
+    voxels=hnp.arrays(
+        np.float32, (2, 3, 4), elements=st.integers(-2, 300) | st.floats(width=32, allow_nan=True, allow_infinity=True)
+    )
+)
+def test_a_label_is_a_whole_number_up_to_the_highest(voxels, highest_label):
+    labels, wrong = whole_labels(voxels, highest_label)
+    is_label = np.isin(voxels, np.arange(highest_label + 1))
+    np.testing.assert_array_equal(labels[is_label], voxels[is_label])
+    np.testing.assert_array_equal(wrong, np.unique(voxels[~is_label]))
 
 
 def strange_header(rng, path):
@@ -556,7 +582,7 @@ def test_real_patients_are_read_and_a_label_map_lies_upon_them(tmp_path):
         t1c = nib.load(files.images["t1c"])
         np.testing.assert_array_equal(case.images["t1c"], t1c.get_fdata(dtype=np.float32))
         target = tmp_path / f"{files.case_id}.nii.gz"
-        write_label_map(target, (case.images["t1c"] > 400).astype(np.uint8), case.reference_header)
+        write_label_map(target, (case.images["t1c"] > 400).astype(np.uint8), case.source_header)
         header = nib.load(target).header
         differing = {name for name in header if header[name].tobytes() != t1c.header[name].tobytes()}
         assert differing <= {"datatype", "bitpix"}

@@ -19,7 +19,7 @@ from metseg.predict.windows import Layout
 from metseg.prepare.prepare import prepare_case
 from metseg.prepare.radiosurgery import equalise, standardise, window_hounsfield
 from metseg.space.grid import Grid
-from metseg.space.resampling import labels_to_network, labels_to_source, plan_trip, to_network
+from metseg.space.resampling import labels_to_network, labels_to_source, plan_resampling, to_network
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 
 INTENSITY = RadiosurgeryIntensityPlan(kind="radiosurgery")
@@ -114,18 +114,19 @@ def test_every_volume_gets_zero_mean_and_unit_variance():
 
 def test_a_frame_keeps_the_middle_and_labels_come_back():
     grid = Grid((40, 30, 10), np.diag([-1.0, -1.0, 2.0, 1.0]))
-    trip = plan_trip(grid, (0.5, 0.5, 2.0), (96, 96))
-    assert trip.network.shape == (96, 96, 10)
-    assert trip.network.spacing_mm == (0.5, 0.5, 2)
+    resampling = plan_resampling(grid, (0.5, 0.5, 2.0), (96, 96))
+    assert resampling.network.shape == (96, 96, 10)
+    assert resampling.network.spacing_mm == (0.5, 0.5, 2)
     middles = [
-        one.affine @ np.array([*((side - 1) / 2 for side in one.shape), 1]) for one in (trip.source, trip.network)
+        one.affine @ np.array([*((side - 1) / 2 for side in one.shape), 1])
+        for one in (resampling.source, resampling.network)
     ]
     np.testing.assert_allclose(middles[0], middles[1])
     labels = np.zeros(grid.shape, dtype=np.uint8)
     labels[10:16, 8:14, 3:6] = 1
     labels[30, 20, 8] = 1
-    np.testing.assert_array_equal(labels_to_source(labels_to_network(labels, trip), trip), labels)
-    only_framed = plan_trip(grid, (1.0, 1.0, 2.0), (48, 48))
+    np.testing.assert_array_equal(labels_to_source(labels_to_network(labels, resampling), resampling), labels)
+    only_framed = plan_resampling(grid, (1.0, 1.0, 2.0), (48, 48))
     assert not only_framed.only_turns
     assert to_network(np.ones(grid.shape, np.float32), only_framed).shape == (48, 48, 10)
 
@@ -139,9 +140,9 @@ def test_a_prepared_head():
     assert set(prepared.channels) == {"ct", "t1c"}
     assert prepared.registration is not None
     for channel in prepared.channels.values():
-        assert channel.shape == prepared.trip.network.shape
+        assert channel.shape == prepared.resampling.network.shape
         assert channel.std() == pytest.approx(1, abs=1e-3)
-    brain = to_network(head.brain.astype(np.float32), prepared.trip) > 0.5
+    brain = to_network(head.brain.astype(np.float32), prepared.resampling) > 0.5
     box = np.zeros_like(brain)
     box[prepared.brain] = True
     assert (brain & box).sum() / brain.sum() > 0.97

@@ -10,7 +10,7 @@ import yaml
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode
-from metseg.files.nifti import read_label_map
+from metseg.files.read import read_label_map
 from metseg.files.submission import check_submission
 from metseg.plan.bundle import bundle_folder
 from support import names_in
@@ -45,13 +45,13 @@ def test_real_cases_give_label_maps_that_the_challenge_accepts(data, quick_plan,
     assert run(["check", f"--data-path={data}"]) == ExitCode.DONE
     assert run(["infer", *options]) == ExitCode.DONE
     assert names_in(tmp_path) == sorted(f"{name}.nii.gz" for name in WANTED)
-    assert [problem for problem in check_submission(data, tmp_path) if problem.severity == "error"] == []
+    assert [finding for finding in check_submission(data, tmp_path) if finding.severity == "error"] == []
     for name in WANTED:
         written, source = nib.load(tmp_path / f"{name}.nii.gz"), nib.load(data / name / f"{name}-t1c.nii.gz")
         for field in source.header:
             if field not in {"datatype", "bitpix", "scl_slope", "scl_inter"}:
                 assert written.header[field].tobytes() == source.header[field].tobytes(), field
-        labels, _ = read_label_map(tmp_path / f"{name}.nii.gz")
+        labels = read_label_map(tmp_path / f"{name}.nii.gz").labels
         assert labels.max() <= 3
         assert labels.any(), f"{name}: every one of these patients has a tumour of centimetres"
         brain = np.asanyarray(source.dataobj) != 0

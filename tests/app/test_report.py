@@ -9,10 +9,10 @@ import pytest
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.findings import WORDS, blank_note, count_notes, edge_notes
-from metseg.report.assemble import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
-from metseg.report.case_files import find_label_map
-from metseg.report.pieces import case_folder, read_piece
-from metseg.report.run_file import BundleFacts, DeviceFacts, RunFile
+from metseg.report.case_from_files import find_label_map
+from metseg.report.case_store import case_folder, read_piece
+from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
+from metseg.report.run_json import BundleFacts, DeviceFacts, RunFile
 from metseg.report.tables import CASE_COLUMNS, LESION_COLUMNS
 from report_support import lesion_map, phantom, write_case, write_cohort, write_labels
 
@@ -193,7 +193,7 @@ def test_the_page_is_self_contained_and_small_pictures_are_in_it(made):
 
 
 def test_a_large_page_leaves_its_pictures_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("metseg.report.assemble.MAX_PAGE_BYTES", 1000)
+    monkeypatch.setattr("metseg.report.report_files.MAX_PAGE_BYTES", 1000)
     name = "a b#%"
     write_case(tmp_path / "data", name)
     write_labels(tmp_path / f"maps/{name}.nii.gz", lesion_map())
@@ -210,7 +210,7 @@ def test_a_picture_that_fails_costs_the_picture(tmp_path, monkeypatch):
     def fail(_scene):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("metseg.report.case_files.draw_planes", fail)
+    monkeypatch.setattr("metseg.report.case_from_files.draw_planes", fail)
     assert report(data, maps, tmp_path / "r") == ExitCode.DONE
     (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
     assert "no pictures: no ink" in case["warnings"]

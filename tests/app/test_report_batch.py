@@ -12,9 +12,9 @@ from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
 from metseg.predict.ensemble import load_ensemble
 from metseg.predict.windows import paste_region
-from metseg.report import batch
-from metseg.report.pieces import read_piece
-from metseg.report.run_file import RunFile
+from metseg.report import batch_report
+from metseg.report.case_store import read_piece
+from metseg.report.run_json import RunFile
 from metseg.report.votes import agreement_volume, collect_votes
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
@@ -86,8 +86,10 @@ def test_an_added_member_is_reported_as_it_is_fused(data, tmp_path):
     segmentation = segment_case(loaded.prepared, ensemble, Stopwatch())
     votes = collect_votes(segmentation, loaded.case.grid, ensemble.plan)
     voting, added = (item.probabilities[0] for item in segmentation.predictions)
-    expected = paste_region(np.maximum(voting, added), segmentation.region_start, loaded.prepared.trip.network.shape)
-    np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.trip), atol=1e-6)
+    expected = paste_region(
+        np.maximum(voting, added), segmentation.region_start, loaded.prepared.resampling.network.shape
+    )
+    np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.resampling), atol=1e-6)
     assert (len(votes.member_maps), len(votes.added_maps)) == (1, 1)
     share = agreement_volume(votes)
     called, silent = votes.added_maps[0] > 0, votes.added_maps[0] == 0
@@ -159,9 +161,13 @@ def test_whatever_breaks_in_the_report_the_label_maps_and_the_exit_code_stay(  #
     broken, data, bundle, done, tmp_path, monkeypatch
 ):
     def fail(*_arguments, **_options):
-        raise RuntimeError("broken on purpose") if broken != "make_folder" else batch.MetsegError("broken on purpose")
+        raise (
+            RuntimeError("broken on purpose")
+            if broken != "make_folder"
+            else batch_report.MetsegError("broken on purpose")
+        )
 
-    monkeypatch.setattr(batch, broken, fail)
+    monkeypatch.setattr(batch_report, broken, fail)
     assert infer(data, bundle, tmp_path / "out", f"--report-dir={tmp_path / 'r'}") == ExitCode.DONE
     assert folder_bytes(tmp_path / "out") == folder_bytes(done / "out")
 
@@ -214,7 +220,7 @@ def test_shards_share_a_report(data, bundle, done, tmp_path):
 
 def test_a_case_waits_at_most_for_the_one_before_it(data, bundle, tmp_path, monkeypatch):
     alive, most = [], []
-    original = batch.BatchReport.add
+    original = batch_report.BatchReport.add
 
     def add(self, record, segmentation, case):
         waiting = self._behind is not None and not self._behind[1].done()
@@ -222,7 +228,7 @@ def test_a_case_waits_at_most_for_the_one_before_it(data, bundle, tmp_path, monk
         original(self, record, segmentation, case)
         alive.append(self._executor._work_queue.qsize())
 
-    monkeypatch.setattr(batch.BatchReport, "add", add)
+    monkeypatch.setattr(batch_report.BatchReport, "add", add)
     assert infer(data, bundle, tmp_path / "out", f"--report-dir={tmp_path / 'r'}") == ExitCode.DONE
     assert max(alive) <= 1
     assert len(most) == 3

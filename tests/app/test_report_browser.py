@@ -5,7 +5,7 @@ import re
 import pytest
 from selenium.webdriver.common.by import By
 
-from metseg.report.existing import report_label_maps
+from metseg.report.folder_report import report_label_maps
 from report_support import open_browser, prefer, requested_urls, serious_findings, write_cohort
 
 pytest.importorskip("selenium", reason="selenium is not installed")
@@ -44,7 +44,7 @@ def test_no_serious_finding_no_message_and_no_request_leaves_the_page(browser, p
 
 
 def test_pictures_beside_the_page_are_shown_when_scrolled_to(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr("metseg.report.assemble.MAX_PAGE_BYTES", 1000)
+    monkeypatch.setattr("metseg.report.report_files.MAX_PAGE_BYTES", 1000)
     data, maps = write_cohort(tmp_path, 1)
     report_label_maps(data, maps, tmp_path / "r")
     requested_urls(browser)

@@ -8,7 +8,7 @@ from metseg.labels import ET, NETC
 from metseg.report.canvas import Canvas, Frame, Outline, trace_outline
 from metseg.report.lesions import measure_lesions
 from metseg.report.pictures import COLOURS, Scene, draw_planes, draw_thumbnails, volume_text
-from metseg.report.planes import cut, plan_view, plane_spacing_mm
+from metseg.report.slices import cut, plan_view, plane_spacing_mm
 from metseg.space.grid import Grid
 from report_support import lesion_map, phantom
 from support import LPS

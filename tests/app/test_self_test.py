@@ -23,7 +23,7 @@ from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom
 from metseg.selftest.phantoms import phantom_of
 from metseg.selftest.run import Result, Verdict, run_self_test, segment_phantom, self_test_plan
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_trip
+from metseg.space.resampling import plan_resampling
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
 
@@ -201,10 +201,10 @@ def test_the_mean_of_probabilities_near_the_threshold_is_undecided(radiosurgery)
     grid = Grid(head_phantom.SHAPE, np.array(head_phantom.AFFINE))
     plan = plan.model_copy(update={"spacing_mm": head_phantom.SPACING_MM, "frame": None})
     members = tuple(MemberPrediction(str(number), item) for number, item in enumerate(sure))
-    trip = plan_trip(grid, plan.spacing_mm)
+    resampling = plan_resampling(grid, plan.spacing_mm)
     empty = np.zeros(head_phantom.SHAPE, dtype=np.uint8)
     segmentation = Segmentation(empty, grid, empty, 0, ("0", "1"), (), members, (0, 0, 0))
     case = Case("c", grid, {}, b"")
-    assert trip.network.shape == head_phantom.SHAPE
+    assert resampling.network.shape == head_phantom.SHAPE
     assert self_test_run._undecided(segmentation, case, plan).all()
     assert not self_test_run._undecided(segmentation, case, plan.model_copy(update={"fusion": FusionPlan()})).any()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from metseg.files.image import read_image
-from metseg.files.nifti import write_label_map
 from metseg.files.submission import check_submission
+from metseg.files.write import write_label_map
 
 SHAPE = (12, 11, 10)
 
@@ -133,21 +133,21 @@ def test_each_fault_is_found(folders, fault):
     data, predictions = folders
     act, code, severity, message = FAULTS[fault]
     act(predictions)
-    problems = check_submission(data, predictions)
-    found = [problem for problem in problems if problem.code == code]
-    assert found, problems
+    findings = check_submission(data, predictions)
+    found = [finding for finding in findings if finding.code == code]
+    assert found, findings
     assert found[0].severity == severity
-    assert any(message in problem.what for problem in found), found
+    assert any(message in finding.what for finding in found), found
 
 
 def test_a_case_without_reference_image_is_a_warning_only(folders):
     data, predictions = folders
     (data / "one" / "one-t1c.nii.gz").rename(data / "one" / "one-t1n.nii.gz")
-    (problem,) = check_submission(data, predictions)
-    assert (problem.case_id, problem.severity) == ("one", "warning")
-    assert "t1c is missing" in problem.what
+    (finding,) = check_submission(data, predictions)
+    assert (finding.case_id, finding.severity) == ("one", "warning")
+    assert "t1c is missing" in finding.what
 
 
 def test_a_missing_prediction_folder_is_said(folders):
-    (problem,) = check_submission(folders[0], folders[1] / "gone")
-    assert "prediction folder" in problem.what
+    (finding,) = check_submission(folders[0], folders[1] / "gone")
+    assert "prediction folder" in finding.what

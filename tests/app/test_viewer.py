@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from metseg.errors import InputError
-from metseg.report.existing import report_label_maps
+from metseg.report.folder_report import report_label_maps
 from metseg.report.server import Site, ViewerServer
 from metseg.report.viewer import collect_cases, find_paths
 from report_support import (

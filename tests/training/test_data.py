@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_case
+from metseg.files.read import read_case
 from metseg.labels import BRATS_REGIONS
 from metseg.prepare.prepare import prepare_case
 from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels
@@ -24,7 +24,6 @@ from training.data.false_positives import find_false_positives
 from training.data.prepared import drop_large_lesions, prepare_training_case
 from training.data.split import read_split, split_patients, write_split
 from training.patients import find_patient
-from training.recipe import load_recipe, recipe_names
 from training.recipe_sections import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe
 from training_support import LPS, labelled_phantom, small_recipe, training_case, write_entries, write_labelled_case
 
@@ -414,70 +413,3 @@ def test_visits_by_the_beginning_of_the_id():
     schedule = Schedule([case for case in ("SYN-1", "REAL-1") for _ in range(data.count_visits(case))], 2, seed=0)
     epoch = [slot.case_id for step in range(schedule.steps_per_epoch) for slot in schedule.slots(step)]
     assert sorted(epoch) == ["REAL-1"] * 3 + ["SYN-1"]
-
-
-# ---- recipes
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_recipes_of_the_project_can_be_read(name):
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    assert len(recipe.data.channels) == (4 if recipe.system.system.has_parts else 2)
-
-
-def test_the_paper_is_the_default():
-    recipe = load_recipe("baseline")
-    assert recipe.crops.size == (192, 192, 32)
-    assert (recipe.batch_cases, recipe.crops.per_case, recipe.epochs) == (5, 2, 200)
-    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (1e-4, 1e-5)
-    assert load_recipe("small_lesions").data.max_lesion_voxels == 1000
-
-
-def differing(one, other):
-    """The sections in which two recipes differ, beyond what tells runs of one kind apart."""
-    recipes = [load_recipe(name).model_dump() for name in (one, other)]
-    return {key for key in recipes[0] if recipes[0][key] != recipes[1][key]} - {"name", "description", "seed"}
-
-
-def test_the_ladders_recipes_differ_in_their_step_alone():
-    """What a row adds is all that changes from the row before: else its difference would show something else."""
-    assert differing("tiny_baseline", "tiny_blob") == {"loss"}
-    assert differing("tiny_blob", "tiny_blob_sub") == {"data"}
-    assert differing("tiny_blob_sub", "tiny_small_lesions") == {"data"}
-    assert differing("tiny_baseline", "tiny_baseline_centred") == {"crops"}
-    assert load_recipe("tiny_baseline").seed == load_recipe("tiny_baseline_centred").seed
-
-
-def test_the_folds_recipes_are_their_bundles():
-    """A recipe is whole and can't inherit; the cross-validation measures the way in which the bundle is trained."""
-    folds = [f"mets_fold_{number}" for number in (1, 2, 3)]
-    assert all(differing(fold, "mets_coarse") == set() for fold in folds)
-    assert len({load_recipe(name).seed for name in (*folds, "mets_coarse")}) == 4
-
-
-@pytest.mark.parametrize(("wide", "narrow"), [("mets_wide", "mets_coarse"), ("mets_small_wide", "mets_small")])
-def test_a_wide_recipe_is_that_of_the_narrower_but_for_its_width_and_rate(wide, narrow):
-    assert differing(wide, narrow) == {"network", "optimizer"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("name: x\nepochs: 0", "epochs"),
-        ("name: x\nunknown: 1", "unknown"),
-        ("name: x\ncrops: {size: [24, 16, 16]}", "crop sides divide by 16"),
-        ("name: x\ncrops: {other_sizes: [[20, 16, 16]]}", "multiples of 8"),
-        ("name: x\ncrops: {other_sizes: [[32, 32, 32]]}", "VAE branch knows one crop size"),
-        (
-            "name: x\ncrops: {lesion_probability: 0.8, false_positive_probability: 0.3}",
-            "not exceed 1 together, found 1.1",
-        ),
-        ("name: x\ndata: {visits: {A: 0}}", "visits"),
-        ("name: [", "not YAML"),
-    ],
-)
-def test_a_wrong_recipe_says_what_is_wrong(tmp_path, content, message):
-    (tmp_path / "r.yaml").write_text(content)
-    with pytest.raises(UsageError, match=message):
-        load_recipe(str(tmp_path / "r.yaml"))

@@ -40,8 +40,8 @@ class SyntheticCase:
     @property
     def volumes(self) -> dict[str, StoredVolume]:
         """The images and the reference."""
-        named: dict[str, NDArray[Any]] = {**self.images, "seg": self.labels}
-        return {name: StoredVolume(values, self.affine) for name, values in named.items()}
+        found = {str(name): StoredVolume(values, self.affine) for name, values in self.images.items()}
+        return {**found, "seg": StoredVolume(self.labels, self.affine)}
 
     @property
     def matrices(self) -> dict[str, NDArray[np.float64]]:

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_case
+from metseg.files.read import read_case
 from metseg.labels import LabelMap
 from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case
@@ -76,11 +76,11 @@ def read_background(files: CaseFiles) -> RealBackground:
             f"case {files.case_id}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
         )
     prepared = prepare_case(read_case(files, modalities=MODALITIES), IntensityPlan())
-    labels = read_reference(files, prepared.trip)
+    labels = read_reference(files, prepared.resampling)
     images: dict[Modality, Volume] = {name: np.asarray(prepared.channels[name], np.float32) for name in MODALITIES}
     mask = ndimage.binary_fill_holes(np.logical_or.reduce([image > 0 for image in images.values()]))
     return RealBackground(
-        files.case_id, estimate_background(images, mask, labels), labels, np.asarray(prepared.trip.network.affine)
+        files.case_id, estimate_background(images, mask, labels), labels, np.asarray(prepared.resampling.network.affine)
     )
 
 

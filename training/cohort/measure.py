@@ -12,11 +12,10 @@ from scipy import ndimage
 from metseg.errors import InputError, UsageError
 from metseg.files.discovery import SUFFIXES
 from metseg.files.image import ImageError, read_image
-from metseg.files.nifti import read_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import read_label_map
 from metseg.labels import ET, NETC, SNFH
 from metseg.space.components import find_components
-from metseg.space.grid import FloatVolume, Grid
+from metseg.space.grid import FloatVolume, Grid, grid_difference
 
 VOLUME_LIMITS_MM3: Final = (27, 100, 1000)
 """Upper ends of the size classes: the 2026 challenge's small lesions, then decades."""
@@ -88,16 +87,17 @@ def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
         InputError: one of these files is missing, can't be read, or lies on another grid than the reference.
     """
     reference = _file_of(folder, "seg")
-    labels, grid = read_label_map(reference)
+    image = read_label_map(reference)
+    labels, grid = image.labels, image.grid
     t1c = _read_t1c(folder, reference, grid)
     voxel_mm3 = grid.voxel_volume_mm3
     components = find_components((labels == ET) | (labels == NETC)).to_volume()
     predicted = None
     if predictions is not None:
         path = predictions / f"{folder.name}.nii.gz"
-        predicted_labels, predicted_grid = read_label_map(path)
-        _require_same_grid(path, predicted_grid, reference, grid)
-        predicted = np.isin(predicted_labels, (ET, NETC))
+        prediction = read_label_map(path)
+        _require_same_grid(path, prediction.grid, reference, grid)
+        predicted = np.isin(prediction.labels, (ET, NETC))
     lesions = []
     for number, found in enumerate(ndimage.find_objects(components), start=1):
         box = tuple(slice(max(s.start - _SHELL_OUTER - 1, 0), s.stop + _SHELL_OUTER + 1) for s in found)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from metseg.errors import UsageError
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import read_label_map
 from metseg.space.components import find_components
-from metseg.space.resampling import labels_to_network, plan_trip
+from metseg.space.grid import grid_difference
+from metseg.space.resampling import labels_to_network, plan_resampling
 from training.data.cache import open_entry
 from training.data.prepared import Box, reference_path, seed_voxels
 from training.recipe import Recipe
@@ -63,18 +63,19 @@ def find_false_positives(
 
 
 def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[np.int32]:
-    predicted, grid = read_label_map(path)
-    reference, reference_grid = read_label_map(reference_path(files))
-    difference = grid_difference(grid, reference_grid)
+    predicted = read_label_map(path)
+    reference = read_label_map(reference_path(files))
+    difference = grid_difference(predicted.grid, reference.grid)
     if difference:
         raise UsageError(
             f"case {files.case_id}: {path} is not on the reference's grid: {difference}",
             hint="Label maps must be of the training cases themselves.",
         )
     region = recipe.regions.listed[recipe.lesion_channel]
-    trip = plan_trip(grid, recipe.data.spacing_mm, recipe.data.frame)
-    components = find_components(recipe.regions.mask(labels_to_network(predicted, trip), region)).to_volume()
-    true = np.unique(components[labels_to_network(reference, trip) > 0])
+    resampling = plan_resampling(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
+    shown = recipe.regions.mask(labels_to_network(predicted.labels, resampling), region)
+    components = find_components(shown).to_volume()
+    true = np.unique(components[labels_to_network(reference.labels, resampling) > 0])
     components[np.isin(components, true)] = 0
     cut = components[tuple(slice(first, end) for first, end in box)]
     return seed_voxels(cut[np.newaxis])[:, 1:]

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.nifti import read_case, read_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import read_case, read_label_map
 from metseg.labels import LabelMap, Regions
 from metseg.prepare.prepare import prepare_case
 from metseg.space.components import find_components
-from metseg.space.resampling import Trip, labels_to_network
+from metseg.space.grid import grid_difference
+from metseg.space.resampling import Resampling, labels_to_network
 from metseg.systems import OWN_GRID, Modality, system_of_regions
 from training.recipe_sections import DataRecipe
 
@@ -76,7 +76,7 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe, regions: Regions
         frame=recipe.frame,
         registration=recipe.registration,
     )
-    labels = read_reference(files, prepared.trip)
+    labels = read_reference(files, prepared.resampling)
     if not system.has_parts:  # whatever a reference calls it
         labels = np.where(labels > 0, np.uint8(regions.labels[0]), np.uint8(0))
     images: Mapping[Modality, NDArray[np.float32]] = {name: prepared.channels[name] for name in wanted}
@@ -133,24 +133,24 @@ def drop_large_lesions(labels: LabelMap, regions: Regions, max_voxels: int) -> L
     return kept
 
 
-def read_reference(files: CaseFiles, trip: Trip) -> LabelMap:
+def read_reference(files: CaseFiles, resampling: Resampling) -> LabelMap:
     """The case's reference on the network's grid.
 
     Args:
         files: the case.
-        trip: of its images.
+        resampling: of its images.
 
     Raises:
         InputError: there is none, it can't be read, or it lies on another grid than the images.
     """
-    labels, grid = read_label_map(reference_path(files))
-    difference = grid_difference(grid, trip.source)
+    reference = read_label_map(reference_path(files))
+    difference = grid_difference(reference.grid, resampling.source)
     if difference:
         raise InputError(
             f"case {files.case_id}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
-    return labels_to_network(labels, trip)
+    return labels_to_network(reference.labels, resampling)
 
 
 def reference_path(files: CaseFiles) -> Path:

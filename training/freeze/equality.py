@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metseg.decide.fusion import member_labels
+from metseg.decide.threshold import member_labels
 from metseg.errors import WeightsError
 from training.data.cache import find_problem, open_entry
 from training.data.crops import cut_padded
@@ -36,7 +36,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     """Compares the frozen network with the trained one, VAE branch and all, on one window.
 
     Args:
-        frozen: as `metseg.plan.bundle.load_member` gives it.
+        frozen: as `metseg.predict.weights.load_member` gives it.
         checkpoint: of the run.
         recipe: of the run.
         stored: the frozen weights' type on disk; the trained weights are rounded to it for the comparison.
@@ -56,7 +56,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     if not difference == 0:  # a NaN is not equal either
         raise WeightsError(f"freezing {checkpoint}: the frozen logits differ from the trained ones by {difference:g}")
     exact = rounded if stored == torch.float32 else _logits(recipe, weights, window)
-    labels, own = (member_labels(logits[0].sigmoid().numpy(), 0.5) for logits in (exact, rounded))
+    labels, own = (member_labels(logits[0].sigmoid().numpy(), 0.5, recipe.regions) for logits in (exact, rounded))
     return Proof(open_entry(entry).case_id, float((exact - rounded).abs().max()), int((labels != own).sum()))
 
 

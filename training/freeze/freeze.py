@@ -13,8 +13,9 @@ import yaml
 from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.network.segresnet import VAE_PREFIX
-from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of
+from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, metadata_of
 from metseg.plan.plan import MemberPlan, Plan, WindowPlan
+from metseg.predict.weights import load_member
 from training.provenance import HANDED_ON
 from training.recipe import Recipe, load_recipe, merge_keys
 from training.revision import git_revision

@@ -55,7 +55,7 @@ class CohortPlan(Section):
 
 
 class RecipeNames(Section):
-    """Which recipe trains which model of the ladder."""
+    """Which recipe trains which model."""
 
     baseline: str
     blob: str
@@ -65,7 +65,7 @@ class RecipeNames(Section):
 
 
 class Experiment(Section):
-    """The ladder on one cohort.
+    """The paper's models on one cohort.
 
     Attributes:
         description: what it can show and what it can't.

@@ -11,17 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation import score_case
-from metseg.decide.fusion import member_labels
+from metseg.decide.threshold import member_labels
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_case, read_label_map
+from metseg.files.read import read_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.plan.document import Section, read_document
 from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
-from metseg.prepare.prepare import prepare_case
+from metseg.predict.engine import Engine, load_engine
+from metseg.predict.fallback import predict
+from metseg.predict.inputs import lay_inputs
+from metseg.prepare.prepare import prepare
+from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
 from metseg.systems import modalities_to_find
 from training.cohort.settings import CohortSettings, load_settings
@@ -36,7 +39,7 @@ from training.tables.stages import (
     TablesRequest,
     TrainedModels,
     complete_cohort,
-    scores_key,
+    make_scores_key,
     split_in_order,
     train_models,
 )
@@ -177,12 +180,12 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
     split = split_in_order([SYSTEM.name_case(index) for index in range(plan.cases)], plan)
     write_split(request.split, split)
     trained = train_models({model: experiment.make_recipe(model) for model in MODELS}, request, paced_by=PACED_BY)
-    ensemble = _freeze(experiment, request)
+    engine = _freeze(experiment, request)
     known = modalities_to_find(SYSTEM.system.modalities)
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
-    scored = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)
-    return Hu2019Result(scored, trained, split, ensemble.device.description)
+    scored = tuple(_recall(files, number, engine, experiment, request.scores) for number, files in tests)
+    return Hu2019Result(scored, trained, split, engine.device.description)
 
 
 def _make_settings(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
@@ -195,7 +198,7 @@ def _make_settings(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
     return CohortSettings.model_validate(content)
 
 
-def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Ensemble:
+def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Engine:
     plan = {
         "window": experiment.window.model_dump(mode="json"),
         "threshold": experiment.threshold,
@@ -206,31 +209,29 @@ def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Ensemble:
     bundle = request.output / "bundle"
     runs = [request.run_folder(model) for model in MODELS]
     freeze_bundle(runs, bundle, FreezeOptions(name="hu2019", plan=plan, checkpoint="best"))
-    return load_ensemble(open_bundle(bundle), choose_device(request.device))
+    return load_engine(open_bundle(bundle), choose_device(request.device))
 
 
-def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment) -> Hu2019Case:
+def score_hu2019(files: CaseFiles, cohort: int, engine: Engine, experiment: Hu2019Experiment) -> Hu2019Case:
     """Segments a case with every network and every ensemble, and scores each on the MR's grid."""
-    plan = ensemble.plan
-    case = read_case(files, modalities=SYSTEM.system.modalities)
-    prepared = prepare_case(
-        case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
-    )
-    reference, grid = read_label_map(reference_path(files))
-    layout = plan_layout(prepared, plan)
-    by_model = {item.name: item.probabilities for item in predict_case(prepared, ensemble, layout)}
+    plan = engine.plan
+    prepared = prepare(read(files, plan), plan)
+    resampling = prepared.resampling
+    reference = read_label_map(reference_path(files))
+    spacing_mm = reference.grid.spacing_mm
+    predictions = predict(lay_inputs(prepared, engine), engine)
+    by_model = {item.name: item.probabilities for item in predictions.members}
 
     def figures(probabilities: NDArray[np.float32]) -> Figures:
-        region = member_labels(probabilities, experiment.threshold)
-        pasted = layout.paste(region, prepared.trip.network.shape)
-        labels = labels_to_source(pasted, prepared.trip)
-        return score_case(reference, labels, grid.spacing_mm, "hu2019").regions[0].columns()
+        box = member_labels(probabilities, experiment.threshold, plan.regions)
+        labels = labels_to_source(predictions.layout.paste(box, resampling.network.shape), resampling)
+        return score_case(reference.labels, labels, spacing_mm, "hu2019").regions[0].columns()
 
     mean_of = {
         system: np.asarray(np.mean([by_model[model] for model in models], axis=0, dtype=np.float32))
         for system, models in MEMBERS_OF.items()
     }
-    lesions = score_case(reference, reference, grid.spacing_mm, "hu2019").regions[0].lesions
+    lesions = score_case(reference.labels, reference.labels, spacing_mm, "hu2019").regions[0].lesions
     return Hu2019Case(
         case_id=files.case_id,
         cohort=cohort,
@@ -240,16 +241,14 @@ def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: 
     )
 
 
-def _remembered(
-    files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment, folder: Path
-) -> Hu2019Case:
+def _recall(files: CaseFiles, cohort: int, engine: Engine, experiment: Hu2019Experiment, folder: Path) -> Hu2019Case:
     """A case's scores, from disk where the same networks made them before."""
-    key = scores_key(ensemble, [SCORES_FORMAT, experiment.threshold])
+    key = make_scores_key(engine, [SCORES_FORMAT, experiment.threshold])
     path = folder / key / f"{cohort}-{files.case_id}.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         return Hu2019Case(**{**found, "tumour_voxels": tuple(found["tumour_voxels"])})
-    scored = score_hu2019(files, cohort, ensemble, experiment)
+    scored = score_hu2019(files, cohort, engine, experiment)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {name: getattr(scored, name) for name in Hu2019Case.__dataclass_fields__}
     write_atomically(path, json.dumps(content).encode())

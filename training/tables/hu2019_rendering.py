@@ -37,10 +37,10 @@ def render_hu2019(experiment: Hu2019Experiment, cases: Sequence[Hu2019Case], fac
     lines = [f"{experiment.description.strip().capitalize()}.", "", *(f"- {fact}" for fact in facts), ""]
     lines += [
         (
-            "Figures are `ours (published)`, means of the two test cohorts' means; a case without a figure, as the "
-            "recall of large metastases where there is none, is left out of it. Differences are paired over the cases "
-            "of both cohorts, with the 95 % bootstrap interval of their mean; a published direction is `reproduced` or "
-            "`opposite` only where the interval excludes zero."
+            "Figures are `ours (published)`: the mean of the two test cohorts' means. A case without a figure is left "
+            "out of it, for example the recall of large metastases if it has none. Differences are paired over the "
+            "cases of both cohorts and have the 95 % bootstrap interval of their mean. The verdict is `reproduced` or "
+            "`opposite` only if that interval excludes zero; otherwise it is `undecided`."
         ),
         "",
     ]

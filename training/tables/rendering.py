@@ -22,11 +22,12 @@ def render_report(description: str, cases: Sequence[CaseScores], facts: Sequence
     lines = [f"{description.strip().capitalize()}.", "", *(f"- {fact}" for fact in facts), ""]
     lines += [
         (
-            "Figures are `ours (published)`. lDSC, lHD95: lesion-wise Dice and HD95 in mm; cDSC, cHD95: of the whole "
-            "masks; FP, FN: a patient; each the mean of WT, TC and ET. Differences are paired over cases, with the "
-            "95 % bootstrap interval of their mean. A published direction is `reproduced` or `opposite` only where the "
-            "interval excludes zero; else it is `undecided`, with the number of cases that would decide it if mean and "
-            "spread stayed. Of twenty intervals about one excludes zero by chance."
+            "Figures are `ours (published)`. lDSC and lHD95 are lesion-wise Dice and HD95 in mm; cDSC and cHD95 are "
+            "those of the whole masks. FP and FN count per patient. Each figure is the mean of WT, TC and ET. "
+            "Differences are paired over cases and have the 95 % bootstrap interval of their mean. The verdict is "
+            "`reproduced` or `opposite` only if that interval excludes zero. Otherwise it is `undecided`, with the "
+            "number of cases that would decide it at this mean and spread. About one interval in twenty excludes zero "
+            "by chance."
         ),
         "",
     ]
@@ -45,11 +46,9 @@ def _render_table(table: Table, cases: Sequence[CaseScores]) -> list[str]:
         _render_row(method, cases, postprocessed=postprocessed, table=table) for method, postprocessed in table.rows
     ]
     differences = [item for pair in table.pairs for item in compare_rows(pair, cases)]
-    lines += ["", "| difference | metric | published | ours, 95 % interval | verdict |", "|---|---|---|---|---|"]
+    header = ("difference", "metric", "published", "ours, 95 % interval", "verdict", "where an opposite one comes from")
+    lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [_render_difference(item, table) for item in differences]
-    for item in differences:
-        if item.verdict == "opposite":
-            lines += ["", f"Opposite, {_pair_title(item, table)}, {item.metric}: {item.looked_into}."]
     return [*lines, ""]
 
 
@@ -87,7 +86,8 @@ def _render_difference(item: Difference, table: Table) -> str:
     if item.verdict == "undecided":
         needed = item.cases_to_decide
         verdict += f": {needed} cases would decide" if needed is not None else ": not within 10,000 cases"
-    return f"| {_pair_title(item, table)} | {metric} | {published} | {ours} | {verdict} |"
+    made_of = f" {item.looked_into} |" if item.looked_into else " |"
+    return f"| {_pair_title(item, table)} | {metric} | {published} | {ours} | {verdict} |{made_of}"
 
 
 def _number(metric: Metric, value: float) -> str:

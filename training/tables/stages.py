@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metseg.predict.device import DeviceChoice
-from metseg.predict.ensemble import Ensemble
+from metseg.predict.engine import Engine
 from training.cohort.settings import CohortSettings
 from training.cohort.writing import write_cohort
 from training.data.split import Split
@@ -147,18 +147,18 @@ def train_models(
     return TrainedModels(steps, training_s)
 
 
-def scores_key(ensemble: Ensemble, facts: Sequence[Any]) -> str:
+def make_scores_key(engine: Engine, facts: Sequence[Any]) -> str:
     """Hash of what a case's scores depend on: the networks' tensors, the plan, the arithmetic, and `facts`.
 
     Not the members' files, which hold a git revision too. Facts are JSON values.
     """
-    plan = ensemble.plan
+    plan = engine.plan
     settings = plan.model_dump(mode="json", exclude={"members"})
-    windows: list[object] = [plan.window_of(member.plan).model_dump(mode="json") for member in ensemble.members]
-    windows += [member.plan.spacing_mm for member in ensemble.members if member.plan.spacing_mm is not None]
-    content = json.dumps([*facts, settings, windows, ensemble.device.precision], sort_keys=True)
+    windows: list[object] = [plan.window_of(member.plan).model_dump(mode="json") for member in engine.members]
+    windows += [member.plan.spacing_mm for member in engine.members if member.plan.spacing_mm is not None]
+    content = json.dumps([*facts, settings, windows, engine.device.precision], sort_keys=True)
     digest = hashlib.sha256(content.encode())
-    for member in ensemble.members:
+    for member in engine.members:
         for name, tensor in member.network.state_dict().items():
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

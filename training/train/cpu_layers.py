@@ -3,7 +3,7 @@
 Measured on a crop of 72x88x72 with 8 filters in bfloat16, one thread: torch's Mish takes a quarter of a step, because
 its kernels are scalar in bfloat16, and the gradient of its GroupNorm another tenth, because it has no channels-last
 kernel. Nothing is approximated: the layers compute the same functions, in float32 inside
-(benchmarks/training_layers.py). Inference has layers of its own, without gradients (`metseg.network.cpu_layers`).
+(benchmarks.training_layers). Inference has layers of its own, without gradients (`metseg.network.cpu_layers`).
 """
 
 from typing import Any

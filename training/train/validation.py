@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from metseg.decide.fusion import member_labels
+from metseg.decide.decision import decide
 from metseg.labels import LabelMap, Regions
 from metseg.plan.networks import DeepMedicPlan
-from metseg.predict.device import Device, send
-from metseg.predict.ensemble import Ensemble, sliding_logits
+from metseg.predict.device import Device
+from metseg.predict.engine import Engine
+from metseg.predict.gpu import send
+from metseg.predict.members import MemberPrediction, Predictions
 from metseg.predict.passes import CaseNoise
+from metseg.predict.sliding import sliding_logits
 from metseg.predict.tiles import tiled_logits
 from metseg.predict.windows import lay_windows
 from metseg.space.components import Box
@@ -119,16 +122,16 @@ def segment_channels(
     """
     plan = recipe.make_validation_plan()
     # Float32 input: autocast chooses the arithmetic of each layer, as in training.
-    ensemble = Ensemble(plan=plan, members=(), device=replace(device, precision="float32"))
+    engine = Engine(plan, members=(), device=replace(device, precision="float32"))
     layout = lay_windows(channels.shape[1:], brain, plan.window, plan.side_multiples)
     with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
         if isinstance(recipe.network, DeepMedicPlan):
-            logits = tiled_logits(network, list(channels), layout, ensemble.device)
+            logits = tiled_logits(network, list(channels), layout, engine.device)
         else:
             padded = send(np.stack([layout.cut(channel) for channel in channels]), torch.device(device.name))
-            logits = sliding_logits(network, padded, layout, ensemble, CaseNoise(plan.tta, seed=0))
-    region = member_labels(logits.sigmoid().cpu().numpy(), plan.threshold)
-    return layout.paste(region, channels.shape[1:])
+            logits = sliding_logits(network, padded, layout, engine, CaseNoise(plan.tta, seed=0))
+    said = MemberPrediction(recipe.name, logits.sigmoid().cpu().numpy())
+    return layout.paste(decide(Predictions((said,), layout), plan).labels, channels.shape[1:])
 
 
 def add_up(scores: "CaseScores", reference: LabelMap, labels: LabelMap, recipe: Recipe) -> ValidationTotals:

@@ -30,7 +30,7 @@ def report(
     Missing and unusable label maps are listed in the report.
     """
     from metseg.cli.run import check_report_dir  # noqa: PLC0415 - heavy
-    from metseg.report.existing import report_label_maps  # noqa: PLC0415
+    from metseg.report.folder_report import report_label_maps  # noqa: PLC0415
 
     check_report_dir(report_dir, prediction_path, frozenset())
     reports = report_label_maps(data_path, prediction_path, report_dir, reference_path=reference_path, listener=_say)

@@ -2,25 +2,23 @@
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
-from metseg.errors import DeviceError, MetsegError, UsageError
-from metseg.files.case import Case, CaseFiles
+from metseg.errors import MetsegError, UsageError
+from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.predict.device import Device, choose_device, first_line
-from metseg.predict.ensemble import Ensemble, load_ensemble
-from metseg.run.batch import Job, LabelGrid, exit_code_of, prepare_output, run_batch
-from metseg.run.pipeline import Segmentation
+from metseg.predict.device import Device, choose_device
+from metseg.predict.engine import open_engine
+from metseg.run.batch import Job, choose_exit_code, prepare_output, run_batch
+from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
-from metseg.systems import modalities_to_find
+from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality, modalities_to_find
 
 if TYPE_CHECKING:
-    from metseg.report.batch import BatchReport
+    from metseg.report.batch_report import BatchReport
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +35,15 @@ def run_inference(
     save: frozenset[str],
     resume: bool,
     shard: tuple[int, int],
-    grid: LabelGrid = "t1c",
+    grid: Modality = SOURCE_MODALITY,
 ) -> int:
     """Runs a batch and returns its exit code.
 
     What can be refused is refused before the models are loaded.
     """
     plan = settings.bundle.plan
-    if grid == "ct" and plan.registration is None:
-        raise UsageError(f"--grid ct: plan {plan.name} reads no CT", hint="Leave --grid out.")
+    if grid in OWN_GRID and plan.registration is None:
+        raise UsageError(f"--grid {grid}: plan {plan.name} reads no {grid.upper()}", hint="Leave --grid out.")
     every_case = discover_cases(data_path, modalities=modalities_to_find(plan.modalities))
     cases = every_case[shard[0] :: shard[1]]
     check_report_dir(report_dir, output_path, save)
@@ -60,14 +58,14 @@ def run_inference(
         device.description,
         device.precision,
     )
-    ensemble = _load(settings, device)
+    engine = open_engine(settings.bundle, device, settings.device)
     job = Job(cases, output_path, on_error=settings.on_error, resume=resume, grid=grid)
     with (
         BatchProgress(len(cases)) as progress,
         _open_report(
             report_dir,
             settings,
-            ensemble.device,
+            engine.device,
             job,
             every_case=every_case,
             data_path=data_path,
@@ -76,48 +74,25 @@ def run_inference(
         ) as report,
     ):
 
-        def listen(record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
+        def listen(record: CaseRecord, segmented: Segmented | None) -> None:
             if record.outcome == "present":
                 progress.case_present()
                 return
             progress.case_done(record)
             if report is not None:
-                report.add(record, segmentation, case)
+                report.add(record, segmented)
 
         try:
-            records = run_batch(job, ensemble, listen)
+            records = run_batch(job, engine, listen)
         except MetsegError as error:
             if report is not None:
                 report.finish(report.records, int(error.exit_code))
             raise
-        code = int(exit_code_of(records, settings.on_error))
+        code = int(choose_exit_code(records, settings.on_error))
         if report is not None:
             report.finish(records, code)
     progress.summarise(records, output_path)
     return code
-
-
-def _load(settings: Settings, device: Device) -> Ensemble:
-    """The networks on their device; under `auto` a GPU that can't take them, or that fails later, gives way to the CPU.
-
-    Who insists on the GPU gets an error rather than a slow night.
-
-    Raises:
-        DeviceError: the GPU can't hold the networks, and no other device may be used.
-    """
-    try:
-        ensemble = load_ensemble(settings.bundle, device)
-    except RuntimeError as error:  # whatever torch raises; what is wrong with weights is a MetsegError
-        if not device.is_cuda:
-            raise
-        problem = f"device {device.description}: the networks can't be put there: {first_line(error)}"
-        if settings.device != "auto":
-            raise DeviceError(problem, hint="Free the GPU, or run with --device cpu.") from error
-        logger.warning("%s; running on the CPU", problem)
-        return load_ensemble(settings.bundle, choose_device("cpu"))
-    if device.is_cuda and settings.device == "auto":
-        return replace(ensemble, fallback=cache(lambda: load_ensemble(settings.bundle, choose_device("cpu"))))
-    return ensemble
 
 
 def _open_report(
@@ -134,8 +109,8 @@ def _open_report(
     """The report as a context; one that gives None where none is wanted."""
     if report_dir is None:
         return nullcontext()
-    from metseg.report.batch import BatchReport, BatchSettings  # noqa: PLC0415 - only where it is wanted
-    from metseg.report.run_file import describe_run  # noqa: PLC0415
+    from metseg.report.batch_report import BatchReport, BatchSettings  # noqa: PLC0415 - only where it is wanted
+    from metseg.report.run_json import describe_run  # noqa: PLC0415
 
     options = {
         "data_path": str(data_path.resolve()),
@@ -165,7 +140,7 @@ def check_report_dir(report_dir: Path | None, output_path: Path, save: frozenset
         if save:
             raise UsageError("--save needs a place to save to", hint="Name a folder with --report-dir.")
         return
-    from metseg.report.pieces import CASES_FOLDER  # noqa: PLC0415 - only where a report is wanted
+    from metseg.report.case_store import CASES_FOLDER  # noqa: PLC0415 - only where a report is wanted
 
     report, output = report_dir.resolve(), output_path.resolve()
     if report.is_relative_to(output) or output.is_relative_to(report / CASES_FOLDER):

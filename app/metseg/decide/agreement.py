@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.labels import LabelMap, whole_tumour
+from metseg.labels import BRATS_REGIONS, LabelMap, Regions
 from metseg.space.components import find_components
 
 
@@ -32,16 +32,21 @@ class LesionAgreement:
 
 
 def lesion_agreement(
-    labels: LabelMap, member_maps: Sequence[LabelMap], added_maps: Sequence[LabelMap] = ()
+    labels: LabelMap,
+    member_maps: Sequence[LabelMap],
+    added_maps: Sequence[LabelMap] = (),
+    *,
+    regions: Regions = BRATS_REGIONS,
 ) -> tuple[LesionAgreement, ...]:
     """Measures the members' agreement on each lesion.
 
     Args:
-        labels: the final map, shape (x, y, z), labels 0..4; 4 (RC) is not part of a lesion.
+        labels: the final map, shape (x, y, z), disjoint regions such as RC are no part of a lesion.
         member_maps: one per member that voted, same shape.
         added_maps: one per member that joined by maximum, same shape. Such a one is a member for the lesions of which
             it calls at least half of the voxels WT: the small-lesion model's silence on a large lesion is no vote
             against it, nor are the few voxels that it calls there.
+        regions: of the maps.
 
     Returns:
         One entry per lesion, by its number; none for an empty map.
@@ -53,14 +58,14 @@ def lesion_agreement(
     if not member_maps or any(member.shape != labels.shape for member in maps):
         shapes = [member.shape for member in maps]
         raise ValueError(f"agreement needs members' label maps of shape {labels.shape}, found {shapes}")
-    lesions = find_components(whole_tumour(labels))
+    lesions = find_components(regions.whole_mask(labels))
     lesion_of = lesions.component_of - 1
     count = lesions.sizes.size
     votes = np.zeros(lesion_of.size, dtype=np.intp)
     finders = np.zeros(count, dtype=np.intp)
     members = np.full(count, len(member_maps), dtype=np.intp)
     for number, member in enumerate(maps):
-        vote = whole_tumour(member.reshape(-1)[lesions.voxels])
+        vote = regions.whole_mask(member.reshape(-1)[lesions.voxels])
         called = np.bincount(lesion_of[vote], minlength=count)
         if number >= len(member_maps):
             counts = 2 * called >= lesions.sizes

@@ -11,18 +11,14 @@ import numpy as np
 from metseg.decide.fusion import fuse_labels
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.discovery import SUFFIXES
-from metseg.files.image import ImageError, read_image
-from metseg.files.nifti import write_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import LabelImage, read_label_map
+from metseg.files.write import write_label_map
 from metseg.findings import listed
-from metseg.labels import BACKGROUND, LabelMap
+from metseg.labels import BACKGROUND, MAX_LABEL
 from metseg.plan.plan import FusionPlan
-from metseg.space.grid import Grid
+from metseg.space.grid import grid_difference
 
 logger = logging.getLogger(__name__)
-
-MAX_LABEL: Final = 255
-"""Other programs' labels may mean anything; they must fit into the uint8 that is written."""
 
 MIN_MEMBERS: Final = 2
 
@@ -140,46 +136,22 @@ def _label_maps(folder: Path) -> dict[str, Path]:
 
 
 def _fuse_case(case_id: str, inputs: tuple[Path, ...], output: Path, plan: FusionPlan) -> FusedFile:
-    label_maps: list[LabelMap] = []
-    first_grid: Grid | None = None
-    first_header = b""
+    images: list[LabelImage] = []
     for path in inputs:
-        labels, grid, header = _read_labels(path)
-        if first_grid is None:
-            first_grid, first_header = grid, header
-        difference = grid_difference(grid, first_grid)
+        image = read_label_map(path, highest_label=MAX_LABEL)
+        difference = grid_difference(image.grid, images[0].grid) if images else ""
         if difference:
             raise InputError(
                 f"{path} and {inputs[0]} lie on different grids: {path.name} has {difference} as in {inputs[0].name}",
                 hint="Bring all members' label maps to one grid (nearest neighbour) before fusing them.",
             )
-        label_maps.append(labels)
+        images.append(image)
     try:
-        fused = fuse_labels(label_maps, plan)
+        fused = fuse_labels([image.labels for image in images], plan)
     except InputError as error:
         raise InputError(f"{', '.join(str(path) for path in inputs)}: {error}", hint=error.hint) from None
-    write_label_map(output, fused, first_header)
+    write_label_map(output, fused, images[0].header)
     found = {int(label): int(voxels) for label, voxels in enumerate(np.bincount(fused.ravel(order="K"))) if voxels}
     found.pop(BACKGROUND, None)
     logger.info("%s: fused from %d label maps, voxels by label %s", case_id, len(inputs), found)
     return FusedFile(case_id, inputs, output, found)
-
-
-def _read_labels(path: Path) -> tuple[LabelMap, Grid, bytes]:
-    """Labels, grid and header of a file of any number type that holds whole numbers from 0 to MAX_LABEL."""
-    try:
-        image = read_image(path)
-    except ImageError as error:
-        raise ImageError(error.code, f"label map {path}: {error}", hint=error.hint) from None
-    with np.errstate(invalid="ignore"):  # what is no label becomes some number and then differs from itself
-        labels = image.voxels.astype(np.uint8)
-    is_wrong = labels != image.voxels
-    if is_wrong.any():
-        values = np.unique(image.voxels[is_wrong])
-        raise ImageError(
-            "labels",
-            f"label map {path}: holds {listed([f'{value:g}' for value in values])}, "
-            f"expected whole numbers from 0 to {MAX_LABEL}",
-            hint="Give label maps, not images or probabilities.",
-        )
-    return labels, image.grid, image.header

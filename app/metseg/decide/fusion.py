@@ -15,24 +15,22 @@ from numpy.typing import NDArray
 
 from metseg.decide.patterns import VotePatterns, count_patterns
 from metseg.errors import InputError, UsageError
-from metseg.labels import BACKGROUND, REGION_LABELS, LabelMap, RegionMasks, decode_regions, region_masks, whole_tumour
+from metseg.labels import BRATS_REGIONS, LabelMap, RegionMasks, Regions
 from metseg.plan.plan import FusionPlan
-from metseg.space.components import find_components
-
-Probabilities = NDArray[np.float32]
-"""Shape (3, x, y, z), channels WT, TC, ET, values in [0, 1]."""
+from metseg.predict.members import Probabilities
 
 ROUNDING: Final = 1e-12
 """A score must be lower than a threshold by more than this: equal scores must not fall under their own mean."""
 
 
-def fuse_labels(label_maps: Sequence[LabelMap], plan: FusionPlan) -> LabelMap:
+def fuse_labels(label_maps: Sequence[LabelMap], plan: FusionPlan, regions: Regions = BRATS_REGIONS) -> LabelMap:
     """Fuses label maps: methods `simple`, `simple_langerak`, `majority`, and `maximum` (of the region masks).
 
     Args:
         label_maps: one per member, uint8, all of one shape, labels 0..255. One map, or equal ones, come back as they
-            are, except that `maximum` knows the labels of the three regions only.
+            are, except that `maximum` knows the labels of the regions only.
         plan: method and its parameters.
+        regions: of which `maximum` takes the union.
 
     Returns:
         The fused map, same shape, a new array.
@@ -49,31 +47,10 @@ def fuse_labels(label_maps: Sequence[LabelMap], plan: FusionPlan) -> LabelMap:
             hint=f"Choose one of {', '.join(sorted(_LABEL_METHODS))}.",
         )
     patterns = count_patterns(label_maps)
-    return patterns.to_label_map(fuse_patterns(patterns, plan))
+    return patterns.to_label_map(fuse_patterns(patterns, plan, regions))
 
 
-def keep_confirmed(labels: LabelMap, confirming: Sequence[LabelMap], below_voxels: float) -> LabelMap:
-    """Removes small components that no other map knows of.
-
-    Args:
-        labels: shape (x, y, z); components are 26-connected, of the whole tumour.
-        confirming: maps of the same shape. One voxel of one of them confirms the component that it lies in.
-        below_voxels: components of so many voxels or more need no confirmation.
-
-    Returns:
-        A new map.
-    """
-    components = find_components(whole_tumour(labels))
-    needs = components.smaller_than(below_voxels)
-    for other in confirming:
-        confirms = whole_tumour(other.reshape(-1)[components.voxels])
-        needs[components.component_of[confirms] - 1] = False
-    kept = labels.copy(order="C")
-    kept.reshape(-1)[components.voxels_of(needs)] = BACKGROUND
-    return kept
-
-
-def _simple(patterns: VotePatterns, plan: FusionPlan) -> NDArray[np.uint8]:
+def _simple(patterns: VotePatterns, plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
     """One label against the rest, ascending; a later label overwrites an earlier one."""
     fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
     for label in patterns.labels:
@@ -103,7 +80,7 @@ def _simple_mask(voters: NDArray[np.bool_], voxel_counts: NDArray[np.intp], plan
     return estimate
 
 
-def _simple_langerak(patterns: VotePatterns, plan: FusionPlan) -> NDArray[np.uint8]:
+def _simple_langerak(patterns: VotePatterns, plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
     """One label against the rest, ascending; a later label overwrites an earlier one."""
     fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
     for label in patterns.labels:
@@ -130,7 +107,7 @@ def _langerak_mask(voters: NDArray[np.bool_], voxel_counts: NDArray[np.intp], pl
     return estimate
 
 
-def _majority(patterns: VotePatterns, _plan: FusionPlan) -> NDArray[np.uint8]:
+def _majority(patterns: VotePatterns, _plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
     """Labels descending, so the smaller one wins a tie."""
     fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
     for label in reversed(patterns.labels):
@@ -139,19 +116,19 @@ def _majority(patterns: VotePatterns, _plan: FusionPlan) -> NDArray[np.uint8]:
     return fused
 
 
-def _maximum(patterns: VotePatterns, _plan: FusionPlan) -> NDArray[np.uint8]:
+def _maximum(patterns: VotePatterns, _plan: FusionPlan, regions: Regions) -> NDArray[np.uint8]:
     """Union per region, decoded like a member; never the maximum of label numbers, which mean nothing."""
-    unknown = sorted(set(patterns.labels) - set(REGION_LABELS["WT"]))
+    unknown = sorted(set(patterns.labels) - set(regions.labels))
     if unknown:
         raise InputError(
-            f"fusion method 'maximum' works on the regions WT, TC, ET = labels {list(REGION_LABELS['WT'])}; "
-            f"found label {unknown[0]}",
+            f"fusion method 'maximum' works on the regions {', '.join(regions.names)} = labels "
+            f"{list(regions.labels)}; found label {unknown[0]}",
             hint="Choose simple, simple_langerak or majority, which take any label.",
         )
-    return decode_regions(np.logical_or.reduce(region_masks(patterns.votes), axis=1))
+    return regions.decode(np.logical_or.reduce(regions.split(patterns.votes), axis=1))
 
 
-_LABEL_METHODS: Final[dict[str, Callable[[VotePatterns, FusionPlan], NDArray[np.uint8]]]] = {
+_LABEL_METHODS: Final[dict[str, Callable[[VotePatterns, FusionPlan, Regions], NDArray[np.uint8]]]] = {
     "simple": _simple,
     "simple_langerak": _simple_langerak,
     "majority": _majority,
@@ -178,32 +155,22 @@ def _dice(mask: NDArray[np.bool_], other: NDArray[np.bool_], voxel_counts: NDArr
     return 2 * int(voxel_counts[mask & other].sum()) / size if size else 0.0
 
 
-def member_labels(probabilities: Probabilities, threshold: float) -> LabelMap:
-    """One member's label map: a region is where its probability is at least the threshold.
-
-    Args:
-        probabilities: shape (3, x, y, z), channels WT, TC, ET.
-        threshold: in (0, 1), compared in float32, as the probabilities are.
-
-    Returns:
-        Shape (x, y, z), labels 0..3.
-    """
-    return decode_regions(probabilities >= np.float32(threshold))
-
-
-def fuse_probabilities(probabilities: Sequence[Probabilities], plan: FusionPlan, threshold: float) -> LabelMap:
+def fuse_probabilities(
+    probabilities: Sequence[Probabilities], plan: FusionPlan, threshold: float, regions: Regions = BRATS_REGIONS
+) -> LabelMap:
     """Fuses probabilities by their `mean` or `maximum` per region, then decodes like a member.
 
     The mean's sum is taken in float64: equal members give back exactly what one of them gives, and the members' order
     matters only where the mean equals the threshold to 15 digits.
 
     Args:
-        probabilities: one per member, each of shape (3, x, y, z), channels WT, TC, ET.
+        probabilities: one per member, each of shape (regions, x, y, z).
         plan: its method must be `mean` or `maximum`.
-        threshold: as in `member_labels`.
+        threshold: as in `metseg.decide.threshold`.
+        regions: the channels.
 
     Returns:
-        Shape (x, y, z), labels 0..3.
+        Shape (x, y, z).
 
     Raises:
         ValueError: there is no member, or the shapes differ.
@@ -225,4 +192,4 @@ def fuse_probabilities(probabilities: Sequence[Probabilities], plan: FusionPlan,
         for member in probabilities:
             total += member[candidates]
         masks[candidates] = total >= float(limit) * len(probabilities)
-    return decode_regions(masks)
+    return regions.decode(masks)

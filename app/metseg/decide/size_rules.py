@@ -3,12 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.labels import BACKGROUND, ET, NETC, SNFH, LabelMap, whole_tumour
+from metseg.labels import BACKGROUND, BRATS_REGIONS, ET, NETC, SNFH, LabelMap, Regions
 from metseg.plan.plan import PostprocessPlan
 from metseg.space.components import bounding_box, find_components
 
 
-def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: float = 1.0) -> LabelMap:
+def apply_size_rules(
+    labels: LabelMap, plan: PostprocessPlan, regions: Regions = BRATS_REGIONS, *, voxel_volume_mm3: float = 1.0
+) -> LabelMap:
     """Applies the rules, in this order; components are 26-connected and found anew for each rule.
 
     1. Whole-tumour components (labels 1, 2, 3 together) under `min_wt_mm3` are removed.
@@ -17,12 +19,14 @@ def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: fl
     3. NETC components under `min_netc_mm3` become ET.
     4. SNFH components under `min_snfh_mm3` are removed.
     5. ET components under `min_et_mm3` are removed; voxels that rule 3 made ET count here.
+    6. Components of disjoint regions, such as RC, under `min_disjoint_mm3` are removed.
 
     "Under" is strict: a component of exactly the threshold stays. A threshold of 0 switches its rule off.
 
     Args:
-        labels: shape (x, y, z), labels 0..4; label 4 (RC) is neither counted nor changed.
+        labels: shape (x, y, z), labels of the regions.
         plan: the thresholds.
+        regions: of the map; a lesion is a component of the largest.
         voxel_volume_mm3: of the map's grid; 1 on the method's own grid.
 
     Returns:
@@ -33,21 +37,23 @@ def postprocess(labels: LabelMap, plan: PostprocessPlan, *, voxel_volume_mm3: fl
     if box is None:
         return cleaned
     part = labels[box].copy(order="C")
-    _relabel_small(part, whole_tumour(part), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
-    _relabel_further_cores(part, (plan.min_further_core_mm3 or 0) / voxel_volume_mm3)
+    _relabel_small(part, regions.whole_mask(part), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
+    _relabel_further_cores(part, regions, (plan.min_further_core_mm3 or 0) / voxel_volume_mm3)
     _relabel_small(part, part == NETC, plan.min_netc_mm3 / voxel_volume_mm3, ET)
     _relabel_small(part, part == SNFH, plan.min_snfh_mm3 / voxel_volume_mm3, BACKGROUND)
     _relabel_small(part, part == ET, plan.min_et_mm3 / voxel_volume_mm3, BACKGROUND)
+    for region in regions.disjoint:
+        _relabel_small(part, regions.mask(part, region), plan.min_disjoint_mm3 / voxel_volume_mm3, BACKGROUND)
     cleaned[box] = part
     return cleaned
 
 
-def _relabel_further_cores(labels: LabelMap, min_voxels: float) -> None:
+def _relabel_further_cores(labels: LabelMap, regions: Regions, min_voxels: float) -> None:
     """Makes cores of fewer than `min_voxels` voxels SNFH beside a larger core, in place; `labels` is C-contiguous."""
     if min_voxels <= 1:
         return
-    cores = find_components((labels == NETC) | (labels == ET))
-    lesions = find_components(whole_tumour(labels)).to_volume().reshape(-1)
+    cores = find_components(regions.mask(labels, regions.core))
+    lesions = find_components(regions.whole_mask(labels)).to_volume().reshape(-1)
     lesion_of_core = np.zeros(cores.sizes.size, dtype=np.intp)
     lesion_of_core[cores.component_of - 1] = lesions[cores.voxels]
     largest = np.zeros(int(lesions.max(initial=0)) + 1, dtype=np.intp)

@@ -13,7 +13,7 @@ import numpy as np
 from metseg.files.case import CaseFiles
 from metseg.files.image import ImageError, read_shape
 from metseg.labels import LabelMap
-from metseg.systems import Modality
+from metseg.systems import SOURCE_MODALITY, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ PREFERENCE: Final[tuple[Modality, ...]] = ("t1c", "t1n", "t2f", "t2w", "ct")
 """Whose header a blank map takes: the first that can be read."""
 
 
-def blank_label_map(files: CaseFiles, first: Modality = "t1c") -> tuple[LabelMap, bytes]:
+def blank_label_map(files: CaseFiles, first: Modality = SOURCE_MODALITY) -> tuple[LabelMap, bytes]:
     """Makes an empty label map for a case.
 
     Args:

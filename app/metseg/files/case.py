@@ -44,20 +44,20 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case as read from disk: all modalities on the grid of the reference modality (t1c), but those of OWN_GRID.
+    """One case as read from disk: all modalities on the grid of the source image (t1c), but those of OWN_GRID.
 
     Attributes:
         case_id: see CaseFiles.
-        grid: the source grid, that of the reference modality.
+        grid: the source grid, that of the source image.
         images: shape (x, y, z) each, on `grid`, finite.
-        reference_header: the reference modality's NIfTI header as bytes; a written label map copies it.
-        warnings: what was odd about the input but did not prevent reading it.
+        source_header: the source image's NIfTI header as bytes; a written label map copies it.
+        warnings: about the images; they did not prevent reading them.
         scans: the images of OWN_GRID.
     """
 
     case_id: str
     grid: Grid
     images: Mapping[Modality, FloatVolume]
-    reference_header: bytes
+    source_header: bytes
     warnings: tuple[Finding, ...] = ()
     scans: Mapping[Modality, Scan] = field(default_factory=dict)

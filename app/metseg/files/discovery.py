@@ -30,11 +30,11 @@ class Survey:
 
     Attributes:
         cases: sorted by case ID; a case may lack modalities.
-        problems: cases that can't be told apart (error), and folders that are no case (warning).
+        findings: cases that can't be told apart (error), and folders that are no case (warning).
     """
 
     cases: tuple[CaseFiles, ...]
-    problems: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
 
 
 def discover_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITIES) -> tuple[CaseFiles, ...]:
@@ -55,10 +55,10 @@ def discover_cases(data_path: Path, *, modalities: Sequence[Modality] = MODALITI
         InputError: the folder can't be listed, holds no case, or holds two whose label maps would overwrite each other.
     """
     survey = survey_cases(data_path, modalities=modalities)
-    for problem in survey.problems:
-        if problem.severity == "error":
-            raise InputError(problem.what, hint=problem.hint)
-        _log.warning("%s", printable(problem.what))
+    for finding in survey.findings:
+        if finding.severity == "error":
+            raise InputError(finding.what, hint=finding.hint)
+        _log.warning("%s", printable(finding.what))
     return survey.cases
 
 

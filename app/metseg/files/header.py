@@ -4,15 +4,14 @@ nibabel interprets the fields. Nothing here reads voxels or allocates by what a 
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 
 from metseg.errors import InputError
-from metseg.findings import FindingCode, printable, sides_in_words
-from metseg.space.grid import Grid
+from metseg.findings import Finding, FindingCode, printable, sides_in_words, warning
+from metseg.space.grid import Grid, corner_shift_mm, times
 
 MAX_VOXELS: Final = 512**3
 """Larger images are refused: the largest seen in the challenge's data has 512x512x176, a third of this. Bounds the
@@ -58,7 +57,7 @@ _VERSIONS: Final[dict[bytes, tuple[Literal["nifti1", "nifti2"], Literal["<", ">"
 _HEADER_BYTES: Final = {"nifti1": 348, "nifti2": 540}
 _MAGIC: Final = {"nifti1": b"n+1", "nifti2": b"n+2"}
 
-_silent = logging.getLogger("metseg.files.header.nibabel")  # what is odd is said here, in our words
+_silent = logging.getLogger("metseg.files.header.nibabel")  # what is wrong is said here, in our words
 _silent.disabled = True
 
 
@@ -194,8 +193,8 @@ def _number_type(header: Any) -> tuple[np.dtype[Any], float | None, float]:
     return dtype, slope, 0.0 if intercept is None else float(intercept)
 
 
-def image_grid(header: Any) -> tuple[Grid, tuple[str, ...]]:
-    """Where the voxels lie in space, from the sform, else the qform, else the voxel sizes alone; and what is odd.
+def image_grid(header: Any) -> tuple[Grid, tuple[Finding, ...]]:
+    """Where the voxels lie in space, from the sform, else the qform, else the voxel sizes alone; and warnings.
 
     Raises:
         ImageError: that is nowhere: no finite affine, impossible voxel sizes, axes that coincide, too large an extent.
@@ -203,7 +202,7 @@ def image_grid(header: Any) -> tuple[Grid, tuple[str, ...]]:
     from nibabel.spatialimages import HeaderDataError  # noqa: PLC0415
 
     fixed = header.copy()
-    oddities = []
+    what = ""
     try:
         with np.errstate(all="ignore"):  # whatever comes out is checked below
             fixed.check_fix(logger=_silent)  # what nibabel mends by itself when it loads a file: qfac 0 counts as 1
@@ -213,12 +212,12 @@ def image_grid(header: Any) -> tuple[Grid, tuple[str, ...]]:
     grid = Grid(image_shape(header), affine)
     _check_affine(grid)
     if not states_orientation(fixed):
-        oddities.append("the header states no orientation (qform and sform codes are 0): left and right are a guess")
+        what = "the header states no orientation (qform and sform codes are 0): left and right are a guess"
     elif fixed["qform_code"] > 0 and fixed["sform_code"] > 0:
         shift = _disagreement_voxels(fixed, grid)
         if shift > MAX_FORM_SHIFT_VOXELS:
-            oddities.append(f"qform and sform disagree by {shift:.1f} voxels: the sform is used")
-    return grid, tuple(oddities)
+            what = f"qform and sform disagree by {shift:.1f} voxels: the sform is used"
+    return grid, (warning("orientation", what),) if what else ()
 
 
 def states_orientation(header: Any) -> bool:
@@ -263,16 +262,6 @@ def _disagreement_voxels(header: Any, grid: Grid) -> float:
     return shift if np.isfinite(shift) else float("inf")
 
 
-def corner_shift_mm(one: Grid, other: Grid) -> float:
-    """The largest distance between the same corner voxel of two grids of equal shape, in millimetres.
-
-    An affine difference is linear, so no voxel lies further apart than the corners do.
-    """
-    corners = np.array(np.meshgrid(*[(0, side - 1) for side in one.shape], [1], indexing="ij"), dtype=np.float64)
-    offsets = (one.affine - other.affine)[:3] @ corners.reshape(4, -1)
-    return float(np.sqrt((offsets**2).sum(axis=0)).max())
-
-
 def field_layout(header: bytes) -> np.dtype[np.void]:
     """Names and places of a NIfTI header's fields, in its byte order."""
     from nibabel import nifti1, nifti2  # noqa: PLC0415 - see parse_header
@@ -289,8 +278,3 @@ def voxel_sizes(header: bytes) -> tuple[float, float, float]:
     """
     x, y, z = np.frombuffer(header, dtype=field_layout(header))[0]["pixdim"][1:4]
     return float(x), float(y), float(z)
-
-
-def times(sides: Sequence[int]) -> str:
-    """A shape as people write it: 240x240x155."""
-    return "x".join(str(side) for side in sides)

@@ -1,6 +1,6 @@
 """One NIfTI file: header, grid and voxels, read within bounded memory whatever the file claims.
 
-nibabel interprets the header (nifti_header.py); the bytes are read here, because a header is not to be believed before
+nibabel interprets the header (header.py); the bytes are read here, because a header is not to be believed before
 the file has delivered what it promises, and because a damaged gzip stream must be noticed (nibabel skips the checksum).
 """
 
@@ -27,10 +27,10 @@ from metseg.files.header import (
     image_shape,
     parse_header,
     states_orientation,
-    times,
     voxel_layout,
 )
-from metseg.space.grid import FloatVolume, Grid
+from metseg.findings import Finding
+from metseg.space.grid import FloatVolume, Grid, times
 
 __all__ = ["Image", "ImageError", "read_image", "read_shape"]
 
@@ -51,7 +51,7 @@ class Image:
         stored_type: number type in the file, such as int16.
         is_oriented: whether the header says where the image lies in space; else its grid is a guess.
         stored_dimensions: how many the file states; more than 3 where the further ones have one element.
-        oddities: what is odd about the header but did not prevent reading it.
+        findings: warnings about the header, of no case yet.
     """
 
     grid: Grid
@@ -60,7 +60,7 @@ class Image:
     stored_type: str
     stored_dimensions: int
     is_oriented: bool
-    oddities: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 def read_image(path: Path) -> Image:
@@ -80,7 +80,7 @@ def read_image(path: Path) -> Image:
         header_bytes = _read_header(stream)
         header = parse_header(header_bytes)
         layout = voxel_layout(header)
-        grid, oddities = image_grid(header)
+        grid, findings = image_grid(header)
         if layout.offset + layout.n_bytes > capacity_bytes:
             raise _truncated(layout, f"the file can't hold more than {capacity_bytes}")
         _skip(stream, layout.offset - len(header_bytes), layout)
@@ -93,7 +93,7 @@ def read_image(path: Path) -> Image:
         stored_type=layout.dtype.name,
         stored_dimensions=int(header["dim"][0]),
         is_oriented=states_orientation(header),
-        oddities=oddities,
+        findings=findings,
     )
 
 

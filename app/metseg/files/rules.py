@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -10,11 +11,11 @@ import numpy as np
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import missing_modalities, survey_cases
-from metseg.files.header import ImageError, corner_shift_mm, times
+from metseg.files.header import ImageError
 from metseg.files.image import Image, read_image
-from metseg.findings import Finding, FindingCode, Severity, printable, sides_in_words
-from metseg.space.grid import FloatVolume, Grid
-from metseg.systems import MODALITIES, OWN_GRID, Modality
+from metseg.findings import Finding, FindingCode, Severity, errors_among, printable
+from metseg.space.grid import FloatVolume, grid_difference
+from metseg.systems import MODALITIES, OWN_GRID, SOURCE_MODALITY, Modality, modalities_to_find
 
 MAX_NOT_FINITE_SHARE: Final = 0.01
 """Share of the brain (the voxels that are not 0) that may be NaN or infinite and be set to 0 (docs/input.md)."""
@@ -26,10 +27,6 @@ LEAST_FILLED_SHARE: Final = 0.001
 """Of all voxels: with less, the percentiles 0.1 and 99.9, between which intensities are scaled, are both 0. A brain
 fills a sixth."""
 
-GRID_TOLERANCE_VOXELS: Final = 0.1
-"""How far the corners of two modalities' grids may lie apart, in units of the reference's smallest voxel side. Two
-roundings of one affine (float32 sform, quaternion qform, four decimals in a converter) differ by less than 0.03."""
-
 _NO_VOXELS: Final = np.zeros((0, 0, 0), dtype=np.float32)
 
 
@@ -40,12 +37,12 @@ class Examined:
     Attributes:
         modality: which.
         image: finite voxels; None where there is an error that concerns this file alone.
-        problems: errors and warnings.
+        findings: errors and warnings.
     """
 
     modality: Modality
     image: Image | None
-    problems: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
 
 
 def check_cases(
@@ -53,25 +50,25 @@ def check_cases(
     *,
     required: Sequence[Modality] = MODALITIES,
     optional: Sequence[Modality] = (),
-    reference: Modality = "t1c",
+    source: Modality = SOURCE_MODALITY,
 ) -> tuple[Finding, ...]:
     """Looks at every case of a folder.
 
     Args:
         data_path: the folder (see `metseg.files.discovery.discover_cases`).
-        required: modalities without which a case can't be segmented; the reference always is.
+        required: modalities without which a case can't be segmented; the source image always is.
         optional: modalities without which some members of a bundle are left out.
-        reference: the modality whose grid the others must have.
+        source: the source image: the modality whose grid the others must have.
 
     Returns:
         What is wrong with the folder, then with its cases in the order of their IDs; empty when nothing is.
     """
     try:
-        survey = survey_cases(data_path, modalities=_known(required, optional, reference))
+        survey = survey_cases(data_path, modalities=modalities_to_find({source, *required, *optional}))
     except InputError as error:
         return (Finding("", "error", "no-case", str(error), error.hint),)
-    found = [check_case(files, required=required, optional=optional, reference=reference) for files in survey.cases]
-    return (*survey.problems, *(problem for problems in found for problem in problems))
+    found = [check_case(files, required=required, optional=optional, source=source) for files in survey.cases]
+    return (*survey.findings, *chain.from_iterable(found))
 
 
 def check_case(
@@ -79,21 +76,16 @@ def check_case(
     *,
     required: Sequence[Modality] = MODALITIES,
     optional: Sequence[Modality] = (),
-    reference: Modality = "t1c",
+    source: Modality = SOURCE_MODALITY,
 ) -> tuple[Finding, ...]:
     """Looks at one case; see `check_cases`. One image is in memory at a time."""
     examined = examine_case(
         files,
-        required=tuple(dict.fromkeys((reference, *required))),
+        required=tuple(dict.fromkeys((source, *required))),
         optional=optional,
-        reference=reference,
+        source=source,
     )
-    return tuple(problem for modality in examined for problem in modality.problems)
-
-
-def _known(required: Sequence[Modality], optional: Sequence[Modality], reference: Modality) -> tuple[Modality, ...]:
-    """All modalities that make a folder a case; the challenge's do even when they are not read."""
-    return tuple(dict.fromkeys((*MODALITIES, reference, *required, *optional)))
+    return tuple(chain.from_iterable(modality.findings for modality in examined))
 
 
 def examine_case(
@@ -101,23 +93,23 @@ def examine_case(
     *,
     required: Sequence[Modality],
     optional: Sequence[Modality] = (),
-    reference: Modality = "t1c",
+    source: Modality = SOURCE_MODALITY,
 ) -> Iterator[Examined]:
-    """Reads a case's images one after the other, the reference first, and says what is wrong with each.
+    """Reads a case's images one after the other, the source image first, and says what is wrong with each.
 
     Args:
         files: the case.
         required: modalities whose absence is an error.
         optional: modalities whose absence is a warning.
-        reference: the modality whose grid the others must have, but for those of OWN_GRID; where it can't be read, the
-            first that can be.
+        source: the source image: the modality whose grid the others must have, but for those of OWN_GRID; where it
+            can't be read, the first that can be.
 
     Yields:
         One element for each modality; only one image is alive at a time unless the caller keeps it.
     """
-    wanted = sorted(dict.fromkeys((*required, *optional)), key=lambda modality: modality != reference)
+    wanted = sorted(dict.fromkeys((*required, *optional)), key=lambda modality: modality != source)
     first: Image | None = None
-    grid_of = reference
+    grid_of = source
     for modality in wanted:
         examined = _examine_modality(files, modality, absence="error" if modality in required else "warning")
         if examined.modality in OWN_GRID:
@@ -130,34 +122,17 @@ def examine_case(
         yield examined
 
 
-def grid_difference(grid: Grid, reference: Grid) -> str:
-    """Says how two grids differ beyond the tolerance; empty when they are the same.
-
-    Shapes must be equal; corners may lie GRID_TOLERANCE_VOXELS apart, so rounding, signed zeros and the choice between
-    qform and sform don't count.
-    """
-    if grid.shape != reference.shape:
-        return f"{times(grid.shape)} voxels, expected {times(reference.shape)}"
-    shift_mm = corner_shift_mm(grid, reference)
-    if shift_mm <= GRID_TOLERANCE_VOXELS * min(reference.spacing_mm):
-        return ""
-    return (
-        f"corners up to {shift_mm:.3g} mm apart (voxels of {sides_in_words(grid.spacing_mm)} mm, axes {_axes(grid)}; "
-        f"expected {sides_in_words(reference.spacing_mm)} mm, axes {_axes(reference)})"
-    )
-
-
-def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity, FindingCode, str], ...]]:
+def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[Finding, ...]]:
     """Sets stray NaN and infinities to 0 and says what is wrong with an image's intensities.
 
     Args:
         voxels: any shape.
 
     Returns:
-        The voxels, all finite (the same array where they were already), and severity, code and sentence of each
-        finding. More NaN or infinite voxels than MAX_NOT_FINITE_SHARE of the voxels that are not 0 are an error.
+        The voxels, all finite (the same array where they were already), and findings of no case yet. More NaN or
+        infinite voxels than MAX_NOT_FINITE_SHARE of the voxels that are not 0 are an error.
     """
-    found: list[tuple[Severity, FindingCode, str]] = []
+    found: list[Finding] = []
     low, high = float(voxels.min()), float(voxels.max())  # NaN wherever there is one
     if not np.isfinite([low, high]).all():
         finite = np.isfinite(voxels)
@@ -165,23 +140,26 @@ def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[tuple[Severity
         severity: Severity = "error" if bad > MAX_NOT_FINITE_SHARE * brain else "warning"
         consequence = f"at most {MAX_NOT_FINITE_SHARE:.0%} is accepted" if severity == "error" else "set to 0"
         what = f"{bad} voxels are NaN or infinite, {bad / brain:.2%} of those that are not 0: {consequence}"
-        found.append((severity, "not-finite", what))
+        found.append(_finding(severity, "not-finite", what))
         voxels = np.where(finite, voxels, np.float32(0))
         low, high = float(voxels.min()), float(voxels.max())
         if severity == "error":  # what is left of the image says nothing
             return voxels, tuple(found)
     if low == high:
-        found.append(("error", "constant", f"constant image: every voxel is {low:g}"))
+        found.append(_finding("error", "constant", f"constant image: every voxel is {low:g}"))
         return voxels, tuple(found)
     filled = np.count_nonzero(voxels)
     if filled < LEAST_FILLED_SHARE * voxels.size:
         what = f"almost empty: {filled} of {voxels.size} voxels are not 0, expected at least {LEAST_FILLED_SHARE:.1%}"
-        found.append(("error", "constant", what))
+        found.append(_finding("error", "constant", what))
     elif low < 0:
         share = np.count_nonzero(voxels < 0) / voxels.size
-        found.append(("warning", "negative", f"negative intensities down to {low:g} in {share:.2%} of the voxels"))
+        found.append(
+            _finding("warning", "negative", f"negative intensities down to {low:g} in {share:.2%} of the voxels")
+        )
     if max(-low, high) > ABSURD_INTENSITY:
-        found.append(("warning", "absurd", f"intensities from {low:g} to {high:g}, beyond {ABSURD_INTENSITY:g}"))
+        what = f"intensities from {low:g} to {high:g}, beyond {ABSURD_INTENSITY:g}"
+        found.append(_finding("warning", "absurd", what))
     return voxels, tuple(found)
 
 
@@ -193,31 +171,35 @@ _HINTS: Final[dict[FindingCode, str]] = {
 }
 
 
+def _finding(severity: Severity, code: FindingCode, what: str) -> Finding:
+    return Finding("", severity, code, what, _HINTS[code])
+
+
 def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity) -> Examined:
-    def problem(severity: Severity, code: FindingCode, what: str, hint: str = "") -> Finding:
-        return Finding(files.case_id, severity, code, what, hint)
+    def without_image(severity: Severity, code: FindingCode, what: str, hint: str) -> Examined:
+        return Examined(modality, None, (Finding(files.case_id, severity, code, what, hint),))
 
     if modality in files.rivals:
         names = " and ".join(printable(path.name) for path in files.rivals[modality])
         what = f"{modality} exists {len(files.rivals[modality])} times: {names}"
-        return Examined(modality, None, (problem("error", "duplicate-file", what, "keep one of them"),))
+        return without_image("error", "duplicate-file", what, "keep one of them")
     if missing_modalities(files, [modality]):
         what = f"{modality} is missing: no {printable(files.case_id)}-{modality}.nii.gz or .nii"
         hint = "Add the file." if absence == "error" else "The case is segmented by the members that do not read it."
-        return Examined(modality, None, (problem(absence, "missing-modality", what, hint),))
-    path = files.images[modality]
-    label = _label(modality, path)
+        return without_image(absence, "missing-modality", what, hint)
+    label = f"{modality} ({printable(files.images[modality].name)})"
     try:
-        image = read_image(path)
+        image = read_image(files.images[modality])
     except ImageError as error:
-        return Examined(modality, None, (problem("error", error.code, f"{label}: {error}", error.hint),))
+        return without_image("error", error.code, f"{label}: {error}", error.hint)
     voxels, found = clean_voxels(image.voxels)
-    if modality == "ct":  # air is -1000 Hounsfield units
-        found = tuple(item for item in found if item[1] != "negative")
-    problems = [problem("warning", "orientation", f"{label}: {oddity}") for oddity in image.oddities]
-    problems += [problem(severity, code, f"{label}: {what}", _HINTS[code]) for severity, code, what in found]
-    usable = all(severity != "error" for severity, _, _ in found)
-    return Examined(modality, replace(image, voxels=voxels) if usable else None, tuple(problems))
+    if modality in OWN_GRID:  # a CT: air is -1000 Hounsfield units
+        found = tuple(finding for finding in found if finding.code != "negative")
+    findings = tuple(
+        replace(finding, case_id=files.case_id, what=f"{label}: {finding.what}")
+        for finding in (*image.findings, *found)
+    )
+    return Examined(modality, None if errors_among(findings) else replace(image, voxels=voxels), findings)
 
 
 def _compared(case_id: str, examined: Examined, first: Image, first_modality: Modality) -> Examined:
@@ -227,7 +209,7 @@ def _compared(case_id: str, examined: Examined, first: Image, first_modality: Mo
         return examined
     what = f"{examined.modality}: its grid is not {first_modality}'s: {difference}"
     hint = f"Resample all modalities to {first_modality}'s grid (co-registered)."
-    return Examined(examined.modality, None, (*examined.problems, Finding(case_id, "error", "grid", what, hint)))
+    return Examined(examined.modality, None, (*examined.findings, Finding(case_id, "error", "grid", what, hint)))
 
 
 def _difference(image: Image, first: Image) -> str:
@@ -236,15 +218,3 @@ def _difference(image: Image, first: Image) -> str:
     if not (image.is_oriented and first.is_oriented) and np.allclose(grid.spacing_mm, first.grid.spacing_mm, rtol=1e-3):
         grid = replace(grid, affine=first.grid.affine)
     return grid_difference(grid, first.grid)
-
-
-def _label(modality: Modality, path: Path) -> str:
-    return f"{modality} ({printable(path.name)})"
-
-
-def _axes(grid: Grid) -> str:
-    """The grid's axes in letters, such as LPS: where each array axis points."""
-    from nibabel import aff2axcodes  # noqa: PLC0415
-
-    codes: tuple[str, ...] = aff2axcodes(grid.affine)
-    return "".join(codes)

@@ -5,24 +5,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import survey_cases
 from metseg.files.header import ImageError, voxel_sizes
 from metseg.files.image import Image, read_image
-from metseg.files.rules import grid_difference
-from metseg.findings import Finding, printable
+from metseg.files.read import whole_labels
+from metseg.findings import Finding, errors_among, listed, printable
 from metseg.labels import ET
-from metseg.systems import Modality
+from metseg.space.grid import grid_difference
+from metseg.systems import SOURCE_MODALITY, Modality
 
 SUFFIX: Final = ".nii.gz"
 
 SHOWN_VALUES: Final = 5
 
 
-def check_submission(data_path: Path, prediction_path: Path, *, reference: Modality = "t1c") -> tuple[Finding, ...]:
+def check_submission(
+    data_path: Path, prediction_path: Path, *, source: Modality = SOURCE_MODALITY
+) -> tuple[Finding, ...]:
     """Applies the official validator's rules to a finished output folder.
 
     Exactly one `<ID>.nii.gz` for each case and nothing else, no sub-folder; each 3-D, of t1c's shape, with t1c's voxel
@@ -32,10 +33,10 @@ def check_submission(data_path: Path, prediction_path: Path, *, reference: Modal
     Args:
         data_path: the folder of cases.
         prediction_path: the folder of label maps.
-        reference: the modality whose grid the label maps must have.
+        source: the source image: the modality whose grid the label maps must have.
 
     Returns:
-        What is wrong, the folder's own problems first, then by case; empty when nothing is.
+        What is wrong, with the folder itself first, then by case; empty when nothing is.
     """
     try:
         survey = survey_cases(data_path)
@@ -43,16 +44,16 @@ def check_submission(data_path: Path, prediction_path: Path, *, reference: Modal
     except InputError as error:
         return (Finding("", "error", "no-case", str(error), error.hint),)
     names = {path.name for path in entries if path.is_file()}
-    problems = [problem for problem in survey.problems if problem.severity == "error"]
-    problems += _foreign(entries, survey.cases)
+    findings = list(errors_among(survey.findings))
+    findings += _foreign(entries, survey.cases)
     for files in survey.cases:
         name = files.case_id + SUFFIX
         if name in names:
-            problems += _compare(files, prediction_path / name, reference)
+            findings += _compare(files, prediction_path / name, source)
         else:
             what = f"no label map: {printable(name)} is missing"
-            problems.append(Finding(files.case_id, "error", "missing", what, "Run again with --resume."))
-    return tuple(problems)
+            findings.append(Finding(files.case_id, "error", "missing", what, "Run again with --resume."))
+    return tuple(findings)
 
 
 def _entries(prediction_path: Path) -> tuple[Path, ...]:
@@ -86,7 +87,7 @@ def _foreign(entries: Sequence[Path], cases: Sequence[CaseFiles]) -> Iterator[Fi
             yield Finding(case_id, "error", "duplicate", what, "Keep one of them.")
 
 
-def _compare(files: CaseFiles, path: Path, reference: Modality) -> Iterator[Finding]:
+def _compare(files: CaseFiles, path: Path, source: Modality) -> Iterator[Finding]:
     name = printable(path.name)
     try:
         prediction = read_image(path)
@@ -98,36 +99,34 @@ def _compare(files: CaseFiles, path: Path, reference: Modality) -> Iterator[Find
         what = f"{name}: {prediction.stored_dimensions}-D, expected 3-D"
         yield Finding(files.case_id, "error", "not-3d", what, "Drop the further dimensions.")
     try:
-        source = read_image(files.images[reference])
+        source_image = read_image(files.images[source])
     except (ImageError, KeyError) as error:
-        reason = f"{reference} is missing" if isinstance(error, KeyError) else f"{reference}: {error}"
+        reason = f"{source} is missing" if isinstance(error, KeyError) else f"{source}: {error}"
         yield Finding(files.case_id, "warning", "unreadable", f"{name} can't be compared with the case: {reason}")
         return
-    yield from _check_grid(files.case_id, name, prediction, source, reference)
+    yield from _check_grid(files.case_id, name, prediction, source_image, source)
 
 
-def _check_grid(case_id: str, name: str, prediction: Image, source: Image, reference: Modality) -> Iterator[Finding]:
-    if prediction.grid.shape != source.grid.shape:
-        what = f"{name}: {grid_difference(prediction.grid, source.grid)}, the shape of {reference}"
+def _check_grid(case_id: str, name: str, prediction: Image, source_image: Image, source: Modality) -> Iterator[Finding]:
+    if prediction.grid.shape != source_image.grid.shape:
+        what = f"{name}: {grid_difference(prediction.grid, source_image.grid)}, the shape of {source}"
         yield Finding(case_id, "error", "shape", what, "Bring the labels back to the source grid.")
         return
-    found, expected = voxel_sizes(prediction.header), voxel_sizes(source.header)
+    found, expected = voxel_sizes(prediction.header), voxel_sizes(source_image.header)
     if found != expected:
-        what = f"{name}: voxel size {found}, expected exactly {expected} as in {reference}"
-        yield Finding(case_id, "error", "spacing", what, f"Copy {reference}'s header instead of making one.")
-    difference = grid_difference(prediction.grid, source.grid)
+        what = f"{name}: voxel size {found}, expected exactly {expected} as in {source}"
+        yield Finding(case_id, "error", "spacing", what, f"Copy {source}'s header instead of making one.")
+    difference = grid_difference(prediction.grid, source_image.grid)
     if difference:
-        what = f"{name}: lies elsewhere than {reference}: {difference}"
-        yield Finding(case_id, "warning", "moved", what, f"Copy {reference}'s header instead of making one.")
+        what = f"{name}: lies elsewhere than {source}: {difference}"
+        yield Finding(case_id, "warning", "moved", what, f"Copy {source}'s header instead of making one.")
 
 
 def _check_labels(case_id: str, name: str, prediction: Image) -> Iterator[Finding]:
-    values = np.unique(prediction.voxels)
-    wrong = values[~np.isin(values, np.arange(ET + 1, dtype=np.float32))]
+    _, wrong = whole_labels(prediction.voxels, ET)
     if wrong.size:
-        more = f" and {wrong.size - SHOWN_VALUES} more" if wrong.size > SHOWN_VALUES else ""
-        shown = ", ".join(f"{value:g}" for value in wrong[:SHOWN_VALUES])
-        what = f"{name}: holds {shown}{more}, expected whole numbers from 0 to {ET}"
+        shown = listed([f"{value:g}" for value in wrong], SHOWN_VALUES)
+        what = f"{name}: holds {shown}, expected whole numbers from 0 to {ET}"
         yield Finding(case_id, "error", "labels", what, "Write labels 0 to 3 only.")
     elif prediction.stored_type != "uint8":
         what = f"{name}: stored as {prediction.stored_type}, expected uint8"

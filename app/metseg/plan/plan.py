@@ -10,9 +10,9 @@ from math import lcm
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag, model_validator
+from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag, TypeAdapter, model_validator
 
-from metseg.labels import BRATS_REGIONS, Regions
+from metseg.labels import BRATS_REGIONS, MAX_LABEL, Region, Regions
 from metseg.plan.document import Section, document_sha256, read_document
 from metseg.plan.networks import NetworkPlan, SegResNetPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
@@ -54,29 +54,33 @@ def sides_of(spacing_mm: Spacing) -> tuple[float, float, float]:
     return spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm, spacing_mm)
 
 
+class RegionSection(Section):
+    """One region of a plan: its name, and the labels of a label map that belong to it."""
+
+    name: str = Field(min_length=1)
+    labels: tuple[Annotated[int, Field(gt=0, le=MAX_LABEL)], ...] = Field(min_length=1)
+
+
 def _as_regions(value: object) -> Regions:
     if isinstance(value, Regions):
         return value
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError("expected the name of each region with its labels, as members and docs/plans.md name them")
-    if not all(isinstance(labels, list | tuple) and all(type(x) is int for x in labels) for labels in value.values()):
-        raise ValueError("the labels of a region are a list of whole numbers")
-    return Regions.of({str(name): labels for name, labels in value.items()})
+    sections = TypeAdapter(tuple[RegionSection, ...]).validate_python(value)
+    return Regions(tuple(Region(section.name, section.labels) for section in sections))
 
 
-def _names_of_regions(members: object) -> tuple[str, ...]:
-    """What the first member of a plan's content predicts."""
+def _in_first_member(content: Mapping[str, Any], key: str) -> Any:
+    """A value of the first member of a plan's content, checked or not; None where there is none."""
+    members = content.get("members")
     first = members[0] if isinstance(members, list | tuple) and members else None
-    stated = first.get("regions") if isinstance(first, Mapping) else getattr(first, "regions", None)
-    return BRATS_REGIONS.names if stated is None and first is not None else tuple(stated or ())
+    return first.get(key) if isinstance(first, Mapping) else getattr(first, key, None)
 
 
 PlanRegions = Annotated[
     Regions,
     PlainValidator(_as_regions),
-    PlainSerializer(lambda regions: {region.name: list(region.labels) for region in regions}),
+    PlainSerializer(lambda regions: [{"name": region.name, "labels": list(region.labels)} for region in regions]),
 ]
-"""In YAML a mapping from each region's name to its labels."""
+"""In YAML a list of `RegionSection`."""
 
 
 class WindowPlan(Section):
@@ -158,6 +162,7 @@ class PostprocessPlan(Section):
         min_netc_mm3: NETC components smaller than this become ET.
         min_snfh_mm3: SNFH components smaller than this are removed.
         min_et_mm3: ET components smaller than this are removed.
+        min_disjoint_mm3: components of a disjoint region, such as RC, smaller than this are removed. Not in the paper.
     """
 
     min_wt_mm3: int = Field(25, ge=0)
@@ -165,6 +170,7 @@ class PostprocessPlan(Section):
     min_netc_mm3: int = Field(20, ge=0)
     min_snfh_mm3: int = Field(20, ge=0)
     min_et_mm3: int = Field(10, ge=0)
+    min_disjoint_mm3: int = Field(0, ge=0)
 
 
 class MemberPlan(Section):
@@ -249,11 +255,13 @@ class Plan(Section):
     def _listed_regions(cls, content: object) -> object:
         if not isinstance(content, Mapping) or content.get("regions") is not None:
             return content
-        names = _names_of_regions(content.get("members"))
+        names = _in_first_member(content, "regions") or BRATS_REGIONS.names
+        if not isinstance(names, list | tuple):
+            return {**content, "regions": BRATS_REGIONS}
         try:
-            return {**content, "regions": system_of_regions(names).regions_named(names)} if names else content
-        except (ValueError, TypeError):
-            return {**content, "regions": {}}
+            return {**content, "regions": system_of_regions(names).regions_named(names)}
+        except ValueError as error:
+            raise ValueError(f"regions of member {_in_first_member(content, 'name')!r}: {error}") from error
 
     @model_validator(mode="after")
     def _unique_members(self) -> Self:

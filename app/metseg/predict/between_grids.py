@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from metseg.predict.windows import Layout
-from metseg.space.resampling import Trip
+from metseg.space.resampling import Resampling
 from metseg.space.sampling import AxisSampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def logits_between_grids(logits: "Tensor", own: Layout, own_trip: Trip, layout: Layout, trip: Trip) -> "Tensor":
+def logits_between_grids(
+    logits: "Tensor", own: Layout, own_resampling: Resampling, layout: Layout, resampling: Resampling
+) -> "Tensor":
     """Interpolates logits linearly between voxel centres, from a region of one network grid to one of another.
 
     Args:
         logits: shape (regions, *own.shape), on any device.
         own: the region they are on.
-        own_trip: between the case's files and the grid of `own`.
+        own_resampling: between the case's files and the grid of `own`.
         layout: the region wanted.
-        trip: between the same files and the grid of `layout`.
+        resampling: between the same files and the grid of `layout`.
 
     Returns:
         Shape (regions, *layout.shape), there; beyond `own` its border's value, which is background where the windows
@@ -34,10 +36,10 @@ def logits_between_grids(logits: "Tensor", own: Layout, own_trip: Trip, layout: 
     import torch  # noqa: PLC0415 - heavy
 
     for axis in range(3):
-        there, here = own_trip.network.shape[axis], trip.network.shape[axis]
+        there, here = own_resampling.network.shape[axis], resampling.network.shape[axis]
         wanted = layout.start[axis] + np.arange(layout.shape[axis], dtype=np.float64)
         # Both grids have the centre of the files' grid (`metseg.space.resampling`).
-        centred = (wanted - (here - 1) / 2) * trip.steps[axis] / own_trip.steps[axis]
+        centred = (wanted - (here - 1) / 2) * resampling.steps[axis] / own_resampling.steps[axis]
         sampling = AxisSampling.at(centred + (there - 1) / 2 - own.start[axis], own.shape[axis])
         below, above, weight = (
             torch.from_numpy(part).to(logits.device) for part in (sampling.below, sampling.above, sampling.weight)

@@ -1,4 +1,4 @@
-"""What a case does that does not fit into memory: it is tried again in smaller steps, and the log says each.
+"""Predicting a case within the memory there is: what does not fit is tried again in smaller steps, and the log says so.
 
     as planned -> one window at a time -> image and sums on the host -> on the CPU (under `--device auto` alone)
 
@@ -18,10 +18,9 @@ from typing import Final
 
 from metseg.errors import DeviceError, NotFiniteError
 from metseg.findings import printable
-from metseg.predict.ensemble import Ensemble, MemberPrediction, predict_case
-from metseg.predict.inputs import Prefetch
-from metseg.predict.windows import Layout
-from metseg.prepare.prepare import PreparedCase
+from metseg.predict.engine import Engine
+from metseg.predict.inputs import Inputs
+from metseg.predict.members import Predictions, predict_members
 
 logger = logging.getLogger(__name__)
 
@@ -42,37 +41,45 @@ SHOWN_CHARACTERS: Final = 120
 """Of an allocator's message, which may be a page long."""
 
 
-def predict_within_memory(
-    case: PreparedCase, ensemble: Ensemble, layout: Layout, prefetch: Prefetch | None = None
-) -> tuple[MemberPrediction, ...]:
+def predict(inputs: Inputs, engine: Engine) -> Predictions:
     """Runs every usable member on a case, in smaller steps where memory does not suffice.
+
+    The inputs' memory is given back at the end, whether it worked or not.
 
     Raises:
         DeviceError: it does not fit in the smallest steps either, or its numbers are not finite on any device.
     """
-    failure, reason, device = "", "", ensemble.device.description
+    try:
+        return _predict_in_steps(inputs, engine)
+    finally:
+        inputs.forget()
+
+
+def _predict_in_steps(inputs: Inputs, engine: Engine) -> Predictions:
+    case_id = inputs.prepared.case_id
+    failure, reason, device = "", "", engine.device.description
     only_cpu = False
-    for step, attempt in _steps(ensemble):
+    for step, attempt in _steps(engine):
         if only_cpu and attempt.fallback is not None:
             continue
         if failure:
             logger.warning("%s; trying again %s", failure, step)
         device = attempt.device.description
         try:
-            return predict_case(case, attempt, layout, prefetch)
+            return predict_members(inputs, attempt)
         except Exception as error:  # allocators raise errors of several kinds
             reason = _reason(error)
             if is_out_of_memory(error):
-                failure = f"case {printable(case.case_id)}: out of memory ({reason})"
+                failure = f"case {printable(case_id)}: out of memory ({reason})"
             elif attempt.fallback is not None and isinstance(error, NotFiniteError):
                 only_cpu, failure = True, str(error)
             elif attempt.fallback is not None and isinstance(error, RuntimeError):
-                only_cpu, failure = True, f"case {printable(case.case_id)}: failed on {device} ({reason})"
+                only_cpu, failure = True, f"case {printable(case_id)}: failed on {device} ({reason})"
             else:
                 raise
         # Here, not in the handler: until it is left, the error holds the frames whose tensors filled the memory.
-        _release_memory(prefetch)
-    raise _memory_error(case.case_id, f"out of memory on {device} ({reason})")
+        _release_memory(inputs)
+    raise _memory_error(case_id, f"out of memory on {device} ({reason})")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -89,16 +96,16 @@ def as_memory_error(case_id: str, error: Exception) -> Exception:
     return _memory_error(case_id, f"out of memory ({_reason(error)})") if is_out_of_memory(error) else error
 
 
-def _steps(ensemble: Ensemble) -> Iterator[tuple[str, Ensemble]]:
-    yield "as planned", ensemble
-    if ensemble.batch_voxels:
-        ensemble = replace(ensemble, batch_voxels=0)
-        yield "with one window at a time", ensemble
-    if ensemble.device.is_cuda and not ensemble.sums_on_host:
-        ensemble = replace(ensemble, sums_on_host=True)
-        yield "with image and sums in the host's memory", ensemble
-    if ensemble.fallback is not None:
-        yield "on the CPU", ensemble.fallback()
+def _steps(engine: Engine) -> Iterator[tuple[str, Engine]]:
+    yield "as planned", engine
+    if engine.execution.batch_voxels:
+        engine = replace(engine, execution=replace(engine.execution, batch_voxels=0))
+        yield "with one window at a time", engine
+    if engine.device.is_cuda and not engine.execution.sums_on_host:
+        engine = replace(engine, execution=replace(engine.execution, sums_on_host=True))
+        yield "with image and sums in the host's memory", engine
+    if engine.fallback is not None:
+        yield "on the CPU", engine.fallback()
 
 
 def _memory_error(case_id: str, what: str) -> DeviceError:
@@ -113,14 +120,13 @@ def _reason(error: BaseException) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
-def _release_memory(prefetch: Prefetch | None) -> None:
+def _release_memory(inputs: Inputs) -> None:
     import torch  # noqa: PLC0415 - heavy
 
     if torch.cuda.is_initialized():
         with suppress(RuntimeError):  # a GPU that has failed says so again
             torch.cuda.synchronize()  # it may still read what is given back
-    if prefetch is not None:
-        prefetch.leave_devices()
+    inputs.leave_devices()
     gc.collect()
     if torch.cuda.is_initialized():
         with suppress(RuntimeError):

@@ -1,7 +1,7 @@
 """How much memory a case will take and how much there is: a warning before the night instead of a kill in it.
 
 An estimate from the header alone, for a run on the CPU: what is held (images, channels, probabilities) is counted, what
-a network needs for one window is a multiple of its widest layer (docs/reliability.md: how it was measured).
+a network needs for one window is a multiple of its widest layer (docs/performance.md: how it was measured).
 """
 
 import math
@@ -18,9 +18,9 @@ from metseg.files.image import ImageError, read_shape
 from metseg.findings import Finding
 from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, sides_of
-from metseg.predict.passes import NOISY_COPIES, uses_noise
+from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_trip
+from metseg.space.resampling import plan_resampling
 from metseg.systems import modalities_to_find
 
 FLOAT_BYTES: Final = 4
@@ -69,7 +69,7 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
         plan: window, members, spacing.
         scan: the planning CT's own grid, of a case that has one.
     """
-    network_shape = plan_trip(grid, plan.spacing_mm, plan.frame).network.shape
+    network_shape = plan_resampling(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
     keys = {(plan.window_of(member), plan.spacing_of(member)) for member in plan.members}
     sides = {key: _window_and_region(grid, plan, *key) for key in keys}
@@ -78,10 +78,10 @@ def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNee
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
     images = len(plan.modalities) * source if scan is None else source + math.prod(scan.shape)
-    on_own_grids = sum(math.prod(plan_trip(grid, spacing).network.shape) for spacing in plan.own_spacings)
+    on_own_grids = sum(math.prod(plan_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
-    noises = NOISY_COPIES * widest if uses_noise(plan.tta) else 0
+    noises = NOISE_DRAWS * widest if uses_noise(plan.tta) else 0
     on_region = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
         held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),
@@ -144,7 +144,7 @@ def _window_and_region(
     grid: Grid, plan: Plan, window: WindowPlan, spacing_mm: Spacing
 ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Sides of a window, and of the region that such windows cover, in voxels of the spacing."""
-    shape = plan_trip(grid, spacing_mm, plan.frame).network.shape
+    shape = plan_resampling(grid, spacing_mm, plan.frame).network.shape
     brain = [
         min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, sides_of(spacing_mm), strict=True)
     ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.plan.plan import TtaPlan
-from metseg.predict.device import send
+from metseg.predict.gpu import send
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 Flip = tuple[int, ...]
 """Spatial axes that are mirrored: 0 = x (sagittal plane), 1 = y (coronal plane)."""
 
-NOISY_COPIES = 4
+NOISE_DRAWS = 4
 """`aurora` draws four noises, each seen plain, mirrored along x, and mirrored along y: with the plain pass, 13."""
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """Passes that share one copy of the image.
+class PassGroup:
+    """Passes that read the same image, with the same noise or without.
 
     Attributes:
         noise: number of the noise that is added, None for the image as it is.
@@ -36,33 +36,33 @@ class Round:
     flips: tuple[Flip, ...]
 
 
-def plan_rounds(plan: TtaPlan) -> tuple[Round, ...]:
-    """The passes of a variant, grouped by the copy of the image that they read."""
+def group_passes(plan: TtaPlan) -> tuple[PassGroup, ...]:
+    """The passes of a variant, grouped by the noise that they see."""
     match plan.variant:
         case "none":
-            return (Round(None, ((),)),)
+            return (PassGroup(None, ((),)),)
         case "flips":
-            return (Round(None, ((), (0,), (1,), (0, 1))),)
+            return (PassGroup(None, ((), (0,), (1,), (0, 1))),)
         case "aurora":
-            noisy = tuple(Round(copy, ((), (0,), (1,))) for copy in range(NOISY_COPIES))
-            return (Round(None, ((),)), *noisy)
+            noisy = tuple(PassGroup(draw, ((), (0,), (1,))) for draw in range(NOISE_DRAWS))
+            return (PassGroup(None, ((),)), *noisy)
 
 
 def count_passes(plan: TtaPlan) -> int:
     """Number of passes of a variant: 1, 4 or 13."""
-    return sum(len(round_.flips) for round_ in plan_rounds(plan))
+    return sum(len(group.flips) for group in group_passes(plan))
 
 
 def uses_noise(plan: TtaPlan) -> bool:
     """Whether some pass of a variant sees noise; otherwise its seed is not used."""
-    return any(round_.noise is not None for round_ in plan_rounds(plan))
+    return any(group.noise is not None for group in group_passes(plan))
 
 
 @dataclass(frozen=True, slots=True)
 class CaseNoise:
     """The noises of one case, drawn, and sent to the device, once for all members that read as many channels.
 
-    They come from generators on the CPU, seeded by the plan, the voxels and the copy's number, so a result depends
+    They come from generators on the CPU, seeded by the plan, the voxels and the draw's number, so a result depends
     neither on the device nor on what ran before.
 
     Attributes:
@@ -78,7 +78,7 @@ class CaseNoise:
     sent: "dict[tuple[int, tuple[int, ...], device], Tensor]" = field(default_factory=dict)
 
     def draw(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The noise of one copy, float32; not to be changed."""
+        """One of the noises, float32; not to be changed."""
         if (number, shape) not in self.drawn:
             generator = np.random.Generator(np.random.SFC64([self.plan.seed, self.seed, number]))
             std = generator.uniform(0, self.plan.noise_std_max)
@@ -90,10 +90,10 @@ class CaseNoise:
     @property
     def numbers(self) -> tuple[int, ...]:
         """Of the noises that the variant's passes use."""
-        return tuple(round_.noise for round_ in plan_rounds(self.plan) if round_.noise is not None)
+        return tuple(group.noise for group in group_passes(self.plan) if group.noise is not None)
 
     def on(self, device: "device", number: int, shape: tuple[int, ...]) -> "Tensor":
-        """The noise of one copy on a device; not to be changed."""
+        """One of the noises on a device; not to be changed."""
         key = (number, shape, device)
         if key not in self.sent:
             self.sent[key] = send(self.draw(number, shape), device)
@@ -109,18 +109,18 @@ class CaseNoise:
         self.leave_devices()
 
 
-def images_of_rounds(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tensor, tuple[Flip, ...]]]":
-    """Yields each round's copy of the image, on the image's device, with its flips.
+def augmented_images(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tensor, tuple[Flip, ...]]]":
+    """Yields the image as each group of passes sees it, on its device, with the group's flips.
 
     Args:
         image: shape (channels, x, y, z), float32, in [0, 1].
         noise: the variant and its noises.
     """
-    for round_ in plan_rounds(noise.plan):
-        if round_.noise is None:
-            yield image, round_.flips
+    for group in group_passes(noise.plan):
+        if group.noise is None:
+            yield image, group.flips
         else:
-            yield image + noise.on(image.device, round_.noise, tuple(image.shape)), round_.flips
+            yield image + noise.on(image.device, group.noise, tuple(image.shape)), group.flips
 
 
 def flip(batch: "Tensor", axes: Flip) -> "Tensor":

@@ -4,34 +4,25 @@ Training prepares its volumes with these same functions, so that the two can't d
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.files.case import Case
-from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, Plan, Spacing
+from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, IntensityPlans, Plan, Spacing
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
-from metseg.prepare.intensities import percentiles, scale_intensities
+from metseg.prepare.channels import Channels
+from metseg.prepare.intensities import scale_intensities
 from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume
-from metseg.space.resampling import Trip, plan_trip, to_network
+from metseg.space.resampling import Resampling, plan_resampling, to_network
 from metseg.systems import MODALITIES
-
-__all__ = [
-    "PreparedCase",
-    "brain_box",
-    "percentiles",
-    "prepare_case",
-    "prepare_for_plan",
-    "scale_intensities",
-    "subtract",
-    "voxel_seed",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +30,8 @@ class PreparedCase:
     """One case on the network's grid.
 
     Attributes:
-        case_id: see CaseFiles.
-        trip: the way between the source grid and the network's.
+        case: as read.
+        resampling: the way between the source grid and the network's.
         channels: every channel that the case's images give, shape (x, y, z) each, RAS axes, in [0, 1] (with the
             radiosurgery system's intensities: of zero mean and unit variance).
         brain: bounding box of the voxels that are not background in some channel.
@@ -48,19 +39,24 @@ class PreparedCase:
         on_own_grids: the same case on the grids that single members have for themselves (`MemberPlan.spacing_mm`).
     """
 
-    case_id: str
-    trip: Trip
+    case: Case
+    resampling: Resampling
     channels: Mapping[ChannelName, FloatVolume]
     brain: Box
     registration: Registration | None = None
     on_own_grids: "Mapping[Spacing, PreparedCase]" = field(default_factory=dict)
+
+    @property
+    def case_id(self) -> str:
+        """See CaseFiles."""
+        return self.case.case_id
 
     def on_grid(self, spacing_mm: Spacing | None) -> "PreparedCase":
         """The case on a member's own grid; None for the plan's."""
         return self if spacing_mm is None else self.on_own_grids[spacing_mm]
 
 
-def prepare_for_plan(case: Case, plan: Plan) -> PreparedCase:
+def prepare(case: Case, plan: Plan) -> PreparedCase:
     """Brings a case to the plan's grid, and to those that members have for themselves.
 
     A member's own grid is filled from the images, as in its training, not from the plan's grid.
@@ -77,7 +73,7 @@ def prepare_for_plan(case: Case, plan: Plan) -> PreparedCase:
 
 def prepare_case(
     case: Case,
-    intensity: IntensityPlan | RadiosurgeryIntensityPlan,
+    intensity: IntensityPlans,
     *,
     spacing_mm: float | tuple[float, float, float] = 1.0,
     frame: tuple[int, int] | None = None,
@@ -87,33 +83,48 @@ def prepare_case(
 
     Args:
         case: as read.
-        intensity: which of the two systems' scaling.
+        intensity: how its images are scaled: decides which of `PREPARERS` does it.
         spacing_mm: see `Plan`.
         frame: see `Plan`.
         registration: see `Plan`.
 
     Raises:
-        InputError: an image has no contrast left between its percentiles, or the CT can't be registered.
+        InputError: an image has no contrast left between its percentiles, or a scan can't be registered.
     """
-    trip = plan_trip(case.grid, spacing_mm, frame)
-    if isinstance(intensity, RadiosurgeryIntensityPlan):
-        try:
-            scaled, brain, found = prepare_radiosurgery(case, intensity, trip, registration)
-        except InputError as error:
-            raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
-        return PreparedCase(case_id=case.case_id, trip=trip, channels=scaled, brain=brain, registration=found)
+    resampling = plan_resampling(case.grid, spacing_mm, frame)
+    try:
+        made = PREPARERS[type(intensity)](case, intensity, resampling, registration)
+    except InputError as error:
+        raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
+    return PreparedCase(case, resampling, made.channels, made.brain, made.registration)
+
+
+def prepare_sequences(
+    case: Case, intensity: IntensityPlan, resampling: Resampling, _registration: RegistrationPlan | None
+) -> Channels:
+    """The challenge's sequences, each between its percentiles, and the subtraction channel.
+
+    Raises:
+        InputError: an image has no contrast left between its percentiles.
+    """
     channels: dict[ChannelName, FloatVolume] = {}
     for modality in MODALITIES:
         if modality not in case.images:
             continue
-        image = case.images[modality]
         try:
-            channels[modality] = scale_intensities(to_network(image, trip), intensity)
+            channels[modality] = scale_intensities(to_network(case.images[modality], resampling), intensity)
         except InputError as error:
-            raise InputError(f"case {case.case_id}: {modality}: {error}", hint=error.hint) from error
+            raise InputError(f"{modality}: {error}", hint=error.hint) from error
     if "t1c" in channels and "t1n" in channels:
         channels[SUBTRACTION] = subtract(channels["t1c"], channels["t1n"])
-    return PreparedCase(case_id=case.case_id, trip=trip, channels=channels, brain=brain_box(channels))
+    return Channels(channels, brain_box(channels))
+
+
+PREPARERS: Final[Mapping[type, Callable[..., Channels]]] = {
+    IntensityPlan: prepare_sequences,
+    RadiosurgeryIntensityPlan: prepare_radiosurgery,
+}
+"""How each kind of intensity section makes channels: (case, section, resampling, registration) to `Channels`."""
 
 
 def subtract(t1c: FloatVolume, t1n: FloatVolume) -> FloatVolume:

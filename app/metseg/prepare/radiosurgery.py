@@ -3,7 +3,6 @@
 Training and inference prepare their volumes here, so that the two can't drift apart.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -12,11 +11,12 @@ from metseg.errors import InputError
 from metseg.files.case import Case
 from metseg.plan.plan import ChannelName, IntensityPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
+from metseg.prepare.channels import Channels
 from metseg.prepare.intensities import scale_intensities
-from metseg.prepare.registration import AIR_HU, HEAD_HU, Registration, register, skull_cavity
+from metseg.prepare.registration import AIR_HU, HEAD_HU, register, skull_cavity
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume
-from metseg.space.resampling import Trip, to_network
+from metseg.space.resampling import Resampling, to_network
 from metseg.space.rigid import resample_rigid
 
 BOX_STEP: Final = 4
@@ -32,15 +32,15 @@ SMALLEST_BRAIN_SHARE: Final = 0.2
 def prepare_radiosurgery(
     case: Case,
     intensity: RadiosurgeryIntensityPlan,
-    trip: Trip,
+    resampling: Resampling,
     registration: RegistrationPlan | None,
-) -> tuple[Mapping[ChannelName, FloatVolume], Box, Registration | None]:
+) -> Channels:
     """Registers, resamples and scales a case.
 
     Args:
         case: with the MR among its images and, where `registration` is given, the CT among its scans.
         intensity: windows and equalisation.
-        trip: the way to the network's grid.
+        resampling: the way to the network's grid.
         registration: how the CT is found; None leaves it out.
 
     Returns:
@@ -49,15 +49,15 @@ def prepare_radiosurgery(
     Raises:
         InputError: an image has no contrast, or the CT can't be registered.
     """
-    mr = to_network(case.images["t1c"], trip)
+    mr = to_network(case.images["t1c"], resampling)
     channels: dict[ChannelName, FloatVolume] = {"t1c": standardise(equalise(mr, intensity))}
     if registration is None or "ct" not in case.scans:
-        return channels, head_box(mr), None
+        return Channels(channels, head_box(mr))
     ct = case.scans["ct"]
     found = register(ct, case.images["t1c"], case.grid, registration)
-    hounsfield = resample_rigid(ct.voxels, ct.grid, trip.network, found.mr_to_ct, outside=AIR_HU)
+    hounsfield = resample_rigid(ct.voxels, ct.grid, resampling.network, found.mr_to_ct, outside=AIR_HU)
     channels["ct"] = standardise(window_hounsfield(hounsfield, intensity))
-    return channels, brain_box_of_ct(hounsfield), found
+    return Channels(channels, brain_box_of_ct(hounsfield), found)
 
 
 def window_hounsfield(hounsfield: FloatVolume, plan: RadiosurgeryIntensityPlan) -> FloatVolume:

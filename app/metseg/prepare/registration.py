@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.files.case import Scan
-from metseg.files.rules import grid_difference
 from metseg.plan.radiosurgery import RegistrationPlan
-from metseg.space.grid import Affine, FloatVolume, Grid
+from metseg.space.grid import Affine, FloatVolume, Grid, grid_difference
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813 - its usual name

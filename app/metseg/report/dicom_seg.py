@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 import metseg
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.atomic import write_atomically
-from metseg.files.nifti import read_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import read_label_map
 from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, LabelMap
 from metseg.report.dicom_series import Series, read_series
-from metseg.space.grid import Grid
+from metseg.space.grid import Grid, grid_difference
 from metseg.systems import SystemName
 
 logger = logging.getLogger(__name__)
@@ -79,10 +78,10 @@ def export_segmentation(
     """
     if find_spec("highdicom") is None:
         raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
-    labels, grid = read_label_map(label_map)
-    _check_labels(label_map, labels, system)
+    image = read_label_map(label_map)
+    _check_labels(label_map, image.labels, system)
     series = read_series(series_folder)
-    frames = to_frames(labels, grid, series)
+    frames = to_frames(image.labels, image.grid, series)
     content = encode_segmentation(frames, series, system)
     if not np.array_equal(decode_segmentation(content, series), frames):
         raise OutputError(f"{output}: the segmentation does not read back as it was written; nothing was written")

@@ -14,9 +14,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from metseg.report.case_report import LESIONS_FILE, CaseReport
+from metseg.report.case_store import CASES_FOLDER, case_folder
 from metseg.report.pictures import volume_text
-from metseg.report.pieces import CASES_FOLDER, case_folder
-from metseg.report.run_file import RunFile
+from metseg.report.run_json import RunFile
 from metseg.report.tables import lesion_flags
 from metseg.report.words import WORDS, common_system
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metseg.labels import ET, METASTASIS, NETC, RC, LabelMap, whole_tumour
 from metseg.report.canvas import Canvas, Frame, Outline, Pixels
 from metseg.report.lesions import Lesion
-from metseg.report.planes import LETTERS, RADIOLOGICAL, PlaneName, View, cut, plan_view, plane_spacing_mm
+from metseg.report.slices import LETTERS, RADIOLOGICAL, PlaneName, View, cut, plan_view, plane_spacing_mm
 from metseg.space.components import bounding_box
 from metseg.space.grid import FloatVolume, Grid
 from metseg.systems import Modality, SystemName

@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 from typing_extensions import override
 
 from metseg.errors import OutputError
-from metseg.report.assemble import PAGE_FILE
+from metseg.report.case_store import CASES_FOLDER, case_folder
 from metseg.report.page import asset
-from metseg.report.pieces import CASES_FOLDER, case_folder
+from metseg.report.report_files import PAGE_FILE
 from metseg.report.viewer import ViewerCase, render_viewer
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.findings import printable
 from metseg.labels import ET, METASTASIS, NETC, RC, SNFH
-from metseg.report.assemble import CASES_TABLE, RUN_FILE
-from metseg.report.case_files import find_label_map
+from metseg.report.case_from_files import find_label_map
 from metseg.report.case_report import CaseReport
+from metseg.report.case_store import read_piece
 from metseg.report.page import environment
 from metseg.report.pictures import COLOURS
-from metseg.report.pieces import read_piece
+from metseg.report.report_files import CASES_TABLE, RUN_FILE
 from metseg.report.words import WORDS
 from metseg.systems import Modality, SystemName, modalities_to_find
 

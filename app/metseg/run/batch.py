@@ -1,42 +1,42 @@
-"""A folder of cases through the pipeline, and what becomes of a case that fails.
+"""A folder of cases along the way of a case (`metseg.run.pipeline`), and what becomes of a case that fails.
 
-While the networks work on a case, the next one is read and prepared, and the last one is written, in two threads of
-this process. With networks on a GPU, the last one is fused and cleaned there too.
+While the networks work on a case, the next one is read and prepared, and the last one is written, each in a thread of
+its own. The networks run in the batch's thread, which an interrupt reaches at once; on a CPU, where nothing is gained
+by deciding beside them and a tenth more memory taken (docs/performance.md), the stages behind them do too.
 """
 
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from time import perf_counter
+from typing import Final, Literal
 
 from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.files.atomic import remove_partials
 from metseg.files.blank import blank_label_map
-from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_label_map, remove_partials, write_label_map
-from metseg.findings import Finding, agreement_notes, blank_note, count_notes, resampling_notes, warning
+from metseg.files.case import CaseFiles
+from metseg.files.read import read_label_map
+from metseg.files.write import write_label_map
+from metseg.findings import blank_note
 from metseg.labels import LabelMap
-from metseg.plan.plan import Plan
-from metseg.predict.device import give_back_memory
-from metseg.predict.ensemble import (
-    Ensemble,
-    MemberPrediction,
-)
+from metseg.predict.cpu import give_back_memory
+from metseg.predict.engine import Engine
 from metseg.predict.fallback import as_memory_error
-from metseg.run.pipeline import REFERENCE, Loaded, Segmentation, conclude, load_case, predict
-from metseg.run.record import CaseRecord, Stopwatch
-from metseg.space.rigid import metastases_outside, metastases_to
+from metseg.run.lane import Lane
+from metseg.run.pipeline import STAGES, Segmented, Stage, segment
+from metseg.run.record import CaseRecord, record_segmented
+from metseg.systems import SOURCE_MODALITY, Modality
 
 logger = logging.getLogger(__name__)
 
 OnError = Literal["stop", "skip", "blank"]
 
-LabelGrid = Literal["t1c", "ct"]
-"""Where label maps are written: on the reference's grid, or on the planning CT's."""
+CASES_AT_ONCE: Final = 3
+"""One is read ahead, one is at work, one is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +48,45 @@ class Job:
         output_path: folder of label maps; created when missing.
         on_error: what happens when a case fails: `stop` the batch, `skip` the case, or write a `blank` map.
         resume: leave cases alone whose label map exists, unless it is empty: that may be a failure's blank map.
-        grid: of the label maps; `ct` needs a plan that registers one.
+        grid: of the label maps: the source image's, or that of a scan that the plan registers.
     """
 
     cases: tuple[CaseFiles, ...]
     output_path: Path
     on_error: OnError = "stop"
     resume: bool = False
-    grid: LabelGrid = "t1c"
+    grid: Modality = SOURCE_MODALITY
 
 
-Listener = Callable[[CaseRecord, Segmentation | None, Case | None], None]
+Listener = Callable[[CaseRecord, Segmented | None], None]
 """Told about the cases that `resume` leaves alone, then about each other one once its file is in place, in order; what
 it keeps costs memory."""
 
 
-def run_batch(job: Job, ensemble: Ensemble, listener: Listener | None = None) -> tuple[CaseRecord, ...]:
+def run_batch(job: Job, engine: Engine, listener: Listener | None = None) -> tuple[CaseRecord, ...]:
     """Segments every case of a job.
 
     Returns:
-        One record a case, in order.
+        One record per case, in order.
 
     Raises:
         InputError: under `stop`, a case can't be segmented.
         OutputError: a label map can't be written; what was finished stays.
     """
-    cases = job.cases
     prepare_output(job.output_path)
-    done = [files.case_id for files in cases if job.resume and _is_done(label_map_path(job, files))]
-    records = {case_id: CaseRecord(case_id, "present") for case_id in done}
+    present = [files for files in job.cases if job.resume and _is_done(label_map_path(job, files))]
+    records = {files.case_id: CaseRecord(files.case_id, "present") for files in present}
     for record in records.values():
         if listener is not None:
-            listener(record, None, None)
-    todo = [files for files in cases if files.case_id not in records]
+            listener(record, None)
+    todo = [files for files in job.cases if files.case_id not in records]
     if records:
-        logger.info("resume: %d of %d label maps with a label are there already", len(records), len(cases))
-    for record, segmentation, case in _run_cases(job, ensemble, todo):
+        logger.info("resume: %d of %d label maps with a label are there already", len(records), len(job.cases))
+    for record, segmented in _run_cases(job, engine, todo):
         records[record.case_id] = record
         if listener is not None:
-            listener(record, segmentation, case)
-    return tuple(records[files.case_id] for files in cases)
+            listener(record, segmented)
+    return tuple(records[files.case_id] for files in job.cases)
 
 
 def _is_done(path: Path) -> bool:
@@ -98,7 +97,7 @@ def _is_done(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        labels, _ = read_label_map(path)
+        labels = read_label_map(path).labels
     except InputError:
         return True
     return bool(labels.any())
@@ -129,194 +128,111 @@ def prepare_output(output_path: Path) -> None:
         )
 
 
-_Finished = tuple[CaseRecord, Segmentation | None, Case | None]
-_Step = TypeVar("_Step")
+_Finished = tuple[CaseRecord, Segmented | None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Predicted:
-    """A case that waits to be fused and written."""
-
-    loaded: Loaded
-    predictions: tuple[MemberPrediction, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """A case that waits for its file to be written; `labels` is None when nothing is to be."""
-
-    record: CaseRecord
-    watch: Stopwatch
-    labels: LabelMap | None
-    header: bytes
-    segmentation: Segmentation | None = None
-    case: Case | None = None
-
-
-def _run_cases(job: Job, ensemble: Ensemble, todo: Sequence[CaseFiles]) -> Iterator[_Finished]:
-    with _worker("read") as reader, _worker("write") as writer:
+def _run_cases(job: Job, engine: Engine, todo: Sequence[CaseFiles]) -> Iterator[_Finished]:
+    with _started(job, engine) as start:
+        ahead = start(todo[0]) if todo else None
         behind: Future[_Finished] | None = None
-        for files, loading in _read_ahead(reader, todo, ensemble):
-            try:
-                outcome = _attempt(files, job, partial(_predict_loaded, loading, ensemble, job.grid))
-                give_back_memory()
-                if not concludes_beside(ensemble):
-                    outcome = _concluded(files, job, outcome, ensemble.plan)
-            except MetsegError:
-                if behind is not None:
-                    yield behind.result()
-                raise
+        for following in (*todo[1:], None):
+            if ahead is None:
+                return
+            current, ahead = ahead, start(following) if following is not None else None
+            current.lane.serve()
+            give_back_memory()
             if behind is not None:
                 yield behind.result()
-            behind = writer.submit(_finish, files, job, outcome, ensemble.plan)
+            behind = current.finished
+            if current.lane.failed:
+                break
         if behind is not None:
             yield behind.result()
 
 
-def concludes_beside(ensemble: Ensemble) -> bool:
-    """Whether a case is fused and cleaned beside the next one's networks.
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A case that is on its way in a thread of its own."""
 
-    On a CPU, where they share the cores, that is no faster and takes a tenth more memory (docs/performance.md).
-    """
-    return ensemble.device.is_cuda
+    lane: Lane
+    finished: Future[_Finished]
 
 
 @contextmanager
-def _worker(name: str) -> Iterator[ThreadPoolExecutor]:
-    """One thread; on the way out what it has begun is finished and what it has not is dropped."""
-    executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+def _started(job: Job, engine: Engine) -> Iterator[Callable[[CaseFiles], _Begun]]:
+    """Gives what starts a case; on the way out what has begun is finished or given up."""
+    lanes: list[Lane] = []
+    executor = ThreadPoolExecutor(CASES_AT_ONCE, thread_name_prefix="case")
+
+    def start(files: CaseFiles) -> _Begun:
+        lane = Lane(stages_here(engine), ahead=lanes[-1] if lanes else None)
+        lanes[:] = [*lanes[1 - CASES_AT_ONCE :], lane]
+        return _Begun(lane, executor.submit(_process, files, job, engine, lane))
+
     try:
-        yield executor
+        yield start
     finally:
+        for lane in lanes:
+            lane.close()
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_ahead(
-    reader: ThreadPoolExecutor, todo: Sequence[CaseFiles], ensemble: Ensemble
-) -> Iterator[tuple[CaseFiles, "Future[Loaded]"]]:
-    ahead = reader.submit(load_case, todo[0], ensemble) if todo else None
-    for number, files in enumerate(todo):
-        current = ahead
-        ahead = reader.submit(load_case, todo[number + 1], ensemble) if number + 1 < len(todo) else None
-        assert current is not None  # noqa: S101 - for the type checker: one was submitted for each case
-        yield files, current
+def stages_here(engine: Engine) -> tuple[Stage, ...]:
+    """The stages that run in the batch's thread: the device's; on a CPU, which they share, the ones behind too."""
+    first = STAGES.index("predict")
+    return STAGES[first : first + 1] if engine.device.is_cuda else STAGES[first:]
 
 
-def _attempt(files: CaseFiles, job: Job, step: Callable[[], _Step]) -> _Step | _Result:
-    """A step of a case, or what is written where it fails; under `stop` the error goes on."""
+def _process(files: CaseFiles, job: Job, engine: Engine, lane: Lane) -> _Finished:
+    """A case's own thread: the way of the case, what becomes of a failure, and the file."""
     try:
-        return step()
+        segmented = segment(files, engine, job.grid, lane.run)
+    except CancelledError:
+        raise
     except Exception as error:
         # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows a bug as it is.
         failure = as_memory_error(files.case_id, error)
+        lane.leave(failed=job.on_error == "stop")
         if job.on_error == "stop":
             if failure is error:
                 raise
             raise failure from error
         if not isinstance(failure, MetsegError):
             logger.exception("case %s: unexpected %s", files.case_id, type(failure).__name__)
-        given_up = _give_up(files, failure, job)
+        record = _record_failure(files, failure, job)
         del failure  # it holds this frame, and through its own frames the case's tensors
-        return given_up
+        return _write_blank(files, job, record, lane)
+    lane.leave()
+    _write(lane, label_map_path(job, files), segmented.labels, segmented.header)
+    return _timed(record_segmented(segmented), lane), segmented
 
 
-def _predict_loaded(loading: "Future[Loaded]", ensemble: Ensemble, grid: LabelGrid) -> _Predicted:
-    loaded = loading.result()
-    _require_scan(grid, loaded)
-    try:
-        predictions = predict(loaded.prepared, loaded.layout, loaded.prefetch, ensemble, loaded.watch)
-    finally:
-        loaded.prefetch.forget()
-    return _Predicted(loaded, predictions)
+def _write(lane: Lane, path: Path, labels: LabelMap, header: bytes) -> None:
+    began = perf_counter()
+    write_label_map(path, labels, header)
+    lane.seconds["write"] = perf_counter() - began
 
 
-def _concluded(files: CaseFiles, job: Job, outcome: _Predicted | _Result, plan: Plan) -> _Result:
-    if isinstance(outcome, _Result):
-        return outcome
-    return _attempt(files, job, partial(_segmented, outcome, job.grid, plan))
+def _timed(record: CaseRecord, lane: Lane) -> CaseRecord:
+    return replace(record, stage_s=dict(lane.seconds), elapsed_s=sum(lane.seconds.values()))
 
 
-def _finish(files: CaseFiles, job: Job, outcome: _Predicted | _Result, plan: Plan) -> _Finished:
-    return _write(files, job, _concluded(files, job, outcome, plan))
-
-
-def _segmented(predicted: _Predicted, grid: LabelGrid, plan: Plan) -> _Result:
-    loaded = predicted.loaded
-    concluded = conclude(loaded.prepared, loaded.layout, predicted.predictions, plan, loaded.watch)
-    segmentation, header, warnings = _on_grid(grid, loaded, concluded)
-    record = CaseRecord(
-        case_id=loaded.case.case_id,
-        outcome="segmented",
-        lesions=segmentation.lesions,
-        members=segmentation.members,
-        agreement=segmentation.agreement,
-        findings=(
-            *loaded.case.warnings,
-            *warnings,
-            *loaded.flags,
-            *_resampling(loaded, segmentation, plan),
-            *count_notes(segmentation.lesions),
-            *agreement_notes(segmentation.agreement),
-        ),
-        registration=loaded.prepared.registration,
-    )
-    return _Result(record, loaded.watch, segmentation.labels, header, segmentation, loaded.case)
-
-
-def _require_scan(grid: LabelGrid, loaded: Loaded) -> None:
-    if grid != REFERENCE and loaded.prepared.registration is None:
-        raise InputError(
-            f"case {loaded.case.case_id}: has no {grid} whose grid its label map could take",
-            hint=f"Add {loaded.case.case_id}-{grid}.nii.gz, or leave --grid out.",
-        )
-
-
-def _resampling(loaded: Loaded, segmentation: Segmentation, plan: Plan) -> tuple[Finding, ...]:
-    trip = loaded.prepared.trip
-    resampled = not trip.only_turns or segmentation.grid is not trip.source
-    return resampling_notes(segmentation.grid.spacing_mm, plan.sides_mm, resampled=resampled)
-
-
-def _on_grid(
-    grid: LabelGrid, loaded: Loaded, segmentation: Segmentation
-) -> tuple[Segmentation, bytes, tuple[Finding, ...]]:
-    """The segmentation with the label map that is written, the header it takes, and what it can't hold."""
-    registration = loaded.prepared.registration
-    if grid == REFERENCE or registration is None:
-        return segmentation, loaded.case.reference_header, ()
-    scan = loaded.case.scans["ct"]
-    with loaded.watch.stage("restore"):
-        place = (segmentation.network_labels, loaded.prepared.trip.network, scan.grid, registration.mr_to_ct)
-        labels = metastases_to(*place)
-        outside = metastases_outside(*place)
-    left_out = f"{outside} of {segmentation.lesions} metastases lie outside the planning CT, not in its label map"
-    return (
-        replace(segmentation, labels=labels, grid=scan.grid),
-        scan.header,
-        (warning("outside-grid", left_out),) if outside else (),
-    )
-
-
-def _give_up(files: CaseFiles, error: Exception, job: Job) -> _Result:
+def _record_failure(files: CaseFiles, error: Exception, job: Job) -> CaseRecord:
     hint = getattr(error, "hint", "")
     message = f"{error} {hint}".strip() or type(error).__name__
     if job.on_error == "skip":
-        return _Result(CaseRecord(files.case_id, "failed", error=message), Stopwatch(), None, b"")
-    labels, header = blank_label_map(files, first=job.grid)
-    record = CaseRecord(files.case_id, "blank", error=message, findings=(blank_note(),))
-    return _Result(record, Stopwatch(), labels, header)
+        return CaseRecord(files.case_id, "failed", error=message)
+    return CaseRecord(files.case_id, "blank", error=message, findings=(blank_note(),))
 
 
-def _write(files: CaseFiles, job: Job, result: _Result) -> _Finished:
-    with result.watch.stage("write"):
-        if result.labels is not None:
-            write_label_map(label_map_path(job, files), result.labels, result.header)
-    seconds = result.watch.seconds
-    record = replace(result.record, stage_s=seconds, elapsed_s=sum(seconds.values()))
-    return record, result.segmentation, result.case
+def _write_blank(files: CaseFiles, job: Job, record: CaseRecord, lane: Lane) -> _Finished:
+    lane.seconds.clear()
+    if record.outcome == "blank":
+        _write(lane, label_map_path(job, files), *blank_label_map(files, first=job.grid))
+    return _timed(record, lane), None
 
 
-def exit_code_of(records: Sequence[CaseRecord], on_error: OnError) -> ExitCode:
+def choose_exit_code(records: Sequence[CaseRecord], on_error: OnError) -> ExitCode:
     """The exit code of a batch that ran to its end (docs/exit-codes.md).
 
     Under `blank` it is 0 while at least one case succeeded: callers delete everything on a non-zero code.

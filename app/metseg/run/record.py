@@ -1,39 +1,17 @@
-"""What a run tells about itself: one record per case, one for the batch. Plain data; reports are made from it."""
+"""What became of a case: plain data, from which reports are made."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Literal
 
 from metseg.decide.agreement import LesionAgreement
 from metseg.findings import Finding
 from metseg.prepare.registration import Registration
+from metseg.run.pipeline import Segmented
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
 """segmented: a label map was computed; blank: it could not be, an empty one was written (--on-error blank); failed: it
 could not be, nothing was written (--on-error skip); present: it was there already, with labels in it (--resume)."""
-
-
-class Stopwatch:
-    """Adds up seconds per named stage."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times the block under this name; a stage that occurs twice is added up."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + perf_counter() - start
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds of each stage so far, a copy."""
-        return dict(self._seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +25,7 @@ class CaseRecord:
         members: names of the models that ran.
         error: why there is no segmentation, with the hint; empty when there is one.
         elapsed_s: seconds of work, reading and writing included, though both overlap with other cases.
-        stage_s: the same by stage: read, prepare, network, fuse, postprocess, restore, write.
+        stage_s: the same by stage: read, prepare, predict, decide, restore, write.
         agreement: the members' agreement on each lesion; see `metseg.decide.agreement`.
         findings: what a reader must know of the input, the way it was segmented, and the label map.
         registration: where the planning CT lies; None without one.
@@ -78,3 +56,16 @@ class CaseRecord:
     def succeeded(self) -> bool:
         """Whether the case's file is a segmentation."""
         return self.outcome in {"segmented", "present"}
+
+
+def record_segmented(segmented: Segmented) -> CaseRecord:
+    """The record of a case that was segmented, without its times."""
+    return CaseRecord(
+        case_id=segmented.case.case_id,
+        outcome="segmented",
+        lesions=segmented.lesions,
+        members=segmented.decision.members,
+        agreement=segmented.decision.agreement,
+        findings=segmented.findings,
+        registration=segmented.registration,
+    )

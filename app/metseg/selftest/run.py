@@ -11,21 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import WeightsError
-from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
-from metseg.files.nifti import read_label_map
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import Plan, TtaPlan
 from metseg.predict.device import Device
-from metseg.predict.ensemble import load_ensemble
-from metseg.predict.windows import paste_region
-from metseg.run.batch import Job, run_batch
-from metseg.run.pipeline import Segmentation
-from metseg.run.record import CaseRecord
+from metseg.predict.engine import load_engine
+from metseg.run.pipeline import Segmented, segment
 from metseg.selftest.expected import HINT, MARGIN, Expected
 from metseg.selftest.phantoms import CASE_ID, phantom_of
-from metseg.space.resampling import labels_to_source, plan_trip
+from metseg.space.resampling import labels_to_source
 from metseg.systems import modalities_to_find
 
 MIN_DICE: Final = 0.99
@@ -93,31 +88,24 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
         WeightsError: the bundle can't be loaded.
     """
     start = time.perf_counter()
-    ensemble = load_ensemble(replace(bundle, plan=self_test_plan(bundle.plan)), device)
+    plan = self_test_plan(bundle.plan)
+    engine = load_engine(replace(bundle, plan=plan), device)
     with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
-        phantom_of(bundle.plan.system.name).write(Path(scratch) / "input")
-        cases = discover_cases(Path(scratch) / "input", modalities=modalities_to_find(bundle.plan.modalities))
-        job = Job(cases, Path(scratch) / "output")
-        undecided: list[NDArray[np.bool_]] = []
-
-        def listen(_record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
-            if segmentation is not None and case is not None:
-                undecided.append(_undecided(segmentation, case, ensemble.plan))
-
-        (record,) = run_batch(job, ensemble, listen)
-        labels, _ = read_label_map(job.output_path / f"{CASE_ID}.nii.gz")
-    return Result(labels, undecided[0], record.lesions, time.perf_counter() - start)
+        phantom_of(plan.system.name).write(Path(scratch))
+        (files,) = discover_cases(Path(scratch), modalities=modalities_to_find(plan.modalities))
+        segmented = segment(files, engine)
+    return Result(segmented.labels, _undecided(segmented, plan), segmented.lesions, time.perf_counter() - start)
 
 
-def _undecided(segmentation: Segmentation, case: Case, plan: Plan) -> NDArray[np.bool_]:
-    trip = plan_trip(case.grid, plan.spacing_mm, plan.frame)
-    deciding = [member.probabilities for member in segmentation.predictions]
+def _undecided(segmented: Segmented, plan: Plan) -> NDArray[np.bool_]:
+    predictions, resampling = segmented.decision.predictions, segmented.resampling
+    deciding = [member.probabilities for member in predictions.members]
     if plan.fusion.method == "mean":
         deciding.append(np.asarray(np.mean(deciding, axis=0, dtype=np.float32)))
     near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
     for probabilities in deciding:
         near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
-    return labels_to_source(paste_region(near, segmentation.region_start, trip.network.shape), trip) > 0
+    return labels_to_source(predictions.layout.paste(near, resampling.network.shape), resampling) > 0
 
 
 def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:

@@ -1,4 +1,4 @@
-"""The trip of a case: from the grid of its files to the network's grid, and back (docs/geometry.md).
+"""The resampling of a case: from the grid of its files to the network's grid, and back (docs/geometry.md).
 
 The network's grid has RAS+ axes (the closest, by permuting and flipping array axes: an oblique grid stays oblique) and
 1 mm spacing. An axis that has that spacing already is not resampled, so a case on the SRI24 atlas only has its axes
@@ -32,7 +32,7 @@ Element = TypeVar("Element", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
-class Trip:
+class Resampling:
     """The way between a case's source grid and the network's grid.
 
     Attributes:
@@ -56,10 +56,10 @@ class Trip:
         return self.steps == (1, 1, 1) and turned == self.network.shape
 
 
-def plan_trip(
+def plan_resampling(
     grid: Grid, spacing_mm: float | tuple[float, float, float] = 1.0, frame: tuple[int, int] | None = None
-) -> Trip:
-    """Plans the trip from a source grid.
+) -> Resampling:
+    """Plans the resampling from a source grid.
 
     Args:
         grid: the source grid; its axes don't coincide.
@@ -90,7 +90,7 @@ def plan_trip(
         centre, network_centre = (sizes[axis] - 1) / 2, (network_sizes[axis] - 1) / 2
         to_source[source_axis, 3] = centre - sign * steps[axis] * network_centre
     r, a, s = (int(size) for size in network_sizes)
-    return Trip(
+    return Resampling(
         source=grid,
         network=Grid((r, a, s), grid.affine @ to_source),
         source_axes=source_axes,
@@ -99,37 +99,37 @@ def plan_trip(
     )
 
 
-def to_network(volume: FloatVolume, trip: Trip) -> FloatVolume:
+def to_network(volume: FloatVolume, resampling: Resampling) -> FloatVolume:
     """Brings an image to the network's grid.
 
     Args:
         volume: shape (x, y, z) of the source grid.
-        trip: see `plan_trip`.
+        resampling: see `plan_resampling`.
 
     Returns:
         Shape of the network's grid, C order; linear between source voxel centres, the border's value beyond them.
     """
-    if trip.only_turns:
-        return np.ascontiguousarray(_turn(volume, trip))
-    return _move_volume(volume, _to_network(trip))
+    if resampling.only_turns:
+        return np.ascontiguousarray(_turn(volume, resampling))
+    return _move_volume(volume, _to_network(resampling))
 
 
-def volume_to_source(volume: FloatVolume, trip: Trip) -> FloatVolume:
+def volume_to_source(volume: FloatVolume, resampling: Resampling) -> FloatVolume:
     """Brings a soft volume, such as a region's probabilities, back to the source grid.
 
     Args:
         volume: shape of the network's grid.
-        trip: see `plan_trip`.
+        resampling: see `plan_resampling`.
 
     Returns:
         Shape of the source grid; linear between network voxel centres, 0 outside the network's grid (`_seen`).
     """
-    if trip.only_turns:
-        return np.asfortranarray(_turn_back(volume, trip))
-    return _move_volume(volume, _to_source(trip))
+    if resampling.only_turns:
+        return np.asfortranarray(_turn_back(volume, resampling))
+    return _move_volume(volume, _to_source(resampling))
 
 
-def regions_to_source(masks: RegionMasks, trip: Trip) -> RegionMasks:
+def regions_to_source(masks: RegionMasks, resampling: Resampling) -> RegionMasks:
     """Brings region masks back to the source grid.
 
     Each region is interpolated linearly and cut at a half. A lesion (26-connected component of a region) whose own
@@ -140,78 +140,78 @@ def regions_to_source(masks: RegionMasks, trip: Trip) -> RegionMasks:
 
     Args:
         masks: shape (3, x, y, z) on the network's grid, channels WT, TC, ET.
-        trip: see `plan_trip`.
+        resampling: see `plan_resampling`.
 
     Returns:
         Shape (3, x, y, z) on the source grid.
     """
-    if trip.only_turns:
-        return np.stack([_turn_back(mask, trip) for mask in masks])
-    return _move_regions(masks, _to_source(trip)).masks
+    if resampling.only_turns:
+        return np.stack([_turn_back(mask, resampling) for mask in masks])
+    return _move_regions(masks, _to_source(resampling)).masks
 
 
-def regions_to_network(masks: RegionMasks, trip: Trip) -> RegionMasks:
+def regions_to_network(masks: RegionMasks, resampling: Resampling) -> RegionMasks:
     """Brings a reference's region masks to the network's grid; the inverse of `regions_to_source`, by the same rules.
 
     Args:
         masks: shape (3, x, y, z) on the source grid, channels WT, TC, ET.
-        trip: see `plan_trip`.
+        resampling: see `plan_resampling`.
 
     Returns:
         Shape (3, x, y, z) on the network's grid.
     """
-    if trip.only_turns:
-        return np.stack([_turn(mask, trip) for mask in masks])
-    return _move_regions(masks, _to_network(trip)).masks
+    if resampling.only_turns:
+        return np.stack([_turn(mask, resampling) for mask in masks])
+    return _move_regions(masks, _to_network(resampling)).masks
 
 
-def labels_to_source(labels: LabelMap, trip: Trip) -> LabelMap:
+def labels_to_source(labels: LabelMap, resampling: Resampling) -> LabelMap:
     """Brings a label map back to the source grid, region by region (`regions_to_source`).
 
     Args:
         labels: shape of the network's grid, labels 0..3.
-        trip: see `plan_trip`.
+        resampling: see `plan_resampling`.
 
     Returns:
         Shape of the source grid, labels 0..3.
     """
-    if trip.only_turns:
-        return np.asfortranarray(_turn_back(labels, trip))
-    return _move_labels(labels, _to_source(trip))
+    if resampling.only_turns:
+        return np.asfortranarray(_turn_back(labels, resampling))
+    return _move_labels(labels, _to_source(resampling))
 
 
-def labels_to_network(labels: LabelMap, trip: Trip) -> LabelMap:
+def labels_to_network(labels: LabelMap, resampling: Resampling) -> LabelMap:
     """Brings a reference's label map to the network's grid, region by region (`regions_to_network`).
 
     Args:
         labels: shape of the source grid; RC (4) belongs to no region and becomes background where axes are resampled.
-        trip: see `plan_trip`.
+        resampling: see `plan_resampling`.
 
     Returns:
         Shape of the network's grid, labels 0..3 (0..4 where no axis is resampled).
     """
-    if trip.only_turns:
-        return np.ascontiguousarray(_turn(labels, trip))
-    return _move_labels(labels, _to_network(trip))
+    if resampling.only_turns:
+        return np.ascontiguousarray(_turn(labels, resampling))
+    return _move_labels(labels, _to_network(resampling))
 
 
-def _turn(volume: NDArray[Element], trip: Trip) -> NDArray[Element]:
+def _turn(volume: NDArray[Element], resampling: Resampling) -> NDArray[Element]:
     """A view with the network's axes, nothing resampled."""
-    return volume.transpose(trip.source_axes)[_flips(trip)]
+    return volume.transpose(resampling.source_axes)[_flips(resampling)]
 
 
-def _turn_back(volume: NDArray[Element], trip: Trip) -> NDArray[Element]:
-    x, y, z = (trip.source_axes.index(axis) for axis in range(3))
-    return volume[_flips(trip)].transpose(x, y, z)
+def _turn_back(volume: NDArray[Element], resampling: Resampling) -> NDArray[Element]:
+    x, y, z = (resampling.source_axes.index(axis) for axis in range(3))
+    return volume[_flips(resampling)].transpose(x, y, z)
 
 
-def _flips(trip: Trip) -> tuple[slice, ...]:
-    return tuple(slice(None, None, -1 if flip else 1) for flip in trip.flipped)
+def _flips(resampling: Resampling) -> tuple[slice, ...]:
+    return tuple(slice(None, None, -1 if flip else 1) for flip in resampling.flipped)
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One direction of a trip that resamples.
+    """One direction of a resampling that resamples.
 
     Attributes:
         start: the grid it leaves.
@@ -242,22 +242,22 @@ class _Move:
         return tuple(shifted[axis] for axis in self.order)
 
 
-def _to_network(trip: Trip) -> _Move:
-    axes = [trip.source_axes.index(source_axis) for source_axis in range(3)]
-    positions = [_positions(trip, axis, towards_network=True) for axis in axes]
-    samplings = map(AxisSampling.at, positions, trip.source.shape)
-    return _Move(trip.source, trip.network, tuple(samplings), (0, 0, 0), trip.source_axes)
+def _to_network(resampling: Resampling) -> _Move:
+    axes = [resampling.source_axes.index(source_axis) for source_axis in range(3)]
+    positions = [_positions(resampling, axis, towards_network=True) for axis in axes]
+    samplings = map(AxisSampling.at, positions, resampling.source.shape)
+    return _Move(resampling.source, resampling.network, tuple(samplings), (0, 0, 0), resampling.source_axes)
 
 
-def _to_source(trip: Trip) -> _Move:
-    x, y, z = (trip.source_axes.index(source_axis) for source_axis in range(3))
-    positions = [_positions(trip, axis, towards_network=False) for axis in range(3)]
-    seen = list(map(_seen, positions, trip.network.shape, trip.steps))
+def _to_source(resampling: Resampling) -> _Move:
+    x, y, z = (resampling.source_axes.index(source_axis) for source_axis in range(3))
+    positions = [_positions(resampling, axis, towards_network=False) for axis in range(3)]
+    seen = list(map(_seen, positions, resampling.network.shape, resampling.steps))
     samplings = [
         AxisSampling.at(along[part], size)
-        for along, part, size in zip(positions, seen, trip.network.shape, strict=True)
+        for along, part, size in zip(positions, seen, resampling.network.shape, strict=True)
     ]
-    return _Move(trip.network, trip.source, tuple(samplings), tuple(part.start for part in seen), (x, y, z))
+    return _Move(resampling.network, resampling.source, tuple(samplings), tuple(part.start for part in seen), (x, y, z))
 
 
 def _seen(positions: Positions, size: int, step: float) -> slice:
@@ -270,17 +270,17 @@ def _seen(positions: Positions, size: int, step: float) -> slice:
     Args:
         positions: see `_positions`, towards the source.
         size: the axis's voxels.
-        step: see `Trip`.
+        step: see `Resampling`.
     """
     half = max(1.0, 1 / step) / 2 + SIZE_SLACK_VOXELS / 2  # the network's grid may end that much before the source's
     reached = np.flatnonzero(np.abs(positions - (size - 1) / 2) <= (size - 1) / 2 + half)
     return slice(int(reached[0]), int(reached[-1]) + 1)
 
 
-def _positions(trip: Trip, axis: int, *, towards_network: bool) -> Positions:
+def _positions(resampling: Resampling, axis: int, *, towards_network: bool) -> Positions:
     """Where the voxels of one grid lie in voxels of the other, along one of the network's axes: centre upon centre."""
-    source_size, network_size = trip.source.shape[trip.source_axes[axis]], trip.network.shape[axis]
-    step = -trip.steps[axis] if trip.flipped[axis] else trip.steps[axis]
+    source_size, network_size = resampling.source.shape[resampling.source_axes[axis]], resampling.network.shape[axis]
+    step = -resampling.steps[axis] if resampling.flipped[axis] else resampling.steps[axis]
     if towards_network:
         return (source_size - 1) / 2 + (np.arange(network_size, dtype=np.float64) - (network_size - 1) / 2) * step
     return (network_size - 1) / 2 + (np.arange(source_size, dtype=np.float64) - (source_size - 1) / 2) / step

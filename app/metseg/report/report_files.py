@@ -7,9 +7,9 @@ from typing import Final
 
 from metseg.files.atomic import write_atomically
 from metseg.report.case_report import CaseReport
+from metseg.report.case_store import case_folder, make_folder
 from metseg.report.page import PageCase, render_page
-from metseg.report.pieces import case_folder, make_folder
-from metseg.report.run_file import RunFacts, RunFile, make_run_file
+from metseg.report.run_json import RunFacts, RunFile, make_run_file
 from metseg.report.tables import cases_csv, lesions_csv
 
 PAGE_FILE: Final = "report.html"

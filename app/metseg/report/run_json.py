@@ -13,7 +13,7 @@ from metseg.plan.bundle import Bundle
 from metseg.predict.device import Device
 from metseg.prepare.registration import Registration
 from metseg.report.case_report import CaseReport
-from metseg.report.machine import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.peak_memory import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
 from metseg.report.words import common_system
 from metseg.run.record import Outcome
 from metseg.run.versions import package_versions, platform_name, python_version

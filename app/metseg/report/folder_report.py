@@ -8,11 +8,11 @@ from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases, survey_cases
 from metseg.findings import Finding, printable, warning
-from metseg.report.assemble import Entry, write_report
-from metseg.report.case_files import CasePaths, find_label_map, report_from_files
+from metseg.report.case_from_files import CasePaths, find_label_map, report_from_files
 from metseg.report.case_report import CaseReport
-from metseg.report.pieces import make_folder
-from metseg.report.run_file import describe_run
+from metseg.report.case_store import make_folder
+from metseg.report.report_files import Entry, write_report
+from metseg.report.run_json import describe_run
 from metseg.run.record import CaseRecord
 from metseg.systems import SYSTEMS, SystemName, modalities_to_find, system_of_images
 
@@ -31,7 +31,7 @@ def report_label_maps(
 
     Args:
         data_path: the folder of cases.
-        prediction_path: the folder of label maps (`metseg.report.case_files.find_label_map` says how they are named).
+        prediction_path: the folder of label maps (see `metseg.report.case_from_files.find_label_map` for their names).
         report_dir: where the report goes; made when missing.
         reference_path: folder of label maps to compare with.
         listener: told about each case when it is done.

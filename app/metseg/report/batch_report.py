@@ -13,19 +13,20 @@ from types import TracebackType
 from typing import Final, Self
 
 from metseg.errors import MetsegError
-from metseg.files.case import Case, CaseFiles
-from metseg.files.nifti import read_label_map, write_volume
+from metseg.files.case import CaseFiles
+from metseg.files.read import read_label_map
+from metseg.files.write import write_volume
 from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
-from metseg.report.assemble import RUN_FILE, Entry, write_report
-from metseg.report.case_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
+from metseg.report.case_from_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
 from metseg.report.case_report import CaseReport, Evidence, describe_case
-from metseg.report.evidence import collect_evidence
-from metseg.report.machine import gpu_peak_memory_mib, peak_memory_mib
-from metseg.report.pieces import case_folder, file_sha256, make_folder, read_piece, write_piece
-from metseg.report.run_file import RunFacts
+from metseg.report.case_store import case_folder, file_sha256, make_folder, read_piece, write_piece
+from metseg.report.from_segmentation import collect_evidence
+from metseg.report.peak_memory import gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.report_files import RUN_FILE, Entry, write_report
+from metseg.report.run_json import RunFacts
 from metseg.report.votes import agreement_volume, collect_votes, probability_volumes
-from metseg.run.pipeline import Segmentation
+from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
 from metseg.space.grid import FloatVolume
 from metseg.systems import SystemName
@@ -87,12 +88,12 @@ class BatchReport:
     ) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> None:
+    def add(self, record: CaseRecord, segmented: Segmented | None) -> None:
         """Takes a case over once its file is in place; returns as soon as the case before it is done."""
         if self._broken:
             return
         self._collect()
-        self._behind = record.case_id, self._executor.submit(self._report, record, segmentation, case)
+        self._behind = record.case_id, self._executor.submit(self._report, record, segmented)
 
     def finish(self, records: Sequence[CaseRecord], exit_code: int | None) -> None:
         """Writes the report's files; a failure is a warning."""
@@ -122,9 +123,9 @@ class BatchReport:
             (case_id, report), self._behind = self._behind, None
             self._reports[case_id] = report.result()
 
-    def _report(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
+    def _report(self, record: CaseRecord, segmented: Segmented | None) -> CaseReport:
         try:
-            report = self._describe(record, segmentation, case)
+            report = self._describe(record, segmented)
         except Exception as error:  # see the module's docstring
             logger.warning(
                 "case %s: not in the report: %s", record.case_id, error, exc_info=not isinstance(error, MetsegError)
@@ -133,17 +134,17 @@ class BatchReport:
             report = describe_case(known, None, self._settings.plan.system.name)
         return report
 
-    def _describe(self, record: CaseRecord, segmentation: Segmentation | None, case: Case | None) -> CaseReport:
+    def _describe(self, record: CaseRecord, segmented: Segmented | None) -> CaseReport:
         settings, files = self._settings, self._files[record.case_id]
         saved: tuple[str, ...] = ()
         pictures: Mapping[str, bytes] = {}
-        if segmentation is None or case is None:
+        if segmented is None:
             report = _without_segmentation(
                 record, find_label_map(settings.output_path, record.case_id), settings.plan.system.name
             )
         else:
-            report, pictures = describe_and_draw(record, collect_evidence(record, segmentation, case, settings.plan))
-            saved = self._save(segmentation, case)
+            report, pictures = describe_and_draw(record, collect_evidence(segmented, settings.plan))
+            saved = self._save(segmented)
         label_map = find_label_map(settings.output_path, record.case_id)
         report = replace(
             report,
@@ -159,23 +160,23 @@ class BatchReport:
             logger.info("case %s: %s", report.case_id, flag.sentence)
         return report
 
-    def _save(self, segmentation: Segmentation, case: Case) -> tuple[str, ...]:
+    def _save(self, segmented: Segmented) -> tuple[str, ...]:
         settings = self._settings
         if not settings.save:
             return ()
-        folder = case_folder(settings.report_dir, case.case_id)
+        folder = case_folder(settings.report_dir, segmented.case.case_id)
         make_folder(folder)
         volumes: dict[str, FloatVolume] = {}
         if "probabilities" in settings.save:
-            found = probability_volumes(segmentation, case.grid, settings.plan)
+            found = probability_volumes(segmented, settings.plan)
             volumes |= {f"probability-{region.lower()}.nii.gz": volume for region, volume in found.items()}
         if "agreement" in settings.save:
             volumes[f"agreement-{settings.plan.regions.whole.name.lower()}.nii.gz"] = agreement_volume(
-                collect_votes(segmentation, case.grid, settings.plan)
+                collect_votes(segmented, settings.plan)
             )
         for name, volume in volumes.items():
             rounded = volume.astype(HALF_PRECISION).astype("float32")
-            write_volume(folder / name, rounded, case.reference_header)
+            write_volume(folder / name, rounded, segmented.case.source_header)
         return tuple(volumes)
 
     def _entry(self, record: CaseRecord) -> Entry:
@@ -209,5 +210,5 @@ def _without_segmentation(record: CaseRecord, label_map: Path | None, system: Sy
     """A case that failed, with the grid of its blank map where it has one."""
     if record.outcome != "blank" or label_map is None:
         return describe_case(record, None, system)
-    labels, grid = read_label_map(label_map)
-    return describe_case(record, Evidence(grid, labels, system=system))
+    image = read_label_map(label_map)
+    return describe_case(record, Evidence(image.grid, image.labels, system=system))

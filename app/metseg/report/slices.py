@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_trip
+from metseg.space.resampling import plan_resampling
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 Element = TypeVar("Element", bound=np.generic)
@@ -59,11 +59,11 @@ class View:
 
 def plan_view(grid: Grid) -> View:
     """How to turn volumes on this grid."""
-    trip = plan_trip(grid)  # towards R, A, S: each axis the other way round
+    resampling = plan_resampling(grid)  # towards R, A, S: each axis the other way round
     spacing = grid.spacing_mm
-    x, y, z = trip.source_axes
-    r, a, s = trip.flipped
-    return View(grid, trip.source_axes, (not r, not a, not s), (spacing[x], spacing[y], spacing[z]))
+    x, y, z = resampling.source_axes
+    r, a, s = resampling.flipped
+    return View(grid, resampling.source_axes, (not r, not a, not s), (spacing[x], spacing[y], spacing[z]))
 
 
 def cut(turned: NDArray[Element], plane: PlaneName, index: int) -> NDArray[Element]:

@@ -11,19 +11,18 @@ from metseg.errors import InputError, MetsegError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import SUFFIXES, missing_modalities
 from metseg.files.image import ImageError, read_image
-from metseg.files.nifti import read_case, read_label_map
-from metseg.files.rules import grid_difference
+from metseg.files.read import LabelImage, read_case, read_label_map
 from metseg.findings import Finding, missing_note, note, printable, resampling_notes, warning
 from metseg.labels import LabelMap
 from metseg.plan.plan import Plan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan
 from metseg.prepare.radiosurgery import window_hounsfield
 from metseg.report.case_report import LESIONS_FILE, PLANES_FILE, CaseReport, Evidence, describe_case
+from metseg.report.case_store import file_sha256, write_piece
 from metseg.report.pictures import SHOWN_MODALITIES, Scene, draw_planes, draw_thumbnails
-from metseg.report.pieces import file_sha256, write_piece
 from metseg.run.record import CaseRecord
-from metseg.space.grid import FloatVolume, Grid
-from metseg.space.resampling import plan_trip
+from metseg.space.grid import FloatVolume, Grid, grid_difference
+from metseg.space.resampling import plan_resampling
 from metseg.systems import SYSTEMS, Modality, SystemName
 
 logger = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def report_from_files(
         report = describe_case(failed, None, system)
         pictures: Mapping[str, bytes] = {}
     else:
-        labels, grid = loaded
+        labels, grid = loaded.labels, loaded.grid
         images, image_warnings = _read_images(files, grid, system)
         notes = (*notes, *_resampling(grid, plan, system))
         reference, reference_warnings = _read_reference(paths.reference, grid)
@@ -126,7 +125,7 @@ def hash_inputs(files: CaseFiles) -> Mapping[str, str]:
     return {printable(path.name): file_sha256(path) for path in files.images.values()}
 
 
-def _read_labels(paths: CasePaths) -> tuple[LabelMap, Grid] | str:
+def _read_labels(paths: CasePaths) -> LabelImage | str:
     if paths.label_map is None:
         return f"no label map of {printable(paths.files.case_id)} found"
     try:
@@ -138,9 +137,11 @@ def _read_labels(paths: CasePaths) -> tuple[LabelMap, Grid] | str:
 def _resampling(grid: Grid, plan: Plan | None, system: SystemName) -> tuple[Finding, ...]:
     """Whether the label map's grid is another than the network's; of a stranger's, than the challenge's."""
     if plan is not None:
-        resampled = not plan_trip(grid, plan.spacing_mm, plan.frame).only_turns
+        resampled = not plan_resampling(grid, plan.spacing_mm, plan.frame).only_turns
         return resampling_notes(grid.spacing_mm, plan.sides_mm, resampled=resampled)
-    return resampling_notes(grid.spacing_mm, resampled=not plan_trip(grid).only_turns) if system == "brats" else ()
+    return (
+        resampling_notes(grid.spacing_mm, resampled=not plan_resampling(grid).only_turns) if system == "brats" else ()
+    )
 
 
 def _read_images(
@@ -150,7 +151,7 @@ def _read_images(
         return _read_image_of_grid(files, grid)
     wanted = [name for name in SHOWN_MODALITIES if name in files.images] or list(files.images)[:1]
     try:
-        case = read_case(replace(files, rivals={}), modalities=wanted, reference=wanted[0])
+        case = read_case(replace(files, rivals={}), modalities=wanted, source=wanted[0])
     except (InputError, IndexError) as error:
         return {}, (warning("not-shown", f"no pictures: {error}"),)
     difference = grid_difference(grid, case.grid)
@@ -184,11 +185,11 @@ def _read_reference(path: Path | None, grid: Grid) -> tuple[LabelMap | None, tup
     if path is None:
         return None, ()
     try:
-        labels, reference_grid = read_label_map(path)
+        image = read_label_map(path)
     except MetsegError as error:
         return None, (warning("not-shown", f"reference not shown: {error}"),)
-    difference = grid_difference(reference_grid, grid)
+    difference = grid_difference(image.grid, grid)
     if difference:
         what = f"reference not shown: its grid is not the label map's: {difference}"
         return None, (warning("not-shown", what),)
-    return labels, ()
+    return image.labels, ()

@@ -1,0 +1,96 @@
+"""The processor: what it is granted, what it can do, and how torch's threads and memory are set for it."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+SPINS_BEFORE_SLEEP = 1000
+"""How long a thread without work looks for some before it sleeps, in turns of libgomp's waiting loop: some hundredths
+of a millisecond, longer than the gap between two operations. libgomp's own 300,000 are milliseconds, in which a run
+beside this one can't use the core: side by side, each waits for threads that the other keeps from running
+(docs/performance.md).
+"""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""glibc's names of its settings (malloc.h): how much freed memory it keeps, how many blocks come from the kernel."""
+
+MEMORY_VARIABLES = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
+"""By which somebody chooses how glibc keeps memory."""
+
+BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""Processor flags under which oneDNN multiplies bfloat16 natively."""
+
+
+def shorten_waiting() -> None:
+    """Lets the threads of libgomp, which torch's Linux wheels bring along, sleep soon when they have nothing to do.
+
+    libgomp reads the environment when torch is imported: afterwards this does nothing, nor where somebody has chosen.
+    """
+    if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS_BEFORE_SLEEP)
+
+
+def reuse_memory() -> None:
+    """Lets freed memory serve the next tensor instead of going back to the kernel.
+
+    glibc returns every large block at once, and the kernel clears each page of the next one: layer by layer, that takes
+    nearly as long as the network itself (docs/performance.md). Nothing happens where somebody has chosen, or without
+    glibc.
+    """
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None and not MEMORY_VARIABLES & os.environ.keys():
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back_memory() -> None:
+    """Returns freed memory to the kernel, between cases: over many of them kept blocks leave ever larger gaps."""
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """One of glibc's own functions; other libraries of C have none of that name."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
+
+
+def cpu_flags() -> frozenset[str]:
+    """The processor's flags as Linux lists them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+def usable_cpus() -> int:
+    """CPUs that this process's threads may use: those granted to it, cut to OMP_NUM_THREADS."""
+    granted, asked = granted_cpus(), os.environ.get("OMP_NUM_THREADS", "")
+    return min(granted, int(asked)) if asked.isdecimal() and int(asked) else granted
+
+
+def granted_cpus() -> int:
+    """CPUs that the system grants this process: its affinity, cut to the container's quota (cgroup 1, 2)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(count, int(quota))) if quota else count
+
+
+def _cgroup_quota() -> float | None:
+    """CPUs that the container's limit grants; None without one."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+            return None if quota == "max" else float(quota) / float(period)
+        quota_us = float((root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period_us = float((root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return quota_us / period_us if quota_us > 0 else None

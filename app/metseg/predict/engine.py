@@ -1,0 +1,141 @@
+"""The frozen ensemble on its device, and how it is run there.
+
+What an ensemble predicts is its plan's business (science). How many windows a network sees at once, where sums are kept
+and what happens when a device fails is `Execution` and `Engine.fallback`: they change no voxel on one device.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from metseg.errors import DeviceError
+from metseg.plan.bundle import Bundle
+from metseg.plan.plan import MemberPlan, Plan
+from metseg.predict.device import Device, DeviceChoice, choose_device, first_line
+from metseg.predict.weights import load_member
+from metseg.prepare.prepare import PreparedCase
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+GPU_BATCH_VOXELS: Final = 2**22
+"""Three of the paper's windows, or one as large as a brain, or 37 of 48x48x48. One window alone of the large ones is
+work enough for a GPU; small ones one by one are more launching than computing. 16 half-precision filters of so many
+voxels take about 1 GB (`metseg.predict.memory.WINDOW_TENSORS`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One loaded model.
+
+    Attributes:
+        plan: its entry in the plan.
+        network: on the device, in its precision, eval mode.
+    """
+
+    plan: MemberPlan
+    network: "nn.Module"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How the networks are run; nothing here changes a voxel.
+
+    Attributes:
+        batch_voxels: a network sees one window (of any pass) at a time, or more while their voxels are not above this.
+        sums_on_host: image and sums stay in the host's memory; the device holds the network and one batch.
+    """
+
+    batch_voxels: int = 0
+    sums_on_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """All loaded models of a bundle, with the plan to run them by and the device they are on.
+
+    Attributes:
+        plan: the science.
+        members: in the plan's order.
+        device: where they are.
+        execution: how they are run there.
+        fallback: gives the same models on the CPU; None where the device may not be left (`metseg.predict.fallback`).
+    """
+
+    plan: Plan
+    members: tuple[Member, ...]
+    device: Device
+    execution: Execution = Execution()
+    fallback: "Callable[[], Engine] | None" = None
+
+    @property
+    def store(self) -> "torch.device":
+        """Where a case's image and sums are."""
+        import torch  # noqa: PLC0415 - heavy
+
+        return torch.device("cpu" if self.execution.sums_on_host else self.device.name)
+
+    def usable_members(self, prepared: PreparedCase) -> tuple[Member, ...]:
+        """The members whose channels the case's images give, in the plan's order."""
+        return tuple(member for member in self.members if set(member.plan.channels) <= set(prepared.channels))
+
+
+def load_engine(bundle: Bundle, device: Device) -> Engine:
+    """Loads every member of a bundle onto a device, once for all cases.
+
+    Raises:
+        WeightsError: a member is missing, altered, or does not fit the plan.
+    """
+    members = tuple(
+        Member(plan, place_network(load_member(bundle.folder, plan), device)) for plan in bundle.plan.members
+    )
+    return Engine(bundle.plan, members, device, Execution(batch_voxels=GPU_BATCH_VOXELS if device.is_cuda else 0))
+
+
+def open_engine(bundle: Bundle, device: Device, choice: DeviceChoice) -> Engine:
+    """Loads a bundle; under `auto` a GPU that can't take the networks, or that fails later, gives way to the CPU.
+
+    Under `cuda` that is an error: nobody who asks for a GPU wants a slow night.
+
+    Args:
+        bundle: weights and plan.
+        device: chosen by `choose_device`.
+        choice: what was asked for.
+
+    Raises:
+        DeviceError: the GPU can't hold the networks, and no other device may be used.
+        WeightsError: as `load_engine`.
+    """
+    try:
+        engine = load_engine(bundle, device)
+    except RuntimeError as error:  # whatever torch raises; what is wrong with weights is a MetsegError
+        if not device.is_cuda:
+            raise
+        problem = f"device {device.description}: the networks can't be put there: {first_line(error)}"
+        if choice != "auto":
+            raise DeviceError(problem, hint="Free the GPU, or run with --device cpu.") from error
+        logger.warning("%s; running on the CPU", problem)
+        return load_engine(bundle, choose_device("cpu"))
+    if device.is_cuda and choice == "auto":
+        return replace(engine, fallback=cache(lambda: load_engine(bundle, choose_device("cpu"))))
+    return engine
+
+
+def place_network(network: Any, device: Device) -> "nn.Module":
+    """A network on the device, in its precision and layout; on a CPU with layers that suit it.
+
+    Typed loosely: torch's annotations of `Module.to` lack `memory_format`.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    from metseg.network.cpu_layers import arrange_for_cpu  # noqa: PLC0415 - needs torch
+
+    placed: nn.Module = network.to(
+        device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
+    )
+    return placed if device.is_cuda else arrange_for_cpu(placed)

@@ -1,0 +1,116 @@
+"""A member's weights: hashed before they are used, loaded whole or not at all, nothing executed."""
+
+import hashlib
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from metseg.errors import WeightsError
+from metseg.plan.bundle import metadata_of, read_metadata
+from metseg.plan.plan import MemberPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MAX_WEIGHTS_BYTES: Final = 2 * 2**30
+"""A larger member is refused before it is read; the paper's take 19 MB."""
+
+SHOWN_METADATA: Final = 400
+"""Characters of a metadata value in a message."""
+
+
+def verify_weights(folder: Path, member: MemberPlan) -> bytes:
+    """Reads a member's weights file and compares its hash.
+
+    Returns:
+        The file's bytes, so that what was hashed is what is loaded.
+
+    Raises:
+        WeightsError: missing, unreadable, or altered.
+    """
+    path = folder / member.weights
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_WEIGHTS_BYTES:  # a pipe would wait for ever
+            kind = f"{status.st_size} bytes long" if stat.S_ISREG(status.st_mode) else "no regular file"
+            raise WeightsError(
+                f"weights {path}: {kind}, expected a file of at most {MAX_WEIGHTS_BYTES} bytes",
+                hint="The bundle is damaged: copy it again.",
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"weights {path}: can't be read: {error.strerror}", hint="The bundle is incomplete: copy it again."
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != member.sha256:
+        raise WeightsError(
+            f"weights {path}: SHA-256 is {found}, the plan expects {member.sha256}",
+            hint="The file was altered or belongs to another plan: copy the bundle again.",
+        )
+    return content
+
+
+def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
+    """Builds a member's network and loads its weights, strictly.
+
+    Returns:
+        The network in eval mode, float32, on the CPU, without gradients.
+
+    Raises:
+        WeightsError: hash, metadata, keys, shapes or values don't fit the plan.
+    """
+    import torch  # noqa: PLC0415 - heavy
+    from safetensors.torch import load  # noqa: PLC0415
+
+    path = folder / member.weights
+    content = verify_weights(folder, member)
+    found = read_metadata(content, path)
+    for key, expected in metadata_of(member).items():
+        if found.get(key) != expected:
+            stated = found.get(key, "not stated")[:SHOWN_METADATA]
+            raise WeightsError(
+                f"weights {path}: {key} is {stated}, the plan expects {expected}",
+                hint="The plan and the weights come from different runs: freeze them together.",
+            )
+    try:
+        state = load(content)
+    except (
+        Exception
+    ) as error:  # the parser's own error, and whatever torch says to a shape or type that it doesn't know
+        raise WeightsError(f"weights {path}: not a safetensors file: {str(error)[:SHOWN_METADATA]}") from error
+    network = _build_without_memory(member, path)
+    expected_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected_shapes != found_shapes:
+        differing = sorted(set(expected_shapes.items()) ^ set(found_shapes.items()))
+        name, _ = differing[0]
+        raise WeightsError(
+            f"weights {path}: {len({key for key, _ in differing})} tensors don't fit the network, first {name}: "
+            f"found {found_shapes.get(name, 'none')}, expected {expected_shapes.get(name, 'none')}",
+            hint="The plan's network section must be the one that the weights were trained with.",
+        )
+    if not all(tensor.is_floating_point() for tensor in state.values()):
+        raise WeightsError(f"weights {path}: hold tensors that are not floating-point", hint="Freeze again.")
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    state = {name: tensor.to(types[name]) for name, tensor in state.items()}
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        raise WeightsError(f"weights {path}: hold values that are not finite", hint="Train or freeze again.")
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def _build_without_memory(member: MemberPlan, path: Path) -> "nn.Module":
+    """The member's network on no device: a plan may ask for any size, memory is for what the file really holds."""
+    import torch  # noqa: PLC0415 - heavy
+
+    from metseg.network import build_network  # noqa: PLC0415
+
+    try:
+        with torch.device("meta"):
+            return build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
+    except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
+        raise WeightsError(
+            f"weights {path}: the plan's network can't be built: {str(error)[:SHOWN_METADATA]}",
+            hint="The plan's network section must be the one that the weights were trained with.",
+        ) from error

@@ -1,0 +1,1 @@
+"""What the program costs and withstands, measured: each script runs as `python -m benchmarks.NAME`."""
