@@ -17,8 +17,9 @@ from metseg.plan.plan import MemberPlan, Plan
 from metseg.plan.radiosurgery import RegistrationPlan
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
 from training.cohort.settings import CohortSettings, load_settings
-from training.cohort.writing import write_radiosurgery_case
+from training.cohort.writing import write_case
 from training.recipe import Recipe
+from training.systems import RADIOSURGERY_TRAINING
 
 SRS_PLAN: dict[str, Any] = {
     "window": {"size": [96, 96, 8], "overlap": 0.5, "extent": "trimmed"},
@@ -42,7 +43,7 @@ TINY_REGISTRATION: dict[str, Any] = {
 
 def tiny_settings(**ct: Any) -> CohortSettings:
     """Heads at 0.4 of their length, a few large metastases, a coarse CT; `ct` changes its settings."""
-    settings = load_settings(size="tiny", system="radiosurgery")
+    settings = load_settings(size="tiny", defaults=RADIOSURGERY_TRAINING.cohort_defaults)
     changes = {"spacing_mm": (1.2, 1.2, 2.0), "rotation_degrees": (3.0, 8.0), "shift_mm": (2.0, 5.0)} | ct
     lesions = settings.lesions.model_copy(update={"diameter_median_mm": 20.0, "diameter_range_mm": (6.0, 40.0)})
     return settings.model_copy(update={"ct": settings.ct.model_copy(update=changes), "lesions": lesions})
@@ -56,7 +57,7 @@ def tiny_case(index: int, **ct: Any) -> RadiosurgeryCase:
 def write_tiny_cohort(folder: Path, cases: int, first: int = 0) -> Path:
     """Some tiny heads in a folder."""
     for index in range(first, first + cases):
-        write_radiosurgery_case(tiny_case(index), folder)
+        write_case(tiny_case(index), folder)
     return folder
 
 
@@ -81,7 +82,7 @@ def write_untrained_bundle(folder: Path, members: Mapping[str, Sequence[str]], *
             "unet3d", data={"channels": channels} | ({} if "ct" in channels else {"registration": None})
         )
         network = build_network(recipe.network, in_channels=len(channels), out_channels=1)
-        facts = {"channels": channels, "regions": recipe.regions, "network": recipe.network}
+        facts = {"channels": channels, "regions": recipe.regions.names, "network": recipe.network}
         member = MemberPlan(name=name, weights=f"{name}.safetensors", sha256="0" * 64, **facts)
         content = save({key: value.float() for key, value in network.state_dict().items()}, metadata_of(member))
         (folder / member.weights).write_bytes(content)

@@ -8,10 +8,12 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.labels import BRATS_REGIONS
 from metseg.predict.device import Device
-from training.data.cache import cached_entry
-from training.data.prepared import TrainingCase, assemble
-from training.recipe import DataRecipe, Recipe
+from training.data.cache import keep_entry
+from training.data.prepared import TrainingCase, build_training_case
+from training.recipe import Recipe
+from training.recipe_sections import DataRecipe
 
 SHAPE = (32, 40, 24)
 LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -92,7 +94,8 @@ def training_case(seed: int, *, lesions: int = 3, recipe: DataRecipe | None = No
         for other in ((1, 2), (0, 2), (0, 1))
     )
     scaled = {name: np.clip(volume / 800, 0, 1).astype(np.float32) for name, volume in images.items()}
-    return assemble(f"case-{seed}", scaled, labels, box, recipe or DataRecipe())
+    largest = recipe.max_lesion_voxels if recipe else None
+    return build_training_case(f"case-{seed}", scaled, labels, box, regions=BRATS_REGIONS, max_lesion_voxels=largest)
 
 
 def write_entries(folder: Path, cases: int, *, lesions: int = 3) -> dict[str, Path]:
@@ -100,5 +103,5 @@ def write_entries(folder: Path, cases: int, *, lesions: int = 3) -> dict[str, Pa
     entries = {}
     for seed in range(cases):
         case = training_case(seed, lesions=lesions)
-        entries[case.case_id] = cached_entry(case.case_id, f"key-{seed}", folder, lambda case=case: case)
+        entries[case.case_id] = keep_entry(case.case_id, f"key-{seed}", folder, lambda case=case: case)
     return entries

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metseg.errors import UsageError
-from training.run_files import RUN_FILE
+from training.runs.files import RUN_FILE
 
 HANDED_ON: Final = ("init", "init_sha256", "predictions_sha256")
 """Keys of run.json that go into a member's metadata; older runs lack the hashes."""

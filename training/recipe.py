@@ -1,309 +1,62 @@
 """A recipe: all the science of one training run, readable in one YAML file.
 
-The defaults are the settings of Erdur et al. 2023 (arXiv 2310.02829). What the paper leaves open is a field too, with
-the reason for its value beside it. Operational choices (folders, device, workers, how long) are command-line options.
+A file may name another recipe, whose keys it changes:
+
+    extends: mets_coarse
+    network: {init_filters: 16}
+
+Operational choices (folders, device, workers, how long) are command-line options.
 """
 
-import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Self
 
-import numpy as np
-import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from metseg.errors import UsageError
-from metseg.labels import METASTASIS_REGIONS, REGIONS, RegionName
-from metseg.plan.document import Section
+from metseg.labels import BRATS_REGIONS, Regions
+from metseg.plan.document import Section, YamlFileError, document_sha256, read_yaml, validate_document
 from metseg.plan.networks import NetworkPlan, SegResNetPlan
-from metseg.plan.plan import (
-    ChannelName,
-    IntensityPlan,
-    IntensityPlans,
-    MemberPlan,
-    Plan,
-    Spacing,
-    TtaPlan,
-    WindowPlan,
-)
-from metseg.plan.radiosurgery import RegistrationPlan
+from metseg.plan.plan import MemberPlan, Plan, TtaPlan
 from metseg.systems import system_of_regions
+from training.recipe_sections import (
+    AugmentationRecipe,
+    CropRecipe,
+    DataRecipe,
+    LossRecipe,
+    LossRecipes,
+    OptimizerRecipe,
+    OptimizerRecipes,
+    SplitRecipe,
+    ValidationRecipe,
+)
+from training.systems import TrainingSystem, find_training_system, find_usual_regions
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 
-SIZE_STREAM = 1
-"""Keeps the crop sizes' random numbers apart from the crops' own."""
+EXTENDS = "extends"
+"""Key of a recipe's file: name of the recipe, or path of the file beside it, whose keys this one changes."""
+
+HINT = "docs/training.md lists every key."
+
+SIZE_RULES = ("min_wt_mm3", "min_netc_mm3", "min_snfh_mm3", "min_et_mm3", "min_disjoint_mm3")
+"""Keys of a plan's size rules, which validation leaves out."""
 
 VAE_MULTIPLE = 16
 """The VAE branch halves the deepest level once more: every side of its input divides by 2^4."""
 
 
-class DataRecipe(Section):
-    """Which volumes training sees.
-
-    Attributes:
-        channels: the network's input, in order; `sub` is the squared difference of t1c and t1n.
-        spacing_mm: of the grid that everything is brought to, as in inference.
-        frame: voxels of that grid in plane, as in inference.
-        intensity: scaling, as in inference.
-        registration: of the CT, as in inference.
-        missing_t2w: the paper's data always had t2w, later challenges' don't: `refuse` = an error, `drop` = the case
-            is left out, `t2f` = the other T2 contrast stands in, `zeros` = an empty channel.
-        visits: of a training case in each epoch, by the beginning of its ID: {"BraTS-GLI": 4}; the longest that fits
-            counts, and 1 where none does. For a few cases beside many of another kind.
-        max_lesion_voxels: the small-lesion model's tau: WT components larger than this leave the label, and cases left
-            without lesion are dropped (Erdur et al., section 2.5); None keeps every lesion.
-    """
-
-    channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
-    spacing_mm: Spacing = 1.0
-    frame: tuple[int, int] | None = None
-    intensity: IntensityPlans = IntensityPlan()
-    registration: RegistrationPlan | None = None
-    missing_t2w: Literal["refuse", "drop", "t2f", "zeros"] = "refuse"
-    visits: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
-    max_lesion_voxels: int | None = Field(None, gt=0)
-
-    def visits_of(self, case_id: str) -> int:
-        """How often an epoch visits a training case."""
-        fitting = [start for start in self.visits if case_id.startswith(start)]
-        return self.visits[max(fitting, key=len)] if fitting else 1
+def _find_regions(value: object) -> Regions:
+    if isinstance(value, Regions):
+        return value
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError("expected a list of names, such as [WT, TC, ET]")
+    return system_of_regions(value).regions_named(value)
 
 
-class SplitRecipe(Section):
-    """Shares of patients (never of timepoints) for training and validation; the rest is for testing."""
-
-    train: float = Field(0.8, gt=0, le=1)
-    validation: float = Field(0.1, ge=0, lt=1)
-    seed: int = Field(2023, ge=0)
-
-    @model_validator(mode="after")
-    def _at_most_all(self) -> Self:
-        if self.train + self.validation > 1 + 1e-9:
-            raise ValueError(f"train and validation must not exceed 1 together, found {self.train + self.validation:g}")
-        return self
-
-
-class CropRecipe(Section):
-    """The crops that the network is trained on.
-
-    Attributes:
-        size: voxels along x, y, z; with the VAE branch each side divides by 16.
-        other_sizes: each step draws one size for all its crops, from `size` and these with equal chances; what is named
-            twice comes up twice as often. Group norm sees the whole window: a network trained on one size alone gives
-            other maps in windows of another. None in the paper; none with the VAE branch, whose layers know the size.
-        per_case: crops drawn from a case each time it is visited.
-        domain: crops are drawn uniformly inside the whole `volume` (the paper's MONAI transform) or inside the
-            `brain`'s box, which wastes fewer of them on background.
-        lesion_probability: chance that a crop holds a voxel of a lesion, chosen uniformly among the lesions of
-            `lesion_region`, at a uniformly drawn place inside it. The paper draws crops uniformly: 0.
-        lesion_region: whose components count as lesions for that.
-        false_positive_probability: chance that a crop holds a voxel of what an earlier model took for a lesion
-            (`train --predictions`), chosen uniformly among these components of the case; None for none.
-        context: voxels around a crop that the network reads and does not answer for (DeepMedic's 42); None for none.
-    """
-
-    size: tuple[int, int, int] = (192, 192, 32)
-    other_sizes: tuple[tuple[int, int, int], ...] = ()
-    per_case: int = Field(2, ge=1)
-    domain: Literal["volume", "brain"] = "volume"
-    lesion_probability: float = Field(0.0, ge=0, le=1)
-    lesion_region: RegionName = "TC"
-    false_positive_probability: float | None = Field(None, gt=0, le=1)
-    context: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        for size in (self.size, *self.other_sizes):
-            if any(side <= 0 or (side % 8 and not self.context) for side in size):
-                raise ValueError(f"crop sides must be positive multiples of 8, found {size}")
-        return self
-
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        together = self.lesion_probability + (self.false_positive_probability or 0)
-        if together > 1:
-            raise ValueError(
-                f"lesion_probability and false_positive_probability must not exceed 1 together, found {together:g}"
-            )
-        return self
-
-    @property
-    def read_size(self) -> tuple[int, int, int]:
-        """What the network reads: the crop with its context."""
-        x, y, z = (side + 2 * (self.context or 0) for side in self.size)
-        return x, y, z
-
-    def of_step(self, step: int, seed: int) -> "CropRecipe":
-        """The crops of one step: the same with the size that the step draws."""
-        if not self.other_sizes:
-            return self
-        sizes = (self.size, *self.other_sizes)
-        drawn = np.random.default_rng([seed, SIZE_STREAM, step]).integers(len(sizes))
-        return self.model_copy(update={"size": sizes[int(drawn)], "other_sizes": ()})
-
-
-class AugmentationRecipe(Section):
-    """Random changes of a crop. The first five fields are the paper's Table 1; the others are off in its recipes.
-
-    Attributes:
-        flip_probability: of a flip along each of `flip_axes`.
-        flip_axes: the paper flips axis 0 only; the brain is nearly symmetric in no other.
-        affine_probability: of one rotation, scaling and shift together.
-        rotation_degrees: largest rotation about each axis (x, y, z). The paper gives no ranges, and MONAI's default is
-            the identity: these are about what co-registration and head position leave open.
-        scaling: largest relative change of size.
-        noise_probability: of Gaussian noise.
-        noise_std_max: its standard deviation is drawn from U(0, noise_std_max), as MONAI does with the paper's 0.1.
-        gamma_probability: per modality, of x ** exp(u), u from U(-gamma_log_max, gamma_log_max).
-        contrast_probability: per modality, of stretching around the mean by exp(u), u from U(-log_max, log_max).
-        brightness_probability: per modality, of adding U(-max, max) to everything that is not background.
-        blur_probability: per modality, of a Gaussian blur with a standard deviation from U(0, blur_std_max) voxels.
-        coarse_probability: per modality, of thick slices: down along z by up to `coarse_factor_max` and up again.
-        bias_probability: per modality, of a smooth multiplicative field of at most exp(bias_log_max).
-    """
-
-    flip_probability: float = Field(0.5, ge=0, le=1)
-    flip_axes: tuple[Literal[0, 1, 2], ...] = (0,)
-    affine_probability: float = Field(0.5, ge=0, le=1)
-    rotation_degrees: tuple[float, float, float] = (5.0, 5.0, 10.0)
-    scaling: float = Field(0.1, ge=0, lt=1)
-    noise_probability: float = Field(0.5, ge=0, le=1)
-    noise_std_max: float = Field(0.1, ge=0)
-    gamma_probability: float = Field(0.0, ge=0, le=1)
-    gamma_log_max: float = Field(0.4, ge=0)
-    contrast_probability: float = Field(0.0, ge=0, le=1)
-    contrast_log_max: float = Field(0.3, ge=0)
-    brightness_probability: float = Field(0.0, ge=0, le=1)
-    brightness_max: float = Field(0.1, ge=0)
-    blur_probability: float = Field(0.0, ge=0, le=1)
-    blur_std_max: float = Field(1.0, ge=0)
-    coarse_probability: float = Field(0.0, ge=0, le=1)
-    coarse_factor_max: float = Field(4.0, ge=1)
-    bias_probability: float = Field(0.0, ge=0, le=1)
-    bias_log_max: float = Field(0.25, ge=0)
-
-
-class LossRecipe(Section):
-    """The loss: `dice_ce_weight` * DiceCE + `blob_weight` * blob[Dice] + `vae_weight` * VAE (Erdur et al., equation 1).
-
-    Attributes:
-        dice_ce_weight: 1 without blob loss, 2 with it (equation 1).
-        blob_weight: 0 or 1 in the paper.
-        vae_weight: of the VAE branch's reconstruction and KL terms (Myronenko 2018); 0 leaves the branch out.
-        dice_smoothing: above and below in DiceCE's Dice.
-        blob_smoothing: above and below in the blob loss's Dice.
-    """
-
-    dice_ce_weight: float = Field(1.0, gt=0)
-    blob_weight: float = Field(0.0, ge=0)
-    vae_weight: float = Field(0.1, ge=0)
-    dice_smoothing: float = Field(1e-5, ge=0)
-    blob_smoothing: float = Field(1e-5, gt=0)
-
-
-class RadiosurgeryLossRecipe(Section):
-    """The radiosurgery system's losses (Hu et al. 2019, sections 2.2 and 2.3).
-
-    Attributes:
-        kind: `volume_aware` Dice; `dice`, the same with all weights 1; `cross_entropy` per voxel (DeepMedic's).
-        constant_voxels: lambda of constant reweighting, in voxels (0.72 mm3 in the paper: 500, 1000, 2500, 5000); None
-            reweights by the batch's largest tumour. Of `volume_aware` alone.
-        smoothing: e of the two Dice losses.
-    """
-
-    kind: Literal["volume_aware", "dice", "cross_entropy"]
-    constant_voxels: float | None = Field(None, gt=0)
-    smoothing: float = Field(1e-5, gt=0)
-    vae_weight: ClassVar[float] = 0.0
-
-    @model_validator(mode="after")
-    def _constant_of_volume_aware(self) -> Self:
-        if self.constant_voxels is not None and self.kind != "volume_aware":
-            raise ValueError(f"loss.constant_voxels belongs to kind volume_aware, found {self.kind}")
-        return self
-
-
-def _kind_or(default: str) -> Discriminator:
-    """Sections that were alone at first did not name their kind."""
-
-    def kind_of(section: Any) -> str:
-        named = section.get("kind") if isinstance(section, dict) else getattr(section, "kind", None)
-        return default if named is None else "other"
-
-    return Discriminator(kind_of)
-
-
-class OptimizerRecipe(Section):
-    """AdamW and what surrounds it.
-
-    Attributes:
-        learning_rate: the highest.
-        weight_decay: decoupled.
-        betas: of AdamW (its defaults; the paper names none).
-        schedule: `constant` as the paper implies; `cosine` falls to `final_share` of the rate at the end of the run,
-            which is `epochs`, or the time limit where that comes first.
-        warmup_steps: the rate grows linearly so long.
-        final_share: of the learning rate at the end of `cosine`.
-        clip_norm: largest gradient norm; the paper names none, 0 switches clipping off. It only acts on outliers.
-        ema_decay: of the moving average of the weights, which validation and freezing then use; None for none.
-    """
-
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    final_share: float = Field(0.01, ge=0, le=1)
-    clip_norm: float = Field(1.0, ge=0)
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-
-
-class RmsPropRecipe(Section):
-    """RMSProp, as both networks of Hu et al. 2019 were trained with.
-
-    Attributes:
-        kind: tells it from AdamW.
-        learning_rate: at the beginning.
-        rho: of the moving mean of squared gradients.
-        epsilon: added to its root.
-        nesterov: momentum that looks ahead (DeepMedic: 0.6); 0 for none.
-        l1: factor on the sum of the absolute values of the convolutions' weights (DeepMedic: 1e-6).
-        l2: of the sum of their squares (DeepMedic: 1e-4).
-        halved_at_epochs: the rate is halved when these epochs have passed (DeepMedic: 17, 22, 27, 30, 33 of 35); under
-            a time limit at the same shares of the run.
-        clip_norm: largest gradient norm; 0 switches clipping off. The paper names none; it acts on outliers only.
-    """
-
-    kind: Literal["rmsprop"]
-    learning_rate: float = Field(1e-3, gt=0)
-    rho: float = Field(0.9, gt=0, lt=1)
-    epsilon: float = Field(1e-4, gt=0)
-    nesterov: float = Field(0.0, ge=0, lt=1)
-    l1: float = Field(0.0, ge=0)
-    l2: float = Field(0.0, ge=0)
-    halved_at_epochs: tuple[int, ...] = ()
-    clip_norm: float = Field(0.0, ge=0)
-    ema_decay: ClassVar[float | None] = None
-
-
-class ValidationRecipe(Section):
-    """How a run watches itself.
-
-    Attributes:
-        every_epochs: between two validations; the last step is always followed by one.
-        max_cases: only so many validation cases, the first by ID; None for all.
-        window: the sliding window; validation uses no test-time augmentation.
-        threshold: on the probabilities.
-        protocol: of the lesion-wise score that chooses the best checkpoint.
-    """
-
-    every_epochs: int = Field(5, ge=1)
-    max_cases: int | None = Field(None, ge=1)
-    window: WindowPlan = WindowPlan(overlap=0.5)
-    threshold: float = Field(0.5, gt=0, lt=1)
-    protocol: Literal["brats2023", "brats2026"] = "brats2023"
+RecipeRegions = Annotated[Regions, PlainValidator(_find_regions), PlainSerializer(lambda regions: list(regions.names))]
+"""In YAML the regions' names in channel order; the system that knows them has their labels."""
 
 
 class Recipe(Section):
@@ -311,28 +64,38 @@ class Recipe(Section):
 
     Attributes:
         name: of the member that it makes.
+        description: for people.
+        regions: what the network predicts, in channel order; those that are usual for the system by default.
         epochs: visits of every training case.
         batch_cases: cases of one optimiser step, over all ranks together; each gives `crops.per_case` crops.
-        seed: of everything random: sample s of step t is a function of (seed, t, s) alone.
+        seed: random seed of the whole run: sample s of step t is a function of (seed, t, s) alone.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     description: str = ""
+    regions: RecipeRegions
     data: DataRecipe = DataRecipe()
     split: SplitRecipe = SplitRecipe()
     crops: CropRecipe = CropRecipe()
     augmentation: AugmentationRecipe = AugmentationRecipe()
     network: NetworkPlan = SegResNetPlan()
-    loss: Annotated[
-        Annotated[LossRecipe, Tag("first")] | Annotated[RadiosurgeryLossRecipe, Tag("other")], _kind_or("first")
-    ] = LossRecipe()
-    optimizer: Annotated[
-        Annotated[OptimizerRecipe, Tag("first")] | Annotated[RmsPropRecipe, Tag("other")], _kind_or("first")
-    ] = OptimizerRecipe()
+    loss: LossRecipes = LossRecipe()
+    optimizer: OptimizerRecipes = OptimizerRecipe()
     validation: ValidationRecipe = ValidationRecipe()
     epochs: int = Field(200, ge=1)
     batch_cases: int = Field(5, ge=1)
     seed: int = Field(2023, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_regions(cls, content: object) -> object:
+        if not isinstance(content, Mapping) or content.get("regions") is not None:
+            return content
+        try:
+            intensity = DataRecipe.model_validate(content.get("data", {})).intensity
+        except ValidationError:  # which the field itself reports
+            return {**content, "regions": BRATS_REGIONS}
+        return {**content, "regions": find_usual_regions(registers=intensity.registers)}
 
     @model_validator(mode="after")
     def _fits_the_vae(self) -> Self:
@@ -345,29 +108,37 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_system(self) -> Self:
         """Sections of one system; and the crops' sides fit the network."""
-        named = {
-            "network": self.network.architecture != "segresnet",
-            "loss": isinstance(self.loss, RadiosurgeryLossRecipe),
-            "data.intensity": self.data.intensity.kind == "radiosurgery",
+        system = self.system
+        fits = {
+            "network": self.network.architecture in system.architectures,
+            "loss": self.loss.kind in system.losses,
+            "data.intensity": self.data.intensity.registers == system.system.is_registered,
         }
-        if len(set(named.values())) > 1:
-            of_radiosurgery = sorted(section for section, belongs in named.items() if belongs)
-            raise ValueError(f"sections of two systems: only {', '.join(of_radiosurgery)} of the radiosurgery system")
+        others = sorted(section for section, belongs in fits.items() if not belongs)
+        if others:
+            raise ValueError(
+                f"sections of two systems: {', '.join(others)} not of the {system.system.name} system, whose regions "
+                f"are {', '.join(self.regions.names)}"
+            )
         deepmedic = self.network.architecture == "deepmedic"
         if deepmedic != bool(self.crops.context):
             raise ValueError("crops.context is DeepMedic's: 42 with it, none without")
-        self.plan_of_validation()  # what it refuses is refused now
+        if len(self.regions) > 1 and self.crops.lesion_region not in self.regions.names:
+            raise ValueError(
+                f"crops.lesion_region must be one of {', '.join(self.regions.names)}, found {self.crops.lesion_region}"
+            )
+        self.make_validation_plan()  # what it refuses is refused now
         return self
 
     @property
-    def is_radiosurgery(self) -> bool:
-        """Whether it trains a network of the radiosurgery system."""
-        return self.network.architecture != "segresnet"
+    def system(self) -> TrainingSystem:
+        """What training knows of the system whose regions the network predicts."""
+        return find_training_system(self.regions)
 
     @property
-    def regions(self) -> tuple[str, ...]:
-        """What the network's output channels are."""
-        return METASTASIS_REGIONS.names if self.is_radiosurgery else REGIONS
+    def lesion_channel(self) -> int:
+        """Channel of the region whose components crops are centred on."""
+        return self.regions.names.index(self.crops.lesion_region) if len(self.regions) > 1 else 0
 
     @property
     def member(self) -> MemberPlan:
@@ -377,16 +148,16 @@ class Recipe(Section):
             weights=f"{self.name}.safetensors",
             sha256="0" * 64,
             channels=self.data.channels,
-            regions=self.regions,
+            regions=self.regions.names,
             network=self.network,
         )
 
-    def plan_of_validation(self) -> Plan:
-        """The plan by which a run's network segments its validation cases: one pass, no rules."""
-        rules = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
+    def make_validation_plan(self) -> Plan:
+        """Makes the plan by which a run's network segments its validation cases: one pass, no rules."""
+        rules = dict.fromkeys(SIZE_RULES, 0)
         return Plan(
             name="validation",
-            regions=system_of_regions(self.regions).regions_named(self.regions),
+            regions=self.regions,
             spacing_mm=self.data.spacing_mm,
             frame=self.data.frame,
             intensity=self.data.intensity,
@@ -400,14 +171,8 @@ class Recipe(Section):
 
     @property
     def sha256(self) -> str:
-        """Hash of the recipe's content, independent of how its YAML is laid out."""
-        return hash_of(self)
-
-
-def hash_of(section: Section) -> str:
-    """SHA-256 of a part of a recipe, independent of how its YAML is laid out."""
-    canonical = json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+        """Hash of what the recipe states; see `metseg.plan.document.document_sha256`."""
+        return document_sha256(self)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -416,28 +181,56 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """Reads a recipe.
+    """Reads a recipe, with the keys of those that it extends.
 
     Args:
         name_or_path: one of `recipe_names()`, or the path of a YAML file.
 
     Raises:
-        UsageError: no such recipe, or it breaks the schema; every broken key is named.
+        UsageError: no such recipe, it extends itself, or it breaks the schema; every broken key is named.
     """
+    path = _find_file(name_or_path, Path())
+    return validate_document(_read_resolved(path, ()), Recipe, what=f"recipe {path}", hint=HINT)
+
+
+def merge_keys(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Joins two documents: a section's keys are joined key by key, everything else is replaced.
+
+    Args:
+        below: what holds where `above` says nothing.
+        above: what is changed.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = {**old, **value} if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return merged
+
+
+def _find_file(name_or_path: str, folder: Path) -> Path:
+    """A recipe's file: one of the project's, else a path, taken from `folder`."""
     named = RECIPES_FOLDER / f"{name_or_path}.yaml"
-    path = named if named.is_file() else Path(name_or_path)
+    path = named if named.is_file() else folder / name_or_path
     if not path.is_file():
         raise UsageError(
             f"recipe {name_or_path!r}: neither a file nor one of {', '.join(recipe_names())}",
             hint="Name one of these, or the path of a YAML file.",
         )
+    return path
+
+
+def _read_resolved(path: Path, above: tuple[Path, ...]) -> object:
+    """A recipe's content on top of what it extends; `above` are the files that extend it."""
+    if path in above:
+        raise UsageError(f"recipe {above[0]}: extends itself by way of {path}", hint="Leave one `extends` out.")
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"recipe {path}: not YAML: {error}") from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc']) or 'recipe'}: {item['msg']} (found {item['input']!r:.80})"
-            for item in error.errors()
-        )
-        raise UsageError(f"recipe {path}: {problems}", hint="docs/training.md lists every key.") from error
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise UsageError(f"recipe {path}: {error}", hint=HINT) from error
+    if not isinstance(content, Mapping) or EXTENDS not in content:
+        return content
+    own = {key: value for key, value in content.items() if key != EXTENDS}
+    if not isinstance(content[EXTENDS], str):
+        raise UsageError(f"recipe {path}: {EXTENDS} names one recipe, found {content[EXTENDS]!r:.80}", hint=HINT)
+    below = _read_resolved(_find_file(content[EXTENDS], path.parent), (*above, path))
+    return merge_keys(below, own) if isinstance(below, Mapping) else below

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from metseg.errors import UsageError, WeightsError
-from metseg.plan.bundle import load_member, read_metadata
+from metseg.plan.bundle import read_metadata
+from metseg.predict.weights import load_member
 from training.average.average import average_members
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.train.run import RunRequest, train_run

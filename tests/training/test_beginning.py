@@ -10,8 +10,8 @@ from metseg.errors import UsageError
 from metseg.plan.bundle import read_metadata
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.provenance import beginning_of
+from training.runs.files import LAST
 from training.train.run import RunRequest, train_run
-from training.train.trainer import LAST
 from training_support import small_recipe, write_labelled_cohort
 
 RECIPE = small_recipe(split={"train": 0.75, "validation": 0.25})

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,15 +9,14 @@ import pytest
 from scipy import ndimage
 
 from metseg.errors import UsageError
-from training.cohort import generate_case, load_settings
-from training.cohort.anatomy import draw_anatomy
-from training.cohort.artefacts import draw_acquisitions, quantise
-from training.cohort.contrasts import Background, TissueLevels, draw_levels
-from training.cohort.distractors import enhancing_structures
+from training.cohort.artefacts import quantise
+from training.cohort.case import generate_case
+from training.cohort.contrasts import Background, TissueLevels
 from training.cohort.fields import apply_along, expand, linear_matrix, smooth_field, spline_matrix
 from training.cohort.lesions import draw_diameters, place_lesions
-from training.cohort.settings import MODALITIES
+from training.cohort.settings import MODALITIES, load_settings
 from training.cohort.writing import write_cohort
+from training.systems import TRAINING_SYSTEMS
 
 TINY = load_settings(size="tiny")
 SEED = 5
@@ -239,92 +237,15 @@ def test_settings_file_is_checked(tmp_path):
     assert load_settings(file).lesions.count_max == 3
     for text in ("lesions: {count_maximum: 3}\n", "lesions: {rim_mm: [5, 1]}\n", "anatomy: [1\n"):
         file.write_text(text)
-        with pytest.raises(UsageError, match="not usable"):
+        with pytest.raises(UsageError, match="cohort settings"):
             load_settings(file)
     for text in ("lesions:\n", "lesions: none\n", "artefacts: [1]\n", "[1, 2]\n"):
         file.write_text(text)
         said = []
-        for system in ("brats", "radiosurgery"):
-            with pytest.raises(UsageError, match="not usable") as caught:
-                load_settings(file, system=system)
+        for system in TRAINING_SYSTEMS.values():
+            with pytest.raises(UsageError, match="cohort settings") as caught:
+                load_settings(file, defaults=system.cohort_defaults)
             said.append(str(caught.value))
         assert said[0] == said[1]
-    with pytest.raises(UsageError, match="not usable"):
+    with pytest.raises(UsageError, match="cohort settings"):
         load_settings(tmp_path / "absent.yaml")
-
-
-# ---- ablations: settings that take one kind of randomness away
-
-ABLATIONS = Path(__file__).parents[2] / "training" / "ablations"
-ABLATED = {
-    "anatomy": "anatomy",
-    "contrasts": "contrast",
-    "distractors": "distractors",
-    "lesions": "lesions",
-    "artefacts": "artefacts",
-}
-
-
-def ablated(name):
-    return load_settings(ABLATIONS / f"{name}.yaml", size="tiny")
-
-
-def two(draw):
-    return [draw(np.random.default_rng(seed)) for seed in (1, 2)]
-
-
-def test_an_ablation_changes_its_own_section_alone():
-    assert {path.stem for path in ABLATIONS.glob("*.yaml")} == set(ABLATED)
-    for name, section in ABLATED.items():
-        settings = ablated(name)
-        changed = [field for field in type(settings).model_fields if getattr(settings, field) != getattr(TINY, field)]
-        assert changed == [section]
-
-
-def test_without_individual_anatomy_all_brains_are_one():
-    """But for the rim, where stripping cuts unevenly in any case."""
-    masks, tissues = [], []
-    for anatomy in two(lambda rng: draw_anatomy(ablated("anatomy"), rng)):
-        place = tuple(slice(first, first + n) for first, n in zip(anatomy.offset, anatomy.mask.shape, strict=True))
-        for volumes, part in ((masks, anatomy.mask), (tissues, anatomy.wm)):
-            volumes.append(np.zeros(TINY.grid.shape, part.dtype))
-            volumes[-1][place] = part
-    both = masks[0] & masks[1]
-    assert both.sum() > 0.9 * masks[0].sum()
-    assert np.array_equal(tissues[0][both], tissues[1][both])
-
-
-def test_without_random_contrasts_all_levels_are_those_of_the_middle():
-    one, other = two(lambda rng: draw_levels(ablated("contrasts").contrast, rng))
-    assert one == other
-    for modality in MODALITIES:
-        usual = getattr(TINY.contrast, modality)
-        assert one[modality].wm == pytest.approx(np.mean(usual.wm))
-        assert one[modality].gm / one[modality].wm == pytest.approx(np.mean(usual.gm_to_wm))
-        csf = one[modality].csf / (one[modality].wm if usual.csf_relative else 1)
-        assert csf == pytest.approx(np.mean(usual.csf))
-
-
-def test_without_distractors_nothing_healthy_enhances():
-    anatomy = draw_anatomy(TINY, np.random.default_rng(1))
-    assert enhancing_structures(anatomy, TINY.distractors, np.random.default_rng(2)).max() > 0.5
-    assert not enhancing_structures(anatomy, ablated("distractors").distractors, np.random.default_rng(2)).any()
-
-
-def test_without_artefacts_every_acquisition_is_plain():
-    one, other = two(lambda rng: draw_acquisitions(ablated("artefacts").artefacts, 1.0, rng))
-    for modality in MODALITIES:
-        for acquisition in (one[modality], other[modality]):
-            assert acquisition.thick_axis is None
-            assert acquisition.shift == (0, 0, 0)
-            assert acquisition.bias_std == acquisition.ghost_level == 0
-            assert acquisition.noise_std == pytest.approx(min(TINY.artefacts.noise_std))
-            assert acquisition.blur == pytest.approx(min(TINY.artefacts.blur_mm))
-
-
-def test_lesions_that_look_alike_keep_their_number_and_sizes():
-    usual, alike = (
-        two(lambda rng, settings=settings: draw_diameters(settings.lesions, 1.0, rng))
-        for settings in (TINY, ablated("lesions"))
-    )
-    assert all(np.array_equal(*pair) for pair in zip(usual, alike, strict=True))

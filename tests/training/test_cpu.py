@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from training.network import TrainingNetwork
 from training.train.cpu_layers import TrainingGroupNorm, TrainingMish, arrange_for_cpu
-from training.train.network import TrainingNetwork
 from training_support import small_recipe
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.discovery import discover_cases
 from metseg.files.read import read_case
-from metseg.labels import REGIONS
+from metseg.labels import BRATS_REGIONS
 from metseg.prepare.prepare import prepare_case
 from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels
 from training.data.batches import CropDataset, Schedule, batch_loader
-from training.data.cache import cached_entry, open_entry, prepared_entry, problem_of
+from training.data.cache import find_problem, keep_entry, open_entry, prepare_entry
 from training.data.crops import draw_start
 from training.data.false_positives import find_false_positives
 from training.data.prepared import drop_large_lesions, prepare_training_case
-from training.data.split import patient_of, read_split, split_patients, write_split
-from training.recipe import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe, load_recipe, recipe_names
+from training.data.split import read_split, split_patients, write_split
+from training.patients import find_patient
+from training.recipe_sections import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe
 from training_support import LPS, labelled_phantom, small_recipe, training_case, write_entries, write_labelled_case
 
 # ---- split
@@ -39,7 +40,7 @@ def test_timepoints_of_a_patient_stay_together(visits, seed, shares):
     split = split_patients(ids, SplitRecipe(train=shares[0], validation=shares[1], seed=seed))
     parts = [split.train, split.validation, split.test]
     assert sorted(case_id for part in parts for case_id in part) == sorted(ids)
-    patients = [{patient_of(case_id) for case_id in part} for part in parts]
+    patients = [{find_patient(case_id) for case_id in part} for part in parts]
     assert sum(map(len, patients)) == len(set.union(*patients))
     assert split.train
 
@@ -80,7 +81,7 @@ def test_the_folds_measure_each_glioma_once_and_never_train_on_it_there():
     for path in (path for path in SPLITS if path.stem.startswith("mets_fold_")):
         content = json.loads(path.read_text())
         for part, found in gliomas.items():
-            found.append({patient_of(case_id) for case_id in content[part] if case_id.startswith("BraTS-GLI")})
+            found.append({find_patient(case_id) for case_id in content[part] if case_id.startswith("BraTS-GLI")})
     everyone = set.union(*gliomas["test"])
     assert len(everyone) == sum(map(len, gliomas["test"])) == 10
     for trained, tested in zip(gliomas["train"], gliomas["test"], strict=True):
@@ -97,7 +98,7 @@ def files(tmp_path):
 
 
 def test_training_prepares_as_inference_does(files):
-    case = prepare_training_case(files, DataRecipe())
+    case = prepare_training_case(files, DataRecipe(), BRATS_REGIONS)
     inferred = prepare_case(read_case(files, modalities=tuple(files.images)), DataRecipe().intensity)
     x, y, z = (slice(first, end) for first, end in case.box)
     for modality, image in zip(case.modalities, case.images, strict=True):
@@ -109,22 +110,22 @@ def test_training_prepares_as_inference_does(files):
 
 def test_an_entry_is_found_again_and_follows_file_and_setting(files, tmp_path):
     cache = tmp_path / "cache"
-    first = prepared_entry(files, DataRecipe(), cache)
+    first = prepare_entry(files, small_recipe(), cache)
     stamp = (first / "images.npy").stat().st_mtime_ns
-    assert prepared_entry(files, DataRecipe(), cache) == first
+    assert prepare_entry(files, small_recipe(), cache) == first
     assert (first / "images.npy").stat().st_mtime_ns == stamp
     # Channels are chosen when a crop is made: members of different channels share an entry.
-    assert prepared_entry(files, DataRecipe(channels=("t1n", "t1c", "t2f", "sub")), cache) == first
-    assert prepared_entry(files, DataRecipe(max_lesion_voxels=50), cache) != first
+    assert prepare_entry(files, small_recipe(data={"channels": ("t1n", "t1c", "t2f", "sub")}), cache) == first
+    assert prepare_entry(files, small_recipe(data={"max_lesion_voxels": 50}), cache) != first
     shutil.rmtree(files.folder)
     write_labelled_case(files.folder.parent, "P-0-000", seed=2)
-    assert prepared_entry(files, DataRecipe(), cache) != first
+    assert prepare_entry(files, small_recipe(), cache) != first
 
 
 @pytest.mark.parametrize("damage", ["byte", "missing", "json"])
 def test_a_broken_entry_is_made_again(tmp_path, damage):
     case = training_case(0)
-    entry = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    entry = keep_entry(case.case_id, "key", tmp_path, lambda: case)
     match damage:
         case "byte":
             content = bytearray((entry / "components.npy").read_bytes())
@@ -134,9 +135,9 @@ def test_a_broken_entry_is_made_again(tmp_path, damage):
             (entry / "images.npy").unlink()
         case "json":
             (entry / "entry.json").write_text("{")
-    assert problem_of(entry) is not None
-    again = cached_entry(case.case_id, "key", tmp_path, lambda: case)
-    assert problem_of(again) is None
+    assert find_problem(entry) is not None
+    again = keep_entry(case.case_id, "key", tmp_path, lambda: case)
+    assert find_problem(again) is None
     assert np.array_equal(open_entry(again).components, case.components)
 
 
@@ -144,7 +145,7 @@ def test_an_entry_is_as_readable_as_the_umask_allows(tmp_path):
     case = training_case(0)
     before = os.umask(0o027)
     try:
-        entry = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+        entry = keep_entry(case.case_id, "key", tmp_path, lambda: case)
     finally:
         os.umask(before)
     assert entry.stat().st_mode & 0o777 == 0o750
@@ -155,11 +156,11 @@ def test_an_entry_that_another_process_made_meanwhile_is_taken(tmp_path):
     case = training_case(0)
 
     def make():
-        cached_entry(case.case_id, "key", tmp_path, lambda: case)
+        keep_entry(case.case_id, "key", tmp_path, lambda: case)
         return case
 
-    entry = cached_entry(case.case_id, "key", tmp_path, make)
-    assert problem_of(entry) is None
+    entry = keep_entry(case.case_id, "key", tmp_path, make)
+    assert find_problem(entry) is None
     assert list(tmp_path.iterdir()) == [entry]
 
 
@@ -173,23 +174,23 @@ def test_an_entry_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path, mo
     monkeypatch.setattr(f"training.data.cache.{function}", fail)
     case = training_case(0)
     with pytest.raises(OutputError, match=f"key can't be written: {os.strerror(number)}"):
-        cached_entry(case.case_id, "key", tmp_path, lambda: case)
+        keep_entry(case.case_id, "key", tmp_path, lambda: case)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_entry_of_another_user_is_not_taken_for_broken(tmp_path, monkeypatch):
     case = training_case(0)
-    entry = cached_entry(case.case_id, "key", tmp_path, lambda: case)
+    entry = keep_entry(case.case_id, "key", tmp_path, lambda: case)
 
     def refuse(_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(entry / "entry.json"))
 
     monkeypatch.setattr("training.data.cache._read_json", refuse)
     with pytest.raises(InputError, match=r"may not read .*entry\.json") as caught:
-        cached_entry(case.case_id, "key", tmp_path, lambda: case)
+        keep_entry(case.case_id, "key", tmp_path, lambda: case)
     assert "--cache" in caught.value.hint
     monkeypatch.undo()
-    assert problem_of(entry) is None
+    assert find_problem(entry) is None
 
 
 def test_a_reference_on_another_grid_is_refused_with_the_difference(tmp_path):
@@ -200,13 +201,13 @@ def test_a_reference_on_another_grid_is_refused_with_the_difference(tmp_path):
         case = write_labelled_case(tmp_path / str(number), "P-0-000", seed=1)
         nib.save(nib.Nifti1Image(volume, affine), case / "P-0-000-seg.nii.gz")
         with pytest.raises(InputError, match=difference):
-            prepare_training_case(discover_cases(tmp_path / str(number))[0], DataRecipe())
+            prepare_training_case(discover_cases(tmp_path / str(number))[0], DataRecipe(), BRATS_REGIONS)
 
 
 def test_a_case_without_reference_is_refused(tmp_path):
     write_labelled_case(tmp_path, "P-0-000", seed=1, without="seg")
     with pytest.raises(InputError, match="no P-0-000-seg"):
-        prepare_training_case(discover_cases(tmp_path)[0], DataRecipe())
+        prepare_training_case(discover_cases(tmp_path)[0], DataRecipe(), BRATS_REGIONS)
 
 
 def test_large_lesions_leave_the_label_only_above_tau():
@@ -214,7 +215,7 @@ def test_large_lesions_leave_the_label_only_above_tau():
     labels[:10, :10, :10] = 2  # 1000 voxels of WT, an ET inside
     labels[4:6, 4:6, 4:6] = 3
     labels[20:31, :10, :10] = 3  # 1100
-    kept = drop_large_lesions(labels, 1000)
+    kept = drop_large_lesions(labels, BRATS_REGIONS, 1000)
     assert np.array_equal(kept[:15], labels[:15])
     assert not kept[15:].any()
 
@@ -233,12 +234,14 @@ def test_a_missing_t2w_is_replaced_as_the_recipe_says(choice, expected):
 def test_a_centred_crop_holds_a_lesion_and_a_uniform_one_lies_in_its_domain(domain):
     case = training_case(3)
     rng = np.random.default_rng(0)
-    region = REGIONS.index("TC")
+    region = BRATS_REGIONS.names.index("TC")
     held = {}
     for probability in (0.0, 1.0):
         recipe = CropRecipe(size=(16, 16, 16), domain=domain, lesion_probability=probability)
         crops = [
-            augmented_crop(case, draw_start(case, recipe, rng), recipe, AugmentationRecipe(affine_probability=0), rng)
+            augmented_crop(
+                case, draw_start(case, recipe, rng, channel=1), recipe, AugmentationRecipe(affine_probability=0), rng
+            )
             for _ in range(60)
         ]
         held[probability] = np.mean([bool((components[region] > 0).any()) for _, components in crops])
@@ -251,11 +254,11 @@ def test_a_crop_holds_a_false_positive_where_there_is_one():
     rng = np.random.default_rng(0)
     recipe = CropRecipe(size=(8, 8, 8), lesion_probability=0.4, false_positive_probability=0.6)
     spots = np.array([[1, 2, 3, 4], [2, 20, 30, 10], [2, 20, 30, 11]], dtype=np.int32)
-    starts = np.array([draw_start(case, recipe, rng, spots) for _ in range(200)])
+    starts = np.array([draw_start(case, recipe, rng, channel=1, false_positives=spots) for _ in range(200)])
     held = ((starts[:, None] <= spots[:, 1:]) & (spots[:, 1:] < starts[:, None] + 8)).all(axis=2)
     assert held.any(axis=1).all()
     assert 60 < held[:, 0].sum() < 140  # each component as often as the other, however many voxels it has
-    uniform = np.array([draw_start(case, recipe, rng) for _ in range(200)])
+    uniform = np.array([draw_start(case, recipe, rng, channel=1) for _ in range(200)])
     assert len(np.unique(uniform, axis=0)) > 100
 
 
@@ -263,7 +266,7 @@ def test_false_positives_touch_no_lesion_and_lie_in_the_box(tmp_path):
     case_folder = write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
     files = discover_cases(tmp_path / "data")[0]
     recipe = small_recipe()
-    entries = {"P-0-000": prepared_entry(files, recipe.data, tmp_path / "cache")}
+    entries = {"P-0-000": prepare_entry(files, recipe, tmp_path / "cache")}
     reference = nib.load(case_folder / "P-0-000-seg.nii.gz")
     labels = np.asarray(reference.dataobj).astype(np.uint8)
     spots = ((x + 12, y + 14, z + 8) for x, y, z in np.ndindex(8, 12, 8))
@@ -284,7 +287,7 @@ def test_predictions_of_other_cases_or_grids_are_refused(tmp_path):
     write_labelled_case(tmp_path / "data", "P-0-000", seed=1)
     files = discover_cases(tmp_path / "data")[0]
     recipe = small_recipe()
-    entries = {"P-0-000": prepared_entry(files, recipe.data, tmp_path / "cache")}
+    entries = {"P-0-000": prepare_entry(files, recipe, tmp_path / "cache")}
     (tmp_path / "maps").mkdir()
     with pytest.raises(UsageError, match=r"expected label maps <ID>.nii.gz of the training cases, found none"):
         find_false_positives([files], [tmp_path / "maps"], entries, recipe)
@@ -297,7 +300,7 @@ def test_starts_are_uniform_over_the_domain():
     case = training_case(3)
     recipe = CropRecipe(size=(16, 16, 16), domain="volume")
     rng = np.random.default_rng(0)
-    starts = np.array([draw_start(case, recipe, rng) for _ in range(600)])
+    starts = np.array([draw_start(case, recipe, rng, channel=1) for _ in range(600)])
     for axis in range(3):
         low = -case.box[axis][0]
         places = case.volume_shape[axis] - 16 + 1
@@ -406,74 +409,7 @@ def test_a_step_draws_one_size_for_all_its_crops_on_every_rank(tmp_path):
 
 def test_visits_by_the_beginning_of_the_id():
     data = DataRecipe(visits={"REAL": 3, "REAL-2": 5})
-    assert [data.visits_of(case_id) for case_id in ("SYN-1", "REAL-1", "REAL-2")] == [1, 3, 5]
-    schedule = Schedule([case for case in ("SYN-1", "REAL-1") for _ in range(data.visits_of(case))], 2, seed=0)
+    assert [data.count_visits(case_id) for case_id in ("SYN-1", "REAL-1", "REAL-2")] == [1, 3, 5]
+    schedule = Schedule([case for case in ("SYN-1", "REAL-1") for _ in range(data.count_visits(case))], 2, seed=0)
     epoch = [slot.case_id for step in range(schedule.steps_per_epoch) for slot in schedule.slots(step)]
     assert sorted(epoch) == ["REAL-1"] * 3 + ["SYN-1"]
-
-
-# ---- recipes
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_recipes_of_the_project_can_be_read(name):
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    assert len(recipe.data.channels) == (2 if recipe.is_radiosurgery else 4)
-
-
-def test_the_paper_is_the_default():
-    recipe = load_recipe("baseline")
-    assert recipe.crops.size == (192, 192, 32)
-    assert (recipe.batch_cases, recipe.crops.per_case, recipe.epochs) == (5, 2, 200)
-    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (1e-4, 1e-5)
-    assert load_recipe("small_lesions").data.max_lesion_voxels == 1000
-
-
-def differing(one, other):
-    """The sections in which two recipes differ, beyond what tells runs of one kind apart."""
-    recipes = [load_recipe(name).model_dump() for name in (one, other)]
-    return {key for key in recipes[0] if recipes[0][key] != recipes[1][key]} - {"name", "description", "seed"}
-
-
-def test_the_ladders_recipes_differ_in_their_step_alone():
-    """What a row adds is all that changes from the row before: else its difference would show something else."""
-    assert differing("tiny_baseline", "tiny_blob") == {"loss"}
-    assert differing("tiny_blob", "tiny_blob_sub") == {"data"}
-    assert differing("tiny_blob_sub", "tiny_small_lesions") == {"data"}
-    assert differing("tiny_baseline", "tiny_baseline_centred") == {"crops"}
-    assert load_recipe("tiny_baseline").seed == load_recipe("tiny_baseline_centred").seed
-
-
-def test_the_folds_recipes_are_their_bundles():
-    """A recipe is whole and can't inherit; the cross-validation measures the way in which the bundle is trained."""
-    folds = [f"mets_fold_{number}" for number in (1, 2, 3)]
-    assert all(differing(fold, "mets_coarse") == set() for fold in folds)
-    assert len({load_recipe(name).seed for name in (*folds, "mets_coarse")}) == 4
-
-
-@pytest.mark.parametrize(("wide", "narrow"), [("mets_wide", "mets_coarse"), ("mets_small_wide", "mets_small")])
-def test_a_wide_recipe_is_that_of_the_narrower_but_for_its_width_and_rate(wide, narrow):
-    assert differing(wide, narrow) == {"network", "optimizer"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("name: x\nepochs: 0", "epochs"),
-        ("name: x\nunknown: 1", "unknown"),
-        ("name: x\ncrops: {size: [24, 16, 16]}", "crop sides divide by 16"),
-        ("name: x\ncrops: {other_sizes: [[20, 16, 16]]}", "multiples of 8"),
-        ("name: x\ncrops: {other_sizes: [[32, 32, 32]]}", "VAE branch knows one crop size"),
-        (
-            "name: x\ncrops: {lesion_probability: 0.8, false_positive_probability: 0.3}",
-            "not exceed 1 together, found 1.1",
-        ),
-        ("name: x\ndata: {visits: {A: 0}}", "visits"),
-        ("name: [", "not YAML"),
-    ],
-)
-def test_a_wrong_recipe_says_what_is_wrong(tmp_path, content, message):
-    (tmp_path / "r.yaml").write_text(content)
-    with pytest.raises(UsageError, match=message):
-        load_recipe(str(tmp_path / "r.yaml"))

@@ -7,12 +7,12 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from metseg.decide.fusion import member_labels
+from metseg.decide.decision import fuse_members
+from metseg.decide.threshold import member_labels
 from metseg.errors import UsageError, WeightsError
 from metseg.plan.bundle import open_bundle, read_metadata
 from metseg.plan.plan import Plan
-from metseg.predict.ensemble import MemberPrediction
-from metseg.run.pipeline import fuse_members
+from metseg.predict.members import MemberPrediction
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
 from training.train.run import RunRequest, train_run

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from training.losses import RadiosurgeryObjective, SquaredDiceLoss, VolumeAwareDiceLoss
+from training.losses import SingleTermObjective, SquaredDiceLoss, VolumeAwareDiceLoss
 from training.tables.hu2019 import MEMBERS_OF, MODELS, Hu2019Case, load_hu2019
 from training.tables.hu2019_published import LOSSES, SYSTEMS, TABLE_3
 from training.tables.hu2019_rendering import mean_of_cohorts, render_hu2019
@@ -29,12 +29,12 @@ CASES = [case(number, cohort, shift=0.1) for cohort in (1, 2) for number in rang
 
 def test_every_network_of_the_experiment_has_a_recipe():
     experiment = load_hu2019("tiny")
-    recipes = {model: experiment.recipe_of(model) for model in MODELS}
+    recipes = {model: experiment.make_recipe(model) for model in MODELS}
     assert set(MODELS) >= {model for models in MEMBERS_OF.values() for model in models}
     assert recipes["unet_batch_mr"].data.channels == ("t1c",)
     assert recipes["unet_batch_mr"].data.registration is None
     assert recipes["deepmedic"].data.channels == ("ct", "t1c")
-    losses = {model: RadiosurgeryObjective(recipe.loss).loss for model, recipe in recipes.items()}
+    losses = {model: SingleTermObjective(recipe.loss).loss for model, recipe in recipes.items()}
     assert isinstance(losses["unet_dice"], SquaredDiceLoss)
     assert isinstance(losses["unet_batch"], VolumeAwareDiceLoss)
     assert losses["unet_batch"].constant_voxels is None

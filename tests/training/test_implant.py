@@ -15,7 +15,7 @@ from training.cohort.command import implant
 from training.cohort.implant import implant_lesions, noise_of, read_background, tissue_shares, write_implants
 from training.cohort.settings import LesionSettings, load_settings
 from training.cohort.writing import write_case
-from training.data.split import patient_of
+from training.patients import find_patient
 
 SETTINGS = LesionSettings(none_probability=0, count_median=5, giant_probability=0, dominant_probability=0)
 
@@ -76,21 +76,21 @@ def test_files_are_cases_of_the_same_patient(patient, tmp_path):
     written = list(write_implants(patient[1], SETTINGS, variants=2, seed=3, output=tmp_path))
     found = discover_cases(tmp_path)
     assert [files.case_id for files in found] == [case.case_id for case in written]
-    assert {patient_of(files.case_id) for files in found} == {patient_of(patient[1][0].case_id)}
+    assert {find_patient(files.case_id) for files in found} == {find_patient(patient[1][0].case_id)}
     labels = np.asanyarray(nib.load(tmp_path / found[0].case_id / f"{found[0].case_id}-seg.nii.gz").dataobj)
     assert np.array_equal(labels, written[0].labels)
 
 
 def test_variants_of_two_timepoints_have_names_of_their_own(patient, tmp_path):
     first = patient[1][0].case_id
-    second = f"{patient_of(first)}-001"
+    second = f"{find_patient(first)}-001"
     shutil.copytree(patient[0] / first, tmp_path / "data" / first)
     (tmp_path / "data" / second).mkdir()
     for path in (patient[0] / first).iterdir():
         shutil.copy(path, tmp_path / "data" / second / path.name.replace(first, second))
     cases = discover_cases(tmp_path / "data")
     written = list(write_implants(cases, SETTINGS, variants=1, seed=3, output=tmp_path / "out"))
-    expected = [f"{patient_of(first)}-{number}" for number in (101, 102)]
+    expected = [f"{find_patient(first)}-{number}" for number in (101, 102)]
     assert [case.case_id for case in written] == expected
     assert [files.case_id for files in discover_cases(tmp_path / "out")] == expected
     alone = implant_lesions(read_background(cases[0]), SETTINGS, seed=3, variant=0)

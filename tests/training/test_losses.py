@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from training.losses import BlobLoss, DiceCELoss, Objective, Outputs, VaeLoss, count_terms
-from training.recipe import LossRecipe
-from training.train.network import TrainingNetwork
+from training.network import TrainingNetwork
+from training.recipe_sections import LossRecipe
 from training_support import small_recipe
 
 E = 1e-5

@@ -8,21 +8,24 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from metseg.labels import METASTASIS_REGIONS
 from radiosurgery_support import tiny_case, tiny_recipe, tiny_settings
 from training.cohort.ct_settings import CtSettings
 from training.cohort.lesions import draw_diameters
 from training.cohort.planning_ct import draw_motion
 from training.cohort.settings import load_settings
 from training.data.batches import CropDataset, Slot
-from training.data.cache import cached_entry, open_entry
+from training.data.cache import keep_entry, open_entry
 from training.data.crops import cut_repeated
-from training.data.prepared import assemble
-from training.losses import Outputs, RadiosurgeryObjective, count_terms
+from training.data.prepared import build_training_case
+from training.losses import Outputs, SingleTermObjective, count_terms
 from training.losses.objective import Counts
-from training.recipe import RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
-from training.train.network import TrainingNetwork
-from training.train.ranks import Ranks
-from training.train.rmsprop import rmsprop_of
+from training.network import TrainingNetwork
+from training.ranks import Ranks
+from training.recipe import Recipe, load_recipe
+from training.recipe_sections import RmsPropRecipe, SingleLossRecipe
+from training.systems import RADIOSURGERY_TRAINING
+from training.train.rmsprop import build_rmsprop
 from training.train.trainer import learning_rate
 
 SHAPE = (60, 56, 40)
@@ -36,10 +39,10 @@ def entry(tmp_path_factory):
     labels[20:27, 20:27, 25:32] = 1
     rng = np.random.default_rng(0)
     images = {name: rng.standard_normal(SHAPE).astype(np.float32) for name in ("ct", "t1c")}
-    recipe = tiny_recipe("unet3d").data
-    case = assemble("head", images, labels, tuple((0, side) for side in SHAPE), recipe, regions=1)
+    box = tuple((0, side) for side in SHAPE)
+    case = build_training_case("head", images, labels, box, regions=METASTASIS_REGIONS)
     case = replace(case, brain=((8, 52), (8, 48), (4, 36)))
-    return cached_entry("head", "key", tmp_path_factory.mktemp("cache"), lambda: case)
+    return keep_entry("head", "key", tmp_path_factory.mktemp("cache"), lambda: case)
 
 
 def samples(entry, recipe, count):
@@ -81,7 +84,7 @@ def test_rmsprop_is_the_written_formula():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2)).double()
     recipe = RmsPropRecipe(kind="rmsprop", learning_rate=0.01, nesterov=0.6, l1=1e-3, l2=1e-2)
-    optimizer = rmsprop_of(network, recipe)
+    optimizer = build_rmsprop(network, recipe)
     kernel, slope = network[0].weight, network[1].weight
     states = {id(p): [p.detach().clone(), torch.zeros_like(p), torch.zeros_like(p)] for p in (kernel, slope)}
     for _ in range(3):
@@ -112,7 +115,7 @@ def test_any_division_of_a_batch_gives_the_same_loss_and_gradient(kind):
     volumes = torch.zeros(3, 1, 6, 6, 6, dtype=torch.int32)
     volumes[0, 0, :2], volumes[1, 0, :, :3], volumes[2, 0, 0, 0] = 72, 108, 500
     logits = torch.randn(3, 1, 6, 6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    objective = RadiosurgeryObjective(RadiosurgeryLossRecipe(kind=kind))
+    objective = SingleTermObjective(SingleLossRecipe(kind=kind))
     weights = torch.ones(3)
     whole = objective(Outputs(logits), logits, volumes, weights, count_terms(volumes, weights)).total
     counted = [count_terms(volumes[part], weights[part]) for part in (slice(0, 2), slice(2, 3))]
@@ -145,7 +148,7 @@ def test_recipes_of_the_papers_size():
     assert deepmedic.batch_cases * deepmedic.crops.per_case == 10
     assert deepmedic.crops.read_size == (105, 105, 105)
     assert (deepmedic.optimizer.nesterov, deepmedic.optimizer.l1, deepmedic.optimizer.l2) == (0.6, 1e-6, 1e-4)
-    assert deepmedic.regions == ("metastasis",)
+    assert deepmedic.regions.names == ("metastasis",)
     for name in ("unet_small", "deepmedic_small"):
         assert sum(p.numel() for p in TrainingNetwork(load_recipe(name)).parameters()) < 2_500_000
 
@@ -170,7 +173,7 @@ def test_impossible_recipes_are_refused(changes):
 
 def test_metastases_have_the_papers_sizes():
     """3 to 110,000 mm3 with a median of about 760 mm3, before irregularity."""
-    settings = load_settings(system="radiosurgery").lesions
+    settings = load_settings(defaults=RADIOSURGERY_TRAINING.cohort_defaults).lesions
     rng = np.random.default_rng(0)
     drawn = np.concatenate([draw_diameters(settings, 1.0, rng) for _ in range(3000)])
     volumes = np.pi / 6 * drawn**3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.train.ranks import Ranks
+from training.ranks import Ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ import os, sys, time
 from datetime import timedelta
 from pathlib import Path
 sys.path[:0] = ["app", "."]
-from training.train import ranks
+from training import ranks
 
 ranks.TIMEOUT = timedelta(seconds=5)
 Path(sys.argv[1], os.environ["RANK"]).touch()
@@ -32,7 +32,7 @@ with ranks.joined_ranks("cpu") as joined, joined.first_before_others():
 def test_preparing_processes_follow_the_machine_not_torchruns_threads(monkeypatch, rank, quota, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
-    monkeypatch.setattr("metseg.predict.device._cgroup_quota", lambda: quota)
+    monkeypatch.setattr("metseg.predict.cpu._cgroup_quota", lambda: quota)
     assert Ranks(rank, world=8, local_world=4).free_cpus == expected
 
 

@@ -11,25 +11,24 @@ from metseg.files.read import read_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import load_ensemble
-from metseg.run.pipeline import load_case, segment_case
-from metseg.run.record import Stopwatch
+from metseg.predict.engine import load_engine
+from metseg.run.pipeline import segment
 from support import write_bundle
 from training.data.prepared import reference_path
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
+from training.runs.checkpoint import Progress
 from training.tables import stages
 from training.tables.command import write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
 from training.tables.composition import score_bundle
 from training.tables.experiment import MODELS, Experiment, load_experiment
 from training.tables.hu2019 import PACED_BY
-from training.tables.ladder import remembered_scores, run_ladder
+from training.tables.model_steps import recall_scores, run_model_steps
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
 from training.tables.rendering import render_report
-from training.tables.scoring import CaseScores, Ladder, means_of_regions, score_ladder
+from training.tables.scoring import CaseScores, ModelSteps, average_regions, score_steps
 from training.tables.stages import TablesRequest
-from training.train.checkpoint import Progress
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
 
@@ -101,7 +100,7 @@ def test_comparisons_follow_the_figures():
 
 def test_means_are_of_the_three_regions():
     scores = {"WT": (1.0,) * 6, "TC": (2.0,) * 6, "ET": (6.0,) * 6}
-    assert means_of_regions(scores) == (3.0,) * 6
+    assert average_regions(scores) == (3.0,) * 6
 
 
 def test_the_report_shows_every_table_with_cases_and_intervals():
@@ -133,9 +132,9 @@ def test_the_experiments_can_be_read():
     tiny, full = load_experiment("tiny"), load_experiment("full")
     assert tiny.cohort.test >= 40
     assert tiny.cohort.cohort_settings().grid.shape == (96, 96, 64)
-    assert tiny.recipe_of("small").data.max_lesion_voxels == tiny.small_voxels
-    assert full.recipe_of("small").data.max_lesion_voxels == full.small_voxels == 1000
-    assert full.recipe_of("baseline").crops.size == (192, 192, 32)
+    assert tiny.load_recipe("small").data.max_lesion_voxels == tiny.small_voxels
+    assert full.load_recipe("small").data.max_lesion_voxels == full.small_voxels == 1000
+    assert full.load_recipe("baseline").crops.size == (192, 192, 32)
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def small_experiment(monkeypatch):
     recipes = {
         model: recipe.model_copy(update={"split": small_recipe(**split).split}) for model, recipe in recipes.items()
     }
-    monkeypatch.setattr(Experiment, "recipe_of", lambda _, model: recipes[model])
+    monkeypatch.setattr(Experiment, "load_recipe", lambda _, model: recipes[model])
     tiny = load_experiment("tiny")
     return tiny.model_copy(
         update={
@@ -165,7 +164,7 @@ def small_experiment(monkeypatch):
 def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, monkeypatch):
     write_labelled_cohort(tmp_path / "data", 8)
     request = TablesRequest(tmp_path / "out", data=(tmp_path / "data",), max_steps=2, device="cpu", threads=1)
-    result = run_ladder(small_experiment, request)
+    result = run_model_steps(small_experiment, request)
     assert set(result.trained.steps) == set(MODELS)
     assert set(result.trained.steps.values()) == {2}
     assert len(result.cases) == len(result.split.test) == 2
@@ -173,8 +172,8 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
     assert "### Table 6" in render_report(small_experiment.description, result.cases, [])
     _check_ladder_of_a_bundle(tmp_path, request, small_experiment)
     # Everything is there: nothing is trained or scored again.
-    monkeypatch.setattr("training.tables.ladder.score_ladder", None)
-    again = run_ladder(small_experiment, request)
+    monkeypatch.setattr("training.tables.model_steps.score_steps", None)
+    again = run_model_steps(small_experiment, request)
     assert again.cases == result.cases
 
 
@@ -231,15 +230,15 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
 def bundle_ladder(tmp_path):
     def build(**plan):
         path = write_bundle(tmp_path / "b", tta={"variant": "none"}, **plan)
-        ensemble = load_ensemble(open_bundle(path), choose_device("cpu"))
+        engine = load_engine(open_bundle(path), choose_device("cpu"))
         models = dict(zip(("baseline", "blob", "sub"), ("m0", "m1", "m2"), strict=True))
-        return Ladder(ensemble, models, ensemble.plan.tta, as_frozen=True)
+        return ModelSteps(engine, models, engine.plan.tta, as_frozen=True)
 
     return build
 
 
 def test_cases_without_an_image_of_the_bundle_are_named_before_anything_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.tables.composition.load_ensemble", None)
+    monkeypatch.setattr("training.tables.composition.load_engine", None)
     data = write_labelled_cohort(tmp_path / "data", 2)
     write_labelled_case(data, "Q-1", 2, without="t2w")
     write_labelled_case(data, "Q-2", 3, without="t1c")
@@ -258,12 +257,12 @@ def test_scores_are_not_remembered_across_cohorts_with_the_same_ids(tmp_path, bu
         scored.append(files.folder.parent.name)
         return CaseScores(files.case_id, has_small_lesion=False, scores={"baseline": {"WT": (float(len(scored)),)}})
 
-    monkeypatch.setattr("training.tables.ladder.score_ladder", score)
+    monkeypatch.setattr("training.tables.model_steps.score_steps", score)
     ladder = bundle_ladder()
     for name, seed in (("validation", 0), ("holdout", 9)):
         write_labelled_cohort(tmp_path / name, 1, first_seed=seed)
     found = [
-        remembered_scores(discover_cases(tmp_path / name)[0], ladder, tmp_path / "scores")
+        recall_scores(discover_cases(tmp_path / name)[0], ladder, tmp_path / "scores")
         for name in ("validation", "holdout", "validation")
     ]
     assert scored == ["validation", "holdout"]
@@ -274,8 +273,8 @@ def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_ladd
     """Also where voxels are not of 1 mm3 and the grid is framed."""
     ladder = bundle_ladder(spacing_mm=(2.0, 2.0, 1.0), frame=(16, 24))
     (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
-    scores = score_ladder(files, ladder).scores
-    labels = segment_case(load_case(files, ladder.ensemble).prepared, ladder.ensemble, Stopwatch()).labels
+    scores = score_steps(files, ladder).scores
+    labels = segment(files, ladder.engine).labels
     reference = read_label_map(reference_path(files))
     regions = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023").regions
     expected = {region.region: (region.legacy_dice, region.fp) for region in regions}
@@ -284,13 +283,13 @@ def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_ladd
 
 
 def test_scores_are_not_remembered_across_a_members_own_window(tmp_path):
-    ensemble = load_ensemble(open_bundle(write_bundle(tmp_path / "b")), choose_device("cpu"))
-    plan = ensemble.plan
+    engine = load_engine(open_bundle(write_bundle(tmp_path / "b")), choose_device("cpu"))
+    plan = engine.plan
     moved = plan.members[0].model_copy(update={"window": WindowPlan(size=(8, 8, 8))})
-    first, *others = ensemble.members
-    other = replace(ensemble, members=(replace(first, plan=moved), *others))
-    assert stages.scores_key(ensemble, ["facts"]) == stages.scores_key(ensemble, ["facts"])
-    assert stages.scores_key(ensemble, ["facts"]) != stages.scores_key(other, ["facts"])
+    first, *others = engine.members
+    other = replace(engine, members=(replace(first, plan=moved), *others))
+    assert stages.make_scores_key(engine, ["facts"]) == stages.make_scores_key(engine, ["facts"])
+    assert stages.make_scores_key(engine, ["facts"]) != stages.make_scores_key(other, ["facts"])
 
 
 def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):

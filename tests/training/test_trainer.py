@@ -14,16 +14,17 @@ import yaml
 from torch import nn
 
 from metseg.errors import UsageError, WeightsError
-from training.data.cache import cached_entry
+from training.data.cache import keep_entry
 from training.errors import DivergenceError, InterruptedRunError
+from training.network import TrainingNetwork
 from training.provenance import beginning_of
+from training.ranks import Ranks
 from training.recipe import load_recipe
-from training.train.checkpoint import Progress, read_checkpoint, save_checkpoint
-from training.train.monitor import read_metrics
-from training.train.network import TrainingNetwork
-from training.train.ranks import Ranks
+from training.runs.checkpoint import Progress, read_checkpoint, save_checkpoint
+from training.runs.files import BEST, LAST
+from training.runs.metrics import read_metrics
 from training.train.run import RunRequest, train_run
-from training.train.trainer import BEST, LAST, RunSettings, Trainer, learning_rate, load_initial_weights
+from training.train.trainer import RunSettings, Trainer, learning_rate, load_initial_weights
 from training_support import CPU, small_recipe, training_case, write_entries, write_labelled_cohort
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,7 @@ def test_a_loss_that_is_no_number_names_the_cases_and_spares_the_checkpoint(tmp_
     entries = write_entries(tmp_path / "good", 2)
     case = training_case(9)
     case.images[0, 10:20, 10:20, 8:16] = np.nan
-    entries["poisoned"] = cached_entry("poisoned", "key-nan", tmp_path / "good", lambda: case)
+    entries["poisoned"] = keep_entry("poisoned", "key-nan", tmp_path / "good", lambda: case)
     recipe = small_recipe(batch_cases=1, crops={"size": (32, 40, 16)}, validation={"every_epochs": 1000})
     options = RunSettings(folder=tmp_path / "run", device=CPU, workers=0, checkpoint_s=0)
     (tmp_path / "run").mkdir()

@@ -10,9 +10,8 @@ from metseg.errors import UsageError
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import load_ensemble
-from metseg.run.pipeline import load_case, segment_case
-from metseg.run.record import Stopwatch
+from metseg.predict.engine import load_engine
+from metseg.run.pipeline import segment
 from radiosurgery_support import write_untrained_bundle
 from support import write_bundle
 from training.tune import tuning
@@ -22,21 +21,21 @@ from training.tune.tuning import (
     CaseFigures,
     Setting,
     best_settings,
-    figures_of,
-    settings_of,
-    summary_of,
+    list_settings,
+    score_setting,
+    summarise,
 )
 from training_support import write_labelled_cohort
 
 
-def test_figures_of_a_phantom():
+def test_score_setting_a_phantom():
     """One lesion of 216 mm3 found exactly, one of 8 mm3 missed, one of 64 mm3 invented."""
     reference = np.zeros((48, 40, 40), dtype=np.uint8)
     reference[4:10, 4:10, 4:10] = 3
     labels = reference.copy()
     reference[20:22, 20:22, 20:22] = 3
     labels[34:38, 30:34, 30:34] = 3
-    figures = figures_of(reference, labels, (1.0, 1.0, 1.0))
+    figures = score_setting(reference, labels, (1.0, 1.0, 1.0))
     assert (figures.lesions, figures.found, figures.false_positives) == (2, 1, 1)
     assert figures.dice_2023 == pytest.approx(1 / 3)  # 1 over found, missed and invented
     assert figures.dice_2026 == pytest.approx(1 / 2)  # the missed one is small: large found, one false positive
@@ -48,7 +47,7 @@ def figures(dice_2023=0.5, dice_2026=0.5, f1=0.5, found=1, invented=0):
 
 
 def test_summary_ignores_what_a_case_does_not_have():
-    summary = summary_of([figures(f1=float("nan"), found=2), figures(f1=0.25, invented=3)])
+    summary = summarise([figures(f1=float("nan"), found=2), figures(f1=0.25, invented=3)])
     assert summary["f1_small_2026"] == 0.25
     assert summary["sensitivity"] == 0.75
     assert summary["false_positives"] == 1.5
@@ -57,9 +56,9 @@ def test_summary_ignores_what_a_case_does_not_have():
 def test_best_settings():
     strict, middle, loose = Setting(0.7, "large"), Setting(0.5, "paper"), Setting(0.2, "none")
     summaries = {
-        strict: summary_of([figures(dice_2023=0.8, f1=0.1, found=0)]),
-        middle: summary_of([figures(dice_2023=0.7, f1=0.6, found=1, invented=2)]),
-        loose: summary_of([figures(dice_2023=0.2, f1=0.2, found=2, invented=40)]),
+        strict: summarise([figures(dice_2023=0.8, f1=0.1, found=0)]),
+        middle: summarise([figures(dice_2023=0.7, f1=0.6, found=1, invented=2)]),
+        loose: summarise([figures(dice_2023=0.2, f1=0.2, found=2, invented=40)]),
     }
     best = best_settings(summaries, max_false_positives=5)
     assert best == {"brats2023": strict, "brats2026": middle, "sensitive": middle}
@@ -68,7 +67,7 @@ def test_best_settings():
 
 
 def test_paper_rules_are_among_the_settings():
-    assert Setting(0.5, "paper") in settings_of()
+    assert Setting(0.5, "paper") in list_settings()
     assert RULES["paper"].min_wt_mm3 == 25
 
 
@@ -80,14 +79,14 @@ def bundle(tmp_path):
 def test_a_setting_gives_what_inference_with_it_gives(tmp_path):
     """Also where voxels are not of 1 mm3 and the grid is framed."""
     path = write_bundle(tmp_path / "b", tta={"variant": "none"}, spacing_mm=(2.0, 2.0, 1.0), frame=(16, 24))
-    ensemble = load_ensemble(open_bundle(path), choose_device("cpu"))
+    engine = load_engine(open_bundle(path), choose_device("cpu"))
     (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
     settings = [Setting(0.5, name) for name in ("none", "small", "large")]
-    found = dict(tuning._label_maps(files, ensemble, settings))
+    found = dict(tuning._label_maps(files, engine, settings))
     for setting, labels in found.items():
-        changed = ensemble.plan.model_copy(update={"threshold": 0.5, "postprocess": RULES[setting.rules]})
-        own = replace(ensemble, plan=changed)
-        expected = segment_case(load_case(files, own).prepared, own, Stopwatch()).labels
+        changed = engine.plan.model_copy(update={"threshold": 0.5, "postprocess": RULES[setting.rules]})
+        own = replace(engine, plan=changed)
+        expected = segment(files, own).labels
         assert np.array_equal(labels, expected), setting
     assert len({labels.tobytes() for labels in found.values()}) == 3
 
@@ -95,7 +94,7 @@ def test_a_setting_gives_what_inference_with_it_gives(tmp_path):
 def test_cases_of_another_folder_are_neither_taken_for_these_nor_counted(tmp_path, bundle, monkeypatch, capsys):
     tried = []
 
-    def try_case(files, _ensemble, settings):
+    def try_case(files, _engine, settings):
         tried.append(files.folder.parent.name)
         return dict.fromkeys(settings, figures(invented=1 if files.folder.parent.name == "one" else 5))
 
@@ -107,7 +106,7 @@ def test_cases_of_another_folder_are_neither_taken_for_these_nor_counted(tmp_pat
         tune(bundle, data=[folder], output=output, device="cpu")
         text = capsys.readouterr().out
         assert f"{cases} cases;" in text
-        assert text.count(invented) == len(settings_of())
+        assert text.count(invented) == len(list_settings())
     assert tried == ["one", "one", "two"]  # the third time from the file
     assert len(json.loads(output.read_text())["cases"]) == 3
 

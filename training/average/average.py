@@ -17,8 +17,8 @@ from torch import Tensor
 from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.plan.bundle import read_metadata
-from training.freeze.freeze import recipe_in, saved_bytes
-from training.train.widening import widen
+from training.runs.members import pack_weights, read_member_recipe
+from training.widening import widen
 
 SPOKEN_OF_THE_ONE = ("proven_on", "rounding", "validation")
 """Metadata that are of a network as it was trained, not of a mean."""
@@ -30,7 +30,7 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
     Args:
         later: weights file of a bundle; the mean has its name, network, recipe and precision.
         earlier: of the run that `later` began with (`train --init`). Where it has a half or a third... of the
-            filters it is widened first (`training.train.widening`), evenly.
+            filters it is widened first (`training.widening`), evenly.
         share: of `later`, from 0 to 1.
         output: weights file, which `freeze` takes as a member.
 
@@ -43,7 +43,7 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
     """
     if not 0 <= share <= 1:
         raise UsageError(f"--share: expected a number from 0 to 1, found {share:g}")
-    recipes = recipe_in(later), recipe_in(earlier)
+    recipes = read_member_recipe(later), read_member_recipe(earlier)
     ours, theirs = (recipe.data.model_dump(mode="json") for recipe in recipes)
     for key in ("channels", "spacing_mm", "intensity"):
         if ours.get(key) != theirs.get(key):
@@ -64,7 +64,7 @@ def average_members(later: Path, earlier: Path, share: float, output: Path) -> s
             }
         )
     }
-    result = saved_bytes(mean, metadata)
+    result = pack_weights(mean, metadata)
     write_atomically(output, result)
     return hashlib.sha256(result).hexdigest()
 

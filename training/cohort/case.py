@@ -10,11 +10,13 @@ from scipy import ndimage
 from metseg.labels import LabelMap
 from training.cohort.anatomy import Anatomy, draw_anatomy
 from training.cohort.artefacts import Acquisition, acquire, draw_acquisitions, quantise
+from training.cohort.case_ids import STRIPPED_PREFIX, format_case_id
 from training.cohort.contrasts import Background, TissueLevels, draw_levels, paint_healthy
 from training.cohort.distractors import add_distractors
 from training.cohort.fields import Volume, smooth_field, uniform
 from training.cohort.lesions import Lesion, place_lesions
 from training.cohort.settings import MODALITIES, CohortSettings, Modality
+from training.cohort.simulated import StoredVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,16 @@ class SyntheticCase:
     affine: NDArray[np.float64]
     lesions: tuple[Lesion, ...]
 
+    @property
+    def volumes(self) -> dict[str, StoredVolume]:
+        """The images and the reference."""
+        found = {str(name): StoredVolume(values, self.affine) for name, values in self.images.items()}
+        return {**found, "seg": StoredVolume(self.labels, self.affine)}
 
-def case_id(index: int) -> str:
-    """The identifier of a cohort's n-th case, counted from 0."""
-    return f"SYN-MET-{index + 1:05d}-000"
+    @property
+    def matrices(self) -> dict[str, NDArray[np.float64]]:
+        """Its images lie on one grid."""
+        return {}
 
 
 def lps_affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -144,7 +152,7 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
         maximum = 10 ** uniform(file_rng, settings.artefacts.scale_log10)
         files[modality] = _to_grid(quantise(image, maximum, as_float=as_float), anatomy.offset, shape)
     return SyntheticCase(
-        case_id=case_id(index),
+        case_id=format_case_id(STRIPPED_PREFIX, index),
         images=files,
         labels=_to_grid(labels, anatomy.offset, shape),
         affine=lps_affine(shape),

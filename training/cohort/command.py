@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from metseg.errors import UsageError
-from metseg.systems import SYSTEMS
 from training.cohort.settings import SizeName, load_settings
+from training.systems import TRAINING_SYSTEMS
 
 
 def cohort(
@@ -29,12 +29,13 @@ def cohort(
     from training.cohort.writing import write_cohort  # noqa: PLC0415  reads the template: not for --help
 
     console = Console()
-    systems = {frozenset(item.modalities): name for name, item in SYSTEMS.items()}
+    systems = {frozenset(item.system.modalities): item for item in TRAINING_SYSTEMS.values()}
     system = systems.get(frozenset(modalities.split(",")))
     if system is None:
         raise UsageError(f"--modalities {modalities}: expected t1n,t1c,t2w,t2f or ct,t1c")
-    chosen = load_settings(settings, size=size, system=system)
-    for written in write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first, system=system):
+    chosen = load_settings(settings, size=size, defaults=system.cohort_defaults)
+    made = write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first, simulate=system.simulate)
+    for written in made:
         console.print(f"{written.case_id}  {len(written.lesions)} lesions", highlight=False)
 
 

@@ -2,15 +2,14 @@
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from metseg.plan.document import Section
 from training.cohort.ranges import Range
 
 
-class CtSettings(BaseModel):
+class CtSettings(Section):
     """Head, planning CT and misregistration. Lengths are at scale 1 and shrink with the anatomy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     gap_mm: Range = Field((1.5, 3.5), description="CSF between brain and skull; chosen")
     skull_mm: Range = Field((4.0, 8.0), description="mean thickness of the skull; adults have 5 to 8 mm")

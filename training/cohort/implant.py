@@ -18,7 +18,7 @@ from scipy import ndimage
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_case
-from metseg.labels import LabelMap
+from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case
 from training.cohort.case import SyntheticCase
@@ -28,7 +28,7 @@ from training.cohort.lesions import place_lesions
 from training.cohort.settings import MODALITIES, LesionSettings, Modality
 from training.cohort.writing import write_case
 from training.data.prepared import read_reference
-from training.data.split import patient_of
+from training.patients import find_patient
 
 FIRST_TIMEPOINT: Final = 101
 """Variants are numbered as timepoints of the patient, far from real ones, so that no split tears them apart."""
@@ -76,7 +76,7 @@ def read_background(files: CaseFiles) -> RealBackground:
             f"case {files.case_id}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
         )
     prepared = prepare_case(read_case(files, modalities=MODALITIES), IntensityPlan())
-    labels = read_reference(files, prepared.resampling)
+    labels = read_reference(files, prepared.resampling, BRATS_REGIONS)
     images: dict[Modality, Volume] = {name: np.asarray(prepared.channels[name], np.float32) for name in MODALITIES}
     mask = ndimage.binary_fill_holes(np.logical_or.reduce([image > 0 for image in images.values()]))
     return RealBackground(
@@ -178,7 +178,7 @@ def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int
         final = np.where(own | ~background.mask, image, changed)
         images[name] = np.round(final * INT16_UNITS).astype(np.int16)
     labels = np.where(own, patient.labels, np.where(background.mask, added, 0)).astype(np.uint8)
-    case_id = f"{patient_of(patient.case_id)}-{FIRST_TIMEPOINT + variant}"
+    case_id = f"{find_patient(patient.case_id)}-{FIRST_TIMEPOINT + variant}"
     return SyntheticCase(case_id, images, labels, patient.affine, lesions)
 
 
@@ -195,7 +195,7 @@ def write_implants(
     numbers: defaultdict[str, count[int]] = defaultdict(count)
     for files in cases:
         patient = read_background(files)
-        for variant in islice(numbers[patient_of(files.case_id)], variants):
+        for variant in islice(numbers[find_patient(files.case_id)], variants):
             case = implant_lesions(patient, settings, seed, variant)
             write_case(case, output)
             yield case

@@ -10,11 +10,13 @@ from metseg.labels import METASTASIS, SNFH, LabelMap
 from metseg.space.grid import Grid
 from training.cohort.artefacts import acquire, quantise
 from training.cohort.case import ras_to_lps, simulate_background
+from training.cohort.case_ids import HEAD_PREFIX, format_case_id
 from training.cohort.fields import uniform
 from training.cohort.head import build_head, cupping_of
 from training.cohort.lesions import Lesion, place_lesions
 from training.cohort.planning_ct import PlanningCt, acquire_ct
 from training.cohort.settings import CohortSettings
+from training.cohort.simulated import StoredVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,19 @@ class RadiosurgeryCase:
     ct: PlanningCt
     lesions: tuple[Lesion, ...]
 
+    @property
+    def volumes(self) -> dict[str, StoredVolume]:
+        """Both images and the reference."""
+        return {
+            "ct": StoredVolume(self.ct.voxels, self.ct.grid.affine),
+            "t1c": StoredVolume(self.t1c, self.grid.affine),
+            "seg": StoredVolume(self.labels, self.grid.affine),
+        }
 
-def radiosurgery_case_id(index: int) -> str:
-    """The identifier of a cohort's n-th case, counted from 0."""
-    return f"SYN-SRS-{index + 1:05d}-000"
+    @property
+    def matrices(self) -> dict[str, NDArray[np.float64]]:
+        """The known motion, RAS millimetres: what registration has to find."""
+        return {"mr-to-ct": self.ct.mr_to_ct}
 
 
 def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) -> RadiosurgeryCase:
@@ -75,7 +86,7 @@ def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) 
     ct_rng = np.random.default_rng(ct_seed)
     ct = acquire_ct(ras_to_lps(head.hounsfield), ras_to_lps(shade), grid, settings.ct, ct_rng, scale=anatomy.scale)
     return RadiosurgeryCase(
-        case_id=radiosurgery_case_id(index),
+        case_id=format_case_id(HEAD_PREFIX, index),
         t1c=ras_to_lps(t1c),
         labels=ras_to_lps(marked),
         grid=grid,

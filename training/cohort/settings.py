@@ -6,28 +6,25 @@ cases (ten gliomas of BraTS 2021, one metastasis case of BraTS-METS 2023), tissu
 docs/cohort.md for the figures.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from metseg.errors import UsageError
-from metseg.systems import SystemName
-from training.cohort.ct_settings import RADIOSURGERY_ARTEFACTS, RADIOSURGERY_LESIONS, CtSettings
+from metseg.plan.document import Section, YamlFileError, read_yaml, validate_document
+from training.cohort.ct_settings import CtSettings
 from training.cohort.ranges import Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 SizeName = Literal["full", "tiny"]
+HINT: Final = "docs/cohort.md lists the fields."
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GridSettings(_Frozen):
+class GridSettings(Section):
     """The grid on disk and the size of the anatomy on it."""
 
     shape: tuple[int, int, int] = Field((240, 240, 155), description="voxels; BraTS, SRI24 space")
@@ -35,7 +32,7 @@ class GridSettings(_Frozen):
     lesion_scale: float = Field(1.0, gt=0, le=1, description="factor on every lesion's diameter and oedema")
 
 
-class AnatomySettings(_Frozen):
+class AnatomySettings(Section):
     """Deformation of the ICBM152 template and individual tissue."""
 
     scale: Range = Field((0.90, 1.0), description="SRI24 brains are 0.90 to 1.0 of MNI's length; measured (boxes)")
@@ -57,7 +54,7 @@ class AnatomySettings(_Frozen):
     strip_level: Range = Field((0.25, 0.75), description="level of the smoothed mask where stripping cuts; chosen")
 
 
-class TissueSettings(_Frozen):
+class TissueSettings(Section):
     """Mean levels of one modality, drawn uniformly."""
 
     wm: Range
@@ -66,7 +63,7 @@ class TissueSettings(_Frozen):
     csf_relative: bool
 
 
-class ContrastSettings(_Frozen):
+class ContrastSettings(Section):
     """Tissue contrasts: ranges a little wider than measured (WM, GM/WM, CSF per modality)."""
 
     t1n: TissueSettings = TissueSettings(wm=(0.50, 0.92), gm_to_wm=(0.68, 1.00), csf=(0.25, 0.70), csf_relative=True)
@@ -79,7 +76,7 @@ class ContrastSettings(_Frozen):
     gamma_log_std: float = Field(0.14, description="log std of a per-modality gamma on [0, 1]; chosen")
 
 
-class DistractorSettings(_Frozen):
+class DistractorSettings(Section):
     """What enhances or is bright without being a metastasis; never labelled."""
 
     cortical_vessels: tuple[int, int] = Field((120, 380), description="number; chosen by looking at t1c slices")
@@ -99,7 +96,7 @@ class DistractorSettings(_Frozen):
     )
 
 
-class LesionSettings(_Frozen):
+class LesionSettings(Section):
     """Metastases: how many, how large, where, how they look."""
 
     none_probability: Probability = Field(0.04, description="cases without lesion; legitimate in the challenge")
@@ -139,7 +136,7 @@ class LesionSettings(_Frozen):
     mass_effect: Range = Field((0.0, 0.7), description="outward push at the edge, in radii, of lesions > 12 mm")
 
 
-class ArtefactSettings(_Frozen):
+class ArtefactSettings(Section):
     """What the scanner and the preprocessing do to the images."""
 
     bias_std: Range = Field((0.0, 0.18), description="log std of the bias field; chosen")
@@ -159,7 +156,7 @@ class ArtefactSettings(_Frozen):
     float_probability: Probability = Field(0.05, description="float32 instead of int16 files")
 
 
-class CohortSettings(_Frozen):
+class CohortSettings(Section):
     """All distributions of the synthetic cohort."""
 
     grid: GridSettings = GridSettings()
@@ -174,29 +171,25 @@ class CohortSettings(_Frozen):
 TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.45)
 
 
-def load_settings(path: Path | None = None, *, size: SizeName = "full", system: SystemName = "brats") -> CohortSettings:
+def load_settings(
+    path: Path | None = None, *, size: SizeName = "full", defaults: Mapping[str, Mapping[str, Any]] | None = None
+) -> CohortSettings:
     """Reads settings from a YAML file on top of the defaults.
 
     Args:
         path: YAML with any subset of the fields; None for the defaults.
         size: "tiny" replaces the grid by 96x96x64 with a brain of 0.4 times its size (tests, tables).
-        system: "radiosurgery" begins with that cohort's lesions.
+        defaults: sections with the values that a system's cohort begins with (`TrainingSystem.cohort_defaults`).
 
     Raises:
         UsageError: the file is missing, not YAML, or names an unknown or impossible value.
     """
+    what = f"cohort settings {path}"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path is not None else {}
-        values = values or {}
-        if system == "radiosurgery":
-            CohortSettings.model_validate(values)  # its sections are sections: they are joined below
-            values = {
-                **values,
-                "lesions": {**RADIOSURGERY_LESIONS, **values.get("lesions", {})},
-                "artefacts": {**RADIOSURGERY_ARTEFACTS, **values.get("artefacts", {})},
-            }
-        settings = CohortSettings.model_validate(values)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        message = f"{path}: not usable as cohort settings: {error}"
-        raise UsageError(message, hint="docs/cohort.md lists the fields.") from error
+        values = (read_yaml(path) or {}) if path is not None else {}
+    except YamlFileError as error:
+        raise UsageError(f"{what}: {error}", hint=HINT) from error
+    stated = validate_document(values, CohortSettings, what=what, hint=HINT).model_dump(exclude_unset=True)
+    joined = stated | {section: {**own, **stated.get(section, {})} for section, own in (defaults or {}).items()}
+    settings = validate_document(joined, CohortSettings, what=what, hint=HINT)
     return settings.model_copy(update={"grid": TINY_GRID}) if size == "tiny" else settings

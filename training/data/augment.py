@@ -1,6 +1,6 @@
 """Random changes of a crop, all drawn from one numpy generator (Erdur et al. 2023, Table 1, and robustness fields).
 
-Images are (modalities, x, y, z) float32 tensors in [0, 1] in which 0 is background; components (3, x, y, z).
+Images are (modalities, x, y, z) float32 tensors in [0, 1] in which 0 is background; components (regions, x, y, z).
 """
 
 import math
@@ -17,7 +17,7 @@ from metseg.plan.plan import ChannelName
 from metseg.systems import Modality
 from training.data.crops import Start, cut_padded, cut_repeated
 from training.data.prepared import TrainingCase
-from training.recipe import AugmentationRecipe, CropRecipe
+from training.recipe_sections import AugmentationRecipe, CropRecipe
 
 BIAS_NODES = 4
 """Nodes along each axis of the smooth field: one every few centimetres."""

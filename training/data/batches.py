@@ -46,8 +46,8 @@ class Batch:
 
     Attributes:
         images: shape (crops, channels, x, y, z), float32.
-        components: shape (crops, regions, x, y, z), int32: 0 or the component's number; in the radiosurgery system's
-            batches its volume instead, the voxels of the whole tumour.
+        components: shape (crops, regions, x, y, z), int32: 0 or the component's number; its volume instead, the voxels
+            of the whole tumour, where the loss reads volumes.
         weights: shape (crops,), float32.
         noise: standard normal, for the VAE branch: shape (crops, VAE_LATENT), or (crops, 0) without it.
         case_ids: of each crop.
@@ -117,16 +117,22 @@ class CropDataset(Dataset[Batch]):
         recipe = self.recipe
         case = open_entry(self.entries[slot.case_id])
         images, components, noises = [], [], []
-        crops = recipe.crops.of_step(slot.step, recipe.seed)
+        crops = recipe.crops.draw_size(slot.step, recipe.seed)
         latent = VAE_LATENT if recipe.loss.vae_weight > 0 else 0
         for number in range(crops.per_case):
             generator = np.random.default_rng([recipe.seed, slot.epoch, slot.place, number])
-            start = draw_start(case, crops, generator, self.false_positives.get(slot.case_id, NOWHERE))
+            start = draw_start(
+                case,
+                crops,
+                generator,
+                channel=recipe.lesion_channel,
+                false_positives=self.false_positives.get(slot.case_id, NOWHERE),
+            )
             cut, numbers = augmented_crop(case, start, crops, recipe.augmentation, generator)
             cut = change_intensities(cut, recipe.augmentation, generator)
             channels = stack_channels(cut, case.modalities, recipe.data.channels, recipe.data.missing_t2w)
             images.append(add_noise(channels, recipe.augmentation, generator))
-            if recipe.is_radiosurgery:
+            if recipe.loss.reads_volumes:
                 numbers = torch.from_numpy(case.volumes)[numbers.long()].to(torch.int32)
             components.append(numbers)
             noises.append(torch.from_numpy(generator.standard_normal(latent, dtype=np.float32)))

@@ -25,7 +25,7 @@ from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from training.data.cases import file_hashes
 from training.data.prepared import TrainingCase, prepare_training_case
-from training.recipe import DataRecipe
+from training.recipe import Recipe
 
 FORMAT = "prepared-1"
 """Changed when the content of an entry changes its meaning."""
@@ -33,17 +33,20 @@ FORMAT = "prepared-1"
 PREPARATION = {"spacing_mm", "frame", "intensity", "registration", "max_lesion_voxels"}
 """Keys of `DataRecipe` that preparation depends on."""
 
+LATER_KEYS = {"frame", "registration"}
+"""Those that are left out of the hash where they are None: entries are older than they."""
+
 ARRAYS = ("images", "components", "lesion_voxels")
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_all(cases: tuple[CaseFiles, ...], recipe: DataRecipe, folder: Path, *, workers: int = 1) -> dict[str, Path]:
+def prepare_all(cases: tuple[CaseFiles, ...], recipe: Recipe, folder: Path, *, workers: int = 1) -> dict[str, Path]:
     """Makes every entry that is missing or broken.
 
     Args:
         cases: with their references.
-        recipe: how they are prepared.
+        recipe: its data and regions say how they are prepared.
         folder: of the cache; made where it is missing.
         workers: processes.
 
@@ -54,7 +57,7 @@ def prepare_all(cases: tuple[CaseFiles, ...], recipe: DataRecipe, folder: Path, 
         InputError: a case can't be prepared.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    work = partial(prepared_entry, recipe=recipe, folder=folder)
+    work = partial(prepare_entry, recipe=recipe, folder=folder)
     if workers <= 1:
         entries = [work(files) for files in cases]
     else:
@@ -63,20 +66,21 @@ def prepare_all(cases: tuple[CaseFiles, ...], recipe: DataRecipe, folder: Path, 
     return {files.case_id: entry for files, entry in zip(cases, entries, strict=True)}
 
 
-def prepared_entry(files: CaseFiles, recipe: DataRecipe, folder: Path) -> Path:
+def prepare_entry(files: CaseFiles, recipe: Recipe, folder: Path) -> Path:
     """Folder of a case's intact entry, made now where there is none."""
-    return cached_entry(files.case_id, entry_key(files, recipe), folder, lambda: prepare_training_case(files, recipe))
+    key = make_entry_key(files, recipe)
+    return keep_entry(files.case_id, key, folder, lambda: prepare_training_case(files, recipe.data, recipe.regions))
 
 
-def cached_entry(case_id: str, key: str, folder: Path, make: Callable[[], TrainingCase]) -> Path:
-    """As `prepared_entry`, for a case from anywhere.
+def keep_entry(case_id: str, key: str, folder: Path, make: Callable[[], TrainingCase]) -> Path:
+    """As `prepare_entry`, for a case from anywhere.
 
     Raises:
         InputError: there is an entry that this user may not read.
         OutputError: the entry can't be written, or a broken one can't be removed.
     """
     entry = folder / key
-    problem = problem_of(entry)
+    problem = find_problem(entry)
     if problem is None:
         return entry
     is_broken = entry.exists()
@@ -95,10 +99,13 @@ def cached_entry(case_id: str, key: str, folder: Path, make: Callable[[], Traini
     return entry
 
 
-def entry_key(files: CaseFiles, recipe: DataRecipe) -> str:
+def make_entry_key(files: CaseFiles, recipe: Recipe) -> str:
     """Hash of the case's ID, its files' bytes, and the settings that preparation depends on."""
     digest = hashlib.blake2b(digest_size=16)
-    settings = recipe.model_dump(mode="json", include=PREPARATION)
+    settings = recipe.data.model_dump(mode="json", include=PREPARATION)
+    settings = {key: value for key, value in settings.items() if key not in LATER_KEYS or value is not None}
+    if recipe.regions != recipe.system.regions:
+        settings["regions"] = {region.name: region.labels for region in recipe.regions}
     digest.update(json.dumps([FORMAT, files.case_id, settings], sort_keys=True).encode())
     digest.update(file_hashes(files))
     return digest.hexdigest()
@@ -139,7 +146,7 @@ def _fill(folder: Path, case: TrainingCase) -> None:
     write_atomically(folder / "entry.json", json.dumps(content).encode())
 
 
-def problem_of(entry: Path) -> str | None:
+def find_problem(entry: Path) -> str | None:
     """What is wrong with an entry; None when it is intact.
 
     Raises:

@@ -8,7 +8,7 @@ from metseg.errors import UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.findings import listed
-from metseg.labels import REGIONS
+from metseg.labels import BRATS_REGIONS
 from metseg.plan.plan import Plan
 from metseg.systems import MODALITIES, Modality, modalities_to_find
 from training.data.prepared import reference_path
@@ -42,16 +42,16 @@ def find_cases(folders: Sequence[Path], *, modalities: Sequence[Modality] = MODA
     return cases
 
 
-def cases_of_plan(folders: Sequence[Path], plan: Plan) -> dict[str, CaseFiles]:
-    """The cases to score a plan's bundle on, by WT, TC and ET; as `find_cases`.
+def find_plan_cases(folders: Sequence[Path], plan: Plan) -> dict[str, CaseFiles]:
+    """The cases to score a plan's bundle on, region by region; as `find_cases`.
 
     Raises:
         InputError: see `find_cases`.
-        UsageError: see there, or the plan's one region is the metastasis.
+        UsageError: see there, or the plan's lesions have no parts.
     """
     if not plan.system.has_parts:
         raise UsageError(
-            f"plan {plan.name}: expected members of {', '.join(REGIONS)}, found the radiosurgery system's of "
+            f"plan {plan.name}: expected members of {', '.join(BRATS_REGIONS.names)}, found members of "
             f"{', '.join(plan.regions.names)}",
             hint="Segment with `metseg infer` and score with `python -m evaluation score --protocol hu2019`.",
         )

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from metseg.labels import REGIONS
 from training.data.prepared import TrainingCase
-from training.recipe import CropRecipe
+from training.recipe_sections import CropRecipe
 
 Start = tuple[int, int, int]
 """First voxel of a crop in the brain's box; negative where the crop overhangs it."""
@@ -19,7 +18,12 @@ NOWHERE: Final = np.zeros((0, 4), dtype=np.int32)
 
 
 def draw_start(
-    case: TrainingCase, recipe: CropRecipe, generator: Generator, false_positives: NDArray[np.int32] = NOWHERE
+    case: TrainingCase,
+    recipe: CropRecipe,
+    generator: Generator,
+    *,
+    channel: int,
+    false_positives: NDArray[np.int32] = NOWHERE,
 ) -> Start:
     """Draws a crop's place.
 
@@ -32,9 +36,10 @@ def draw_start(
         case: where.
         recipe: size, domain, chances.
         generator: drawn from.
+        channel: of the region whose components are lesions (`Recipe.lesion_channel`).
         false_positives: shape (n, 4): component, and x, y, z inside the case's box.
     """
-    lesions = case.lesion_voxels[case.lesion_voxels[:, 0] == REGIONS.index(recipe.lesion_region)]
+    lesions = case.lesion_voxels[case.lesion_voxels[:, 0] == channel]
     target: NDArray[np.int32] | None = None
     chance = generator.random()
     if chance < recipe.lesion_probability and len(lesions):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from metseg.errors import UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
-from metseg.labels import BRATS_REGIONS, REGIONS, region_masks
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import labels_to_network, plan_resampling
@@ -72,11 +71,11 @@ def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[
             f"case {files.case_id}: {path} is not on the reference's grid: {difference}",
             hint="Label maps must be of the training cases themselves.",
         )
-    region = REGIONS.index(recipe.crops.lesion_region)
+    region = recipe.regions.listed[recipe.lesion_channel]
     resampling = plan_resampling(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
-    moved = labels_to_network(predicted.labels, resampling, BRATS_REGIONS)
-    components = find_components(region_masks(moved)[region]).to_volume()
-    true = np.unique(components[labels_to_network(reference.labels, resampling, BRATS_REGIONS) > 0])
+    shown = recipe.regions.mask(labels_to_network(predicted.labels, resampling, recipe.regions), region)
+    components = find_components(shown).to_volume()
+    true = np.unique(components[labels_to_network(reference.labels, resampling, recipe.regions) > 0])
     components[np.isin(components, true)] = 0
     cut = components[tuple(slice(first, end) for first, end in box)]
     return seed_voxels(cut[np.newaxis])[:, 1:]

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_case, read_label_map
-from metseg.labels import BRATS_REGIONS, REGIONS, LabelMap, region_masks
+from metseg.labels import LabelMap, Regions
 from metseg.prepare.prepare import prepare_case
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import Resampling, labels_to_network
-from metseg.systems import SYSTEMS, Modality
-from training.recipe import DataRecipe
+from metseg.systems import OWN_GRID, Modality, system_of_regions
+from training.recipe_sections import DataRecipe
 
 SEED_VOXELS = 64
 """Voxels remembered for each lesion, to centre crops on."""
@@ -33,13 +33,13 @@ class TrainingCase:
         case_id: see CaseFiles.
         modalities: the images, in the order of `images`; without the subtraction, which augmentation computes anew.
         images: shape (modalities, x, y, z), float16 in [0, 1], RAS axes.
-        components: shape (3, x, y, z), int16: WT, TC, ET; 0 or the number of the 26-connected component, found on the
-            full volume. Shape (1, x, y, z) where metastases are the only region.
+        components: shape (regions, x, y, z), int16: 0 or the number of the 26-connected component, found on the full
+            volume.
         lesion_voxels: shape (n, 5) int32: region, component, and x, y, z inside the box of voxels of it: at most
             SEED_VOXELS, evenly taken.
         box: the brain's box in the full volume.
         volume_shape: of the full volume on the network's grid.
-        brain: the brain's box in the full volume; None where that is `box`. The radiosurgery system's images are kept
+        brain: the brain's box in the full volume; None where that is `box`. Images that are not stripped are kept
             whole: the head goes on around the brain, and a network's context reads it.
         volumes: shape (components + 1,): voxels of each component of the first region, by number; 0 of the background.
     """
@@ -55,15 +55,20 @@ class TrainingCase:
     volumes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
 
 
-def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
+def prepare_training_case(files: CaseFiles, recipe: DataRecipe, regions: Regions) -> TrainingCase:
     """Reads and prepares a case with its reference.
+
+    Args:
+        files: the case.
+        recipe: how it is prepared.
+        regions: what the network predicts.
 
     Raises:
         InputError: the case can't be read, has no `-seg`, or its reference lies on another grid.
     """
-    is_radiosurgery = recipe.intensity.kind == "radiosurgery"
-    readable = SYSTEMS["radiosurgery" if is_radiosurgery else "brats"].modalities
-    wanted = [name for name in readable if name in files.images and (name != "ct" or recipe.registration is not None)]
+    system = system_of_regions(regions.names)
+    readable = [name for name in system.modalities if name not in OWN_GRID or recipe.registration is not None]
+    wanted = [name for name in readable if name in files.images]
     prepared = prepare_case(
         read_case(files, modalities=wanted),
         recipe.intensity,
@@ -71,23 +76,25 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe) -> TrainingCase:
         frame=recipe.frame,
         registration=recipe.registration,
     )
-    labels = read_reference(files, prepared.resampling)
+    labels = read_reference(files, prepared.resampling, regions)
     images: Mapping[Modality, NDArray[np.float32]] = {name: prepared.channels[name] for name in wanted}
     x, y, z = ((side.start, side.stop) for side in prepared.brain)
-    if is_radiosurgery:
-        whole = assemble(files.case_id, images, labels, _all_of(labels), recipe, regions=1)
-        return replace(whole, brain=_widened((x, y, z), labels))
-    return assemble(files.case_id, images, labels, (x, y, z), recipe)
+    largest = recipe.max_lesion_voxels
+    if system.is_stripped:
+        return build_training_case(files.case_id, images, labels, (x, y, z), regions=regions, max_lesion_voxels=largest)
+    box = _whole_box(labels)
+    whole = build_training_case(files.case_id, images, labels, box, regions=regions, max_lesion_voxels=largest)
+    return replace(whole, brain=_widened((x, y, z), labels))
 
 
-def assemble(
+def build_training_case(
     case_id: str,
     images: Mapping[Modality, NDArray[np.float32]],
     labels: LabelMap,
     box: Box,
-    recipe: DataRecipe,
     *,
-    regions: int = len(REGIONS),
+    regions: Regions,
+    max_lesion_voxels: int | None = None,
 ) -> TrainingCase:
     """Puts a training case together from volumes on the network's grid.
 
@@ -96,14 +103,14 @@ def assemble(
         images: shape (x, y, z) each, scaled to [0, 1].
         labels: same shape.
         box: the brain's; widened to hold every labelled voxel.
-        recipe: for its `max_lesion_voxels`.
-        regions: how many of WT, TC, ET are kept.
+        regions: what the network predicts; one without voxels in the case has no components.
+        max_lesion_voxels: see `DataRecipe`.
     """
-    if recipe.max_lesion_voxels is not None:
-        labels = drop_large_lesions(labels, recipe.max_lesion_voxels)
+    if max_lesion_voxels is not None:
+        labels = drop_large_lesions(labels, regions, max_lesion_voxels)
     box = _widened(box, labels)
     cut = tuple(slice(first, end) for first, end in box)
-    components = np.stack([find_components(mask[cut]).to_volume() for mask in region_masks(labels)[:regions]])
+    components = np.stack([find_components(mask[cut]).to_volume() for mask in regions.split(labels)])
     return TrainingCase(
         case_id=case_id,
         modalities=tuple(images),
@@ -116,20 +123,21 @@ def assemble(
     )
 
 
-def drop_large_lesions(labels: LabelMap, max_voxels: int) -> LabelMap:
-    """Removes WT components of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
-    found = find_components(region_masks(labels)[0])
+def drop_large_lesions(labels: LabelMap, regions: Regions, max_voxels: int) -> LabelMap:
+    """Removes lesions of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
+    found = find_components(regions.whole_mask(labels))
     kept = labels.copy()
     kept.reshape(-1)[found.voxels_of(found.sizes > max_voxels)] = 0
     return kept
 
 
-def read_reference(files: CaseFiles, resampling: Resampling) -> LabelMap:
+def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -> LabelMap:
     """The case's reference on the network's grid.
 
     Args:
         files: the case.
         resampling: of its images.
+        regions: of the map. Where they have one label, it is the reference's foreground, whatever that calls it.
 
     Raises:
         InputError: there is none, it can't be read, or it lies on another grid than the images.
@@ -141,7 +149,10 @@ def read_reference(files: CaseFiles, resampling: Resampling) -> LabelMap:
             f"case {files.case_id}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
-    return labels_to_network(reference.labels, resampling, BRATS_REGIONS)
+    labels = reference.labels
+    if len(regions.labels) == 1:
+        labels = np.where(labels > 0, np.uint8(regions.labels[0]), np.uint8(0))
+    return labels_to_network(labels, resampling, regions)
 
 
 def reference_path(files: CaseFiles) -> Path:
@@ -159,7 +170,7 @@ def reference_path(files: CaseFiles) -> Path:
     )
 
 
-def _all_of(labels: LabelMap) -> Box:
+def _whole_box(labels: LabelMap) -> Box:
     x, y, z = labels.shape
     return (0, x), (0, y), (0, z)
 

@@ -1,7 +1,6 @@
 """Patients into training, validation and test (Erdur et al. 2023: 80/10/10), kept in a file that other runs can use."""
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +9,8 @@ import numpy as np
 
 from metseg.errors import UsageError
 from metseg.files.atomic import write_atomically
-from training.recipe import SplitRecipe
-
-_TIMEPOINT = re.compile(r"^(?P<patient>.+)-\d{3}$")
-"""The challenge's IDs end in the timepoint: BraTS-MET-00001-000."""
+from training.patients import find_patient
+from training.recipe_sections import SplitRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +22,6 @@ class Split:
     test: tuple[str, ...]
 
 
-def patient_of(case_id: str) -> str:
-    """The case's patient: its ID without the three digits of the timepoint; the whole ID where there are none."""
-    match = _TIMEPOINT.match(case_id)
-    return match["patient"] if match else case_id
-
-
 def split_patients(case_ids: Iterable[str], recipe: SplitRecipe) -> Split:
     """Draws the parts by patient.
 
@@ -38,7 +29,7 @@ def split_patients(case_ids: Iterable[str], recipe: SplitRecipe) -> Split:
     there are two patients or more.
     """
     ids = sorted(set(case_ids))
-    patients = sorted({patient_of(case_id) for case_id in ids})
+    patients = sorted({find_patient(case_id) for case_id in ids})
     order = np.random.default_rng(recipe.seed).permutation(len(patients))
     validation_count = round(recipe.validation * len(patients))
     if recipe.validation > 0 and len(patients) > 1:
@@ -48,7 +39,7 @@ def split_patients(case_ids: Iterable[str], recipe: SplitRecipe) -> Split:
     for rank, index in enumerate(order):
         part = 0 if rank < train_count else 1 if rank < train_count + validation_count else 2
         part_of[patients[int(index)]] = part
-    parts = [tuple(case_id for case_id in ids if part_of[patient_of(case_id)] == part) for part in range(3)]
+    parts = [tuple(case_id for case_id in ids if part_of[find_patient(case_id)] == part) for part in range(3)]
     return Split(*parts)
 
 
@@ -81,7 +72,7 @@ def read_split(path: Path, case_ids: Iterable[str]) -> Split:
     part_of: dict[str, str] = {}
     for part, ids in asdict(split).items():
         for case_id in ids:
-            other = part_of.setdefault(patient_of(case_id), part)
+            other = part_of.setdefault(find_patient(case_id), part)
             if other != part:
-                raise UsageError(f"split {path}: patient {patient_of(case_id)} is in {other} and in {part}")
+                raise UsageError(f"split {path}: patient {find_patient(case_id)} is in {other} and in {part}")
     return split

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from metseg.errors import UsageError
 from metseg.plan.bundle import PLAN_FILE
+from metseg.plan.document import YamlFileError, read_yaml
 from training.freeze.freeze import CheckpointName, FreezeOptions, freeze_bundle
 
 
@@ -55,9 +55,9 @@ def freeze(
 
 def _read_keys(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"plan keys {path}: not readable as YAML: {error}") from error
+        content = read_yaml(path)
+    except YamlFileError as error:
+        raise UsageError(f"plan keys {path}: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"plan keys {path}: expected a YAML mapping, found {type(content).__name__}")
     return content

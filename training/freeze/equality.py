@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metseg.decide.fusion import member_labels
+from metseg.decide.threshold import member_labels
 from metseg.errors import WeightsError
-from training.data.cache import open_entry, problem_of
+from training.data.cache import find_problem, open_entry
 from training.data.crops import cut_padded
+from training.data.whole import lay_out_channels
+from training.network import TrainingNetwork
 from training.recipe import Recipe
-from training.train.checkpoint import trained_weights
-from training.train.network import TrainingNetwork
-from training.train.validation import full_channels
+from training.runs.checkpoint import trained_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     """Compares the frozen network with the trained one, VAE branch and all, on one window.
 
     Args:
-        frozen: as `metseg.plan.bundle.load_member` gives it.
+        frozen: as `metseg.predict.weights.load_member` gives it.
         checkpoint: of the run.
         recipe: of the run.
         stored: the frozen weights' type on disk; the trained weights are rounded to it for the comparison.
@@ -45,7 +45,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     Raises:
         WeightsError: the logits differ, or the entry is broken.
     """
-    problem = problem_of(entry)
+    problem = find_problem(entry)
     if problem is not None:
         raise WeightsError(f"cache entry {entry}: {problem}", hint="Name the cache that the run was trained with.")
     window = _window_of(entry, recipe)
@@ -56,7 +56,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     if not difference == 0:  # a NaN is not equal either
         raise WeightsError(f"freezing {checkpoint}: the frozen logits differ from the trained ones by {difference:g}")
     exact = rounded if stored == torch.float32 else _logits(recipe, weights, window)
-    labels, own = (member_labels(logits[0].sigmoid().numpy(), 0.5) for logits in (exact, rounded))
+    labels, own = (member_labels(logits[0].sigmoid().numpy(), 0.5, recipe.regions) for logits in (exact, rounded))
     return Proof(open_entry(entry).case_id, float((exact - rounded).abs().max()), int((labels != own).sum()))
 
 
@@ -76,7 +76,7 @@ def _logits(recipe: Recipe, weights: dict[str, Tensor], window: Tensor) -> Tenso
 def _window_of(entry: Path, recipe: Recipe) -> Tensor:
     """A window of the crops' size around the case's first lesion, else around the brain's centre."""
     case = open_entry(entry)
-    channels, _, _ = full_channels(case, recipe)
+    channels, _, _ = lay_out_channels(case, recipe)
     if len(case.lesion_voxels):
         centre = case.lesion_voxels[0, 2:] + np.array([first for first, _ in case.box])
     else:

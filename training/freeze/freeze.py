@@ -13,15 +13,19 @@ import yaml
 from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.network.segresnet import VAE_PREFIX
-from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, load_member, metadata_of, read_metadata
+from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, metadata_of
 from metseg.plan.plan import MemberPlan, Plan, WindowPlan
+from metseg.predict.weights import load_member
 from training.provenance import HANDED_ON
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, merge_keys
 from training.revision import git_revision
-from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
+from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
+from training.runs.members import pack_weights, read_member_recipe
+from training.runs.metrics import read_metrics
+from training.runs.recipes import hash_written_recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 SMALL_LESIONS_PLAN = "small_lesions"
 """Name of the plan that adds the small-lesion model (`metseg infer --plan small_lesions`)."""
@@ -105,7 +109,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
             variants[SMALL_LESIONS_PLAN] = {"fusion": {"added_by_maximum": [added.name]}}
     default = _make_plan({"name": options.name, **keys}, members, added)
     plans = {
-        variant: _make_plan({"name": variant, **_merged(keys, extra)}, members, added)
+        variant: _make_plan({"name": variant, **merge_keys(keys, extra)}, members, added)
         for variant, extra in variants.items()
     }
     output.mkdir(parents=True, exist_ok=True)
@@ -120,28 +124,13 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
 
 def _recipe_of(run: Path) -> Recipe:
     if run.is_file():
-        return recipe_in(run)
+        return read_member_recipe(run)
     for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
         if not (run / file).is_file():
             raise UsageError(
                 f"run {run}: no {file} in it", hint="Name the folders that `python -m training train` made."
             )
     return load_recipe(str(run / RECIPE_FILE))
-
-
-def recipe_in(weights: Path) -> Recipe:
-    """The recipe that a frozen member was trained with.
-
-    Raises:
-        UsageError: there is no such file, or no recipe in it.
-    """
-    try:
-        return Recipe.model_validate(json.loads(read_metadata(weights.read_bytes(), weights)["recipe"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"weights {weights}: no recipe in them: {error!r:.200}",
-            hint="Name a member's file of a bundle that `freeze` made, or a run's folder.",
-        ) from error
 
 
 def _require_sections(plan_name: str, keys: Mapping[str, Any]) -> None:
@@ -179,7 +168,7 @@ def _require_expected(recipes: Sequence[Recipe], expected: Sequence[Mapping[str,
         raise UsageError(f"the plan has {len(expected)} members, found {len(recipes)} runs")
     for recipe, wanted in zip(recipes, expected, strict=True):
         own_network = recipe.network.model_dump(mode="json")
-        found = {"name": recipe.name, "channels": list(recipe.data.channels), "regions": list(recipe.regions)}
+        found = {"name": recipe.name, "channels": list(recipe.data.channels), "regions": list(recipe.regions.names)}
         for key in ("name", "channels", "regions"):
             if key in wanted and wanted[key] != found[key]:
                 raise UsageError(
@@ -218,15 +207,6 @@ def _shared_keys(recipes: Sequence[Recipe], keys: Mapping[str, Any]) -> dict[str
 
 def _filled(value: Any, default: Any) -> Any:
     return {**default, **value} if isinstance(value, Mapping) and isinstance(default, Mapping) else value
-
-
-def _merged(keys: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys with others on top; sections are joined key by key."""
-    merged = dict(keys)
-    for key, value in extra.items():
-        below = merged.get(key)
-        merged[key] = {**below, **value} if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return merged
 
 
 def _added_by(keys: Mapping[str, Any]) -> Sequence[str]:
@@ -280,12 +260,12 @@ def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenM
     import torch  # noqa: PLC0415 - heavy
 
     from training.freeze.equality import prove_equal  # noqa: PLC0415
-    from training.train.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
+    from training.runs.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
 
     path = run / f"{options.checkpoint}.safetensors"
-    path = path if path.is_file() else run / "last.safetensors"
+    path = path if path.is_file() else run / LAST
     _, progress = read_checkpoint(path)
-    if progress.recipe_sha256 != recipe.sha256:
+    if progress.recipe_sha256 != hash_written_recipe(run):
         raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its {RECIPE_FILE}")
     state = {key: tensor for key, tensor in trained_weights(path).items() if not key.startswith(VAE_PREFIX)}
     stored = torch.float16 if options.half else torch.float32
@@ -297,13 +277,13 @@ def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenM
     member = recipe.member
     metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
     # Proven before the file has its final metadata, which holds what the proof found.
-    unproven = _frozen(member, saved_bytes(state, metadata))
+    unproven = _frozen(member, pack_weights(state, metadata))
     proof = prove_equal(_loaded(unproven, run), path, recipe, stored, _proof_entry(run, options.cache))
     metadata |= {
         "proven_on": proof.case_id,
         "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
     }
-    return _frozen(member, saved_bytes(state, metadata))
+    return _frozen(member, pack_weights(state, metadata))
 
 
 def _take_over(weights: Path, recipe: Recipe) -> FrozenMember:
@@ -311,19 +291,6 @@ def _take_over(weights: Path, recipe: Recipe) -> FrozenMember:
     member = _frozen(recipe.member, weights.read_bytes())
     load_member(weights.parent, member.plan.model_copy(update={"weights": weights.name}))
     return member
-
-
-def saved_bytes(state: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file whose bytes depend on nothing but its content: the library writes metadata in random order."""
-    from safetensors.torch import save  # noqa: PLC0415 - needs torch
-
-    content = save(dict(state), metadata=dict(metadata))
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _frozen(member: MemberPlan, content: bytes) -> FrozenMember:
@@ -359,8 +326,6 @@ def _proof_entry(run: Path, cache: Path | None) -> Path:
 
 
 def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
-    from training.train.monitor import read_metrics  # noqa: PLC0415
-
     content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     validations = [line for line in read_metrics(run) if line["kind"] == "validation" and line["step"] <= step]
     return {

@@ -3,9 +3,10 @@
 from training.losses.blob import BlobLoss
 from training.losses.dice_ce import DiceCELoss
 from training.losses.objective import Counts, Objective, Outputs, Terms, count_terms
-from training.losses.radiosurgery import RadiosurgeryObjective
+from training.losses.single import SingleTermObjective
 from training.losses.vae import VaeLoss
 from training.losses.volume_aware import SquaredDiceLoss, VolumeAwareDiceLoss, largest_tumour
+from training.recipe_sections import LossRecipe, SingleLossRecipe
 
 __all__ = [
     "BlobLoss",
@@ -13,11 +14,17 @@ __all__ = [
     "DiceCELoss",
     "Objective",
     "Outputs",
-    "RadiosurgeryObjective",
+    "SingleTermObjective",
     "SquaredDiceLoss",
     "Terms",
     "VaeLoss",
     "VolumeAwareDiceLoss",
+    "build_objective",
     "count_terms",
     "largest_tumour",
 ]
+
+
+def build_objective(recipe: LossRecipe | SingleLossRecipe) -> Objective | SingleTermObjective:
+    """Builds the loss that a recipe names."""
+    return SingleTermObjective(recipe) if isinstance(recipe, SingleLossRecipe) else Objective(recipe)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from training.losses.blob import BlobLoss, blobs_present
 from training.losses.dice_ce import DiceCELoss
 from training.losses.vae import VaeLoss
-from training.recipe import LossRecipe
-from training.train.ranks import Ranks
+from training.ranks import Ranks
+from training.recipe_sections import LossRecipe
 
 
 class Outputs(NamedTuple):

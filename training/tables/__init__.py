@@ -1,1 +1,1 @@
-"""The paper's ladder of methods, trained and scored, beside Tables 3 to 6 of Erdur et al. 2023."""
+"""The paper's methods, trained and scored, beside Tables 3 to 6 of Erdur et al. 2023."""

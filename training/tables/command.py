@@ -35,7 +35,7 @@ def tables(
         list[Path] | None, typer.Option(help="Folder of real cases with -seg, in place of a synthetic cohort.")
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Nothing is trained: the ladder of this bundle's three members, on --data.")
+        Path | None, typer.Option(help="Nothing is trained: this bundle's three members on --data.")
     ] = None,
     plan: Annotated[str | None, typer.Option(help="Plan of --bundle; default its own.")] = None,
     hours: Annotated[float | None, typer.Option(help="Budget for everything; default each recipe's epochs.")] = None,
@@ -71,21 +71,21 @@ def tables(
 
 
 def _erdur2023(request: "TablesRequest", size: ExperimentName, command: str) -> tuple[str, str, str]:
-    """The ladder's section, heading and report."""
-    from training.tables.ladder import run_ladder  # noqa: PLC0415 - heavy
+    """The paper's section, heading and report."""
+    from training.tables.model_steps import run_model_steps  # noqa: PLC0415 - heavy
     from training.tables.rendering import render_report  # noqa: PLC0415
 
     experiment = load_experiment(size)
-    result = run_ladder(experiment, request)
+    result = run_model_steps(experiment, request)
     source = "cases given with --data" if request.data else f"synthetic cases, seed {experiment.cohort.seed}"
     split = result.split
     counts = f"{len(split.train)} training, {len(split.validation)} validation and {len(split.test)} test cases"
     facts = [command, f"{counts} ({source}).", _made_by(result.trained, result.device)]
-    return size, f"The paper's ladder, {size}", render_report(experiment.description, result.cases, facts)
+    return size, f"The paper's models, {size}", render_report(experiment.description, result.cases, facts)
 
 
 def _bundle(request: "TablesRequest", bundle: Path, plan: str | None) -> tuple[str, str, str]:
-    """The section, heading and report of a bundle's ladder."""
+    """The section, heading and report of a bundle's members."""
     from training.tables.composition import score_bundle  # noqa: PLC0415 - heavy
     from training.tables.rendering import render_report  # noqa: PLC0415
 
@@ -96,8 +96,8 @@ def _bundle(request: "TablesRequest", bundle: Path, plan: str | None) -> tuple[s
         _made_with(f"{shlex.join(words)} --data CASES"),
         f"{len(cases)} cases given with --data.",
     ]
-    description = f"the ladder of {name}: its members are baseline, + blob loss and + subtraction"
-    return f"bundle {name}", f"The ladder of {name}", render_report(description, cases, facts)
+    description = f"{name}: its members are baseline, + blob loss and + subtraction"
+    return f"bundle {name}", f"The members of {name}", render_report(description, cases, facts)
 
 
 def _hu2019(request: "TablesRequest", size: ExperimentName, command: str) -> tuple[str, str, str]:

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from evaluation.summary import PairedComparison, compare_paired
-from metseg.labels import REGIONS
+from metseg.labels import BRATS_REGIONS
 from training.tables.published import METRICS, PUBLISHED, Metric, Pair
-from training.tables.scoring import CaseScores, entry_name, means_of_regions
+from training.tables.scoring import CaseScores, average_regions, entry_name
 
 Verdict = Literal["reproduced", "undecided", "opposite", "not published"]
 
@@ -51,7 +51,7 @@ class Difference:
 def compare_rows(pair: Pair, cases: Sequence[CaseScores]) -> tuple[Difference, ...]:
     """Every metric of a pair of rows over the same cases."""
     before, after = (entry_name(method, postprocessed=flag) for method, flag in (pair.before, pair.after))
-    values = [[means_of_regions(case.scores[name]) for case in cases] for name in (before, after)]
+    values = [[average_regions(case.scores[name]) for case in cases] for name in (before, after)]
     return tuple(
         _difference(pair, metric, [row[index] for row in values[0]], [row[index] for row in values[1]], cases)
         for index, metric in enumerate(METRICS)
@@ -114,7 +114,7 @@ def _look_into(pair: Pair, metric: Metric, cases: Sequence[CaseScores]) -> str:
     before, after = (entry_name(method, postprocessed=flag) for method, flag in (pair.before, pair.after))
     by_region = {
         region: np.array([case.scores[after][region][index] - case.scores[before][region][index] for case in cases])
-        for region in REGIONS
+        for region in BRATS_REGIONS.names
     }
     total = np.mean(list(by_region.values()), axis=0)
     order = np.argsort(total * np.sign(total.mean()))

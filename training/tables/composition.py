@@ -1,4 +1,4 @@
-"""The ladder of a bundle that is there already: is each of its members, its passes and its fusion worth having?"""
+"""The paper's steps on a bundle that is there already: what each member, its passes and its fusion bring."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +10,11 @@ from metseg.findings import listed
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import Plan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import load_ensemble
-from training.data.cases import cases_of_plan
+from metseg.predict.engine import load_engine
+from training.data.cases import find_plan_cases
 from training.tables.experiment import SMALL_VOXELS
-from training.tables.ladder import remembered_scores
-from training.tables.scoring import CaseScores, Ladder
+from training.tables.model_steps import recall_scores
+from training.tables.scoring import CaseScores, ModelSteps
 from training.tables.stages import TablesRequest
 
 ROLES = ("baseline", "blob", "sub")
@@ -32,26 +32,26 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
         InputError: there are fewer than two cases, or some lack an image that a member reads.
     """
     opened = open_bundle(weights, plan)
-    cases = cases_of_plan(request.data, opened.plan)
+    cases = find_plan_cases(request.data, opened.plan)
     _require_images(cases.values(), opened.plan)
-    ensemble = load_ensemble(opened, choose_device(request.device))
-    added = ensemble.plan.fusion.added_by_maximum
-    voting = [member.plan.name for member in ensemble.members if member.plan.name not in added]
+    engine = load_engine(opened, choose_device(request.device))
+    added = engine.plan.fusion.added_by_maximum
+    voting = [member.plan.name for member in engine.members if member.plan.name not in added]
     if len(voting) != len(ROLES) or len(added) > 1:
         names = [*voting, *(f"{name} by maximum" for name in added)]
         raise UsageError(
-            f"--bundle {weights}: {len(names)} members ({', '.join(names)}), the ladder has {', '.join(ROLES)}",
+            f"--bundle {weights}: {len(names)} members ({', '.join(names)}), the paper has {', '.join(ROLES)}",
             hint="Freeze three runs, in this order, with at most one small-lesion model beside them.",
         )
     if len(cases) < 2:  # noqa: PLR2004 - one case has no spread
         raise InputError(f"--bundle needs cases to score, --data holds {len(cases)}", hint="Give a folder with -seg.")
     models = dict(zip((*ROLES, "small"), (*voting, *added), strict=False))
-    ladder = Ladder(ensemble, models, ensemble.plan.tta, SMALL_VOXELS if added else 0, as_frozen=True)
-    return tuple(remembered_scores(files, ladder, request.scores) for files in cases.values())
+    steps = ModelSteps(engine, models, engine.plan.tta, SMALL_VOXELS if added else 0, as_frozen=True)
+    return tuple(recall_scores(files, steps, request.scores) for files in cases.values())
 
 
 def _require_images(cases: Iterable[CaseFiles], plan: Plan) -> None:
-    """Every method of the ladder on every case: nobody sits out, as in inference a member without its images does."""
+    """Every method needs every case: no member sits out, as one without its images does in inference."""
     lacking = {files.case_id: missing_modalities(files, sorted(plan.modalities)) for files in cases}
     problems = [f"case {case_id} lacks {', '.join(missing)}" for case_id, missing in lacking.items() if missing]
     if problems:

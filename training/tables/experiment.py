@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
-from metseg.plan.document import Section
+from metseg.plan.document import Section, read_document
 from metseg.plan.plan import PostprocessPlan, TtaPlan, WindowPlan
 from training.cohort.settings import CohortSettings, SizeName, load_settings
 from training.recipe import Recipe, load_recipe
 
 EXPERIMENTS_FOLDER = Path(__file__).parent
 ExperimentName = Literal["tiny", "full"]
+
+HINT = "training/tables/full.yaml shows every key."
 
 SMALL_VOXELS = 1000
 """The small-lesion model alone is scored on the cases with a lesion (WT) under so many voxels (Table 6)."""
@@ -54,7 +55,7 @@ class CohortPlan(Section):
 
 
 class RecipeNames(Section):
-    """Which recipe trains which model of the ladder."""
+    """Which recipe trains which model."""
 
     baseline: str
     blob: str
@@ -64,7 +65,7 @@ class RecipeNames(Section):
 
 
 class Experiment(Section):
-    """The ladder on one cohort.
+    """The paper's models on one cohort.
 
     Attributes:
         description: what it can show and what it can't.
@@ -86,7 +87,7 @@ class Experiment(Section):
     postprocess: PostprocessPlan = PostprocessPlan()
     small_voxels: int = Field(SMALL_VOXELS, gt=0)
 
-    def recipe_of(self, model: str) -> Recipe:
+    def load_recipe(self, model: str) -> Recipe:
         """The recipe of one of the five models."""
         return load_recipe(getattr(self.recipes, model))
 
@@ -97,5 +98,4 @@ MODELS = tuple(RecipeNames.model_fields)
 
 def load_experiment(name: ExperimentName) -> Experiment:
     """Reads `tiny.yaml` or `full.yaml`."""
-    text = (EXPERIMENTS_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    return Experiment.model_validate(yaml.safe_load(text))
+    return read_document(EXPERIMENTS_FOLDER / f"{name}.yaml", Experiment, what="experiment", hint=HINT)

@@ -8,43 +8,45 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from evaluation import score_case
-from metseg.decide.fusion import member_labels
+from metseg.decide.threshold import member_labels
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.read import read_case, read_label_map
+from metseg.files.read import read_label_map
 from metseg.plan.bundle import open_bundle
-from metseg.plan.document import Section
+from metseg.plan.document import Section, read_document
 from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout, predict_case
-from metseg.prepare.prepare import prepare_case
+from metseg.predict.engine import Engine, load_engine
+from metseg.predict.fallback import predict
+from metseg.predict.inputs import lay_inputs
+from metseg.prepare.prepare import prepare
+from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
-from metseg.systems import SYSTEMS, SystemName, modalities_to_find
+from metseg.systems import modalities_to_find
 from training.cohort.settings import CohortSettings, load_settings
-from training.cohort.writing import case_id_of
 from training.data.prepared import reference_path
 from training.data.split import Split, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
-from training.tables.experiment import EXPERIMENTS_FOLDER, CohortPlan
+from training.systems import RADIOSURGERY_TRAINING
+from training.tables.experiment import EXPERIMENTS_FOLDER, HINT, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System
 from training.tables.stages import (
     TablesRequest,
     TrainedModels,
     complete_cohort,
-    scores_key,
+    make_scores_key,
     split_in_order,
     train_models,
 )
 
 logger = logging.getLogger(__name__)
 
-SYSTEM: Final[SystemName] = "radiosurgery"
+SYSTEM: Final = RADIOSURGERY_TRAINING
 
 SECOND_SEED_OFFSET: Final = 1000
 """Between the seeds of the two test cohorts."""
@@ -97,7 +99,7 @@ class Hu2019Experiment(Section):
     window: WindowPlan
     threshold: float = 0.5
 
-    def recipe_of(self, model: str) -> Recipe:
+    def make_recipe(self, model: str) -> Recipe:
         """The recipe of one of `MODELS`."""
         mr_alone = model.endswith("_mr")
         own = self.deepmedic if model.startswith("deepmedic") else self.unet
@@ -126,8 +128,7 @@ def loss_section(loss: str) -> dict[str, Any]:
 
 def load_hu2019(size: str) -> Hu2019Experiment:
     """Reads `hu2019_<size>.yaml`."""
-    text = (EXPERIMENTS_FOLDER / f"hu2019_{size}.yaml").read_text(encoding="utf-8")
-    return Hu2019Experiment.model_validate(yaml.safe_load(text))
+    return read_document(EXPERIMENTS_FOLDER / f"hu2019_{size}.yaml", Hu2019Experiment, what="experiment", hint=HINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,21 +175,21 @@ def run_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Hu2019Re
         (experiment.second_settings, plan.seed + SECOND_SEED_OFFSET, second, plan.test),
     ):
         complete_cohort(
-            _settings_of(plan, settings), seed=seed, folder=folder, cases=cases, jobs=request.jobs, system=SYSTEM
+            _make_settings(plan, settings), seed=seed, folder=folder, cases=cases, jobs=request.jobs, system=SYSTEM
         )
-    split = split_in_order([case_id_of(index, SYSTEM) for index in range(plan.cases)], plan)
+    split = split_in_order([SYSTEM.name_case(index) for index in range(plan.cases)], plan)
     write_split(request.split, split)
-    trained = train_models({model: experiment.recipe_of(model) for model in MODELS}, request, paced_by=PACED_BY)
-    ensemble = _freeze(experiment, request)
-    known = modalities_to_find(SYSTEMS[SYSTEM].modalities)
+    trained = train_models({model: experiment.make_recipe(model) for model in MODELS}, request, paced_by=PACED_BY)
+    engine = _freeze(experiment, request)
+    known = modalities_to_find(SYSTEM.system.modalities)
     tests = [(1, files) for files in discover_cases(request.cohort, modalities=known) if files.case_id in split.test]
     tests += [(2, files) for files in discover_cases(second, modalities=known)]
-    scored = tuple(_remembered(files, number, ensemble, experiment, request.scores) for number, files in tests)
-    return Hu2019Result(scored, trained, split, ensemble.device.description)
+    scored = tuple(_recall(files, number, engine, experiment, request.scores) for number, files in tests)
+    return Hu2019Result(scored, trained, split, engine.device.description)
 
 
-def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
-    defaults = load_settings(size=plan.size, system=SYSTEM)
+def _make_settings(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
+    defaults = load_settings(size=plan.size, defaults=SYSTEM.cohort_defaults)
     content = defaults.model_dump()
     for section, values in own.items():
         content[section] = {**content[section], **values}
@@ -197,7 +198,7 @@ def _settings_of(plan: CohortPlan, own: Mapping[str, Any]) -> CohortSettings:
     return CohortSettings.model_validate(content)
 
 
-def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Ensemble:
+def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Engine:
     plan = {
         "window": experiment.window.model_dump(mode="json"),
         "threshold": experiment.threshold,
@@ -208,31 +209,29 @@ def _freeze(experiment: Hu2019Experiment, request: TablesRequest) -> Ensemble:
     bundle = request.output / "bundle"
     runs = [request.run_folder(model) for model in MODELS]
     freeze_bundle(runs, bundle, FreezeOptions(name="hu2019", plan=plan, checkpoint="best"))
-    return load_ensemble(open_bundle(bundle), choose_device(request.device))
+    return load_engine(open_bundle(bundle), choose_device(request.device))
 
 
-def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment) -> Hu2019Case:
+def score_hu2019(files: CaseFiles, cohort: int, engine: Engine, experiment: Hu2019Experiment) -> Hu2019Case:
     """Segments a case with every network and every ensemble, and scores each on the MR's grid."""
-    plan = ensemble.plan
-    case = read_case(files, modalities=("t1c", "ct"))
-    prepared = prepare_case(
-        case, plan.intensity, spacing_mm=plan.spacing_mm, frame=plan.frame, registration=plan.registration
-    )
+    plan = engine.plan
+    prepared = prepare(read(files, plan), plan)
+    resampling = prepared.resampling
     reference = read_label_map(reference_path(files))
-    layout = plan_layout(prepared, plan)
-    by_model = {item.name: item.probabilities for item in predict_case(prepared, ensemble, layout)}
+    spacing_mm = reference.grid.spacing_mm
+    predictions = predict(lay_inputs(prepared, engine), engine)
+    by_model = {item.name: item.probabilities for item in predictions.members}
 
     def figures(probabilities: NDArray[np.float32]) -> Figures:
-        region = member_labels(probabilities, experiment.threshold)
-        pasted = layout.paste(region, prepared.resampling.network.shape)
-        labels = labels_to_source(pasted, prepared.resampling, plan.regions)
-        return score_case(reference.labels, labels, reference.grid.spacing_mm, "hu2019").regions[0].columns()
+        box = member_labels(probabilities, experiment.threshold, plan.regions)
+        labels = labels_to_source(predictions.layout.paste(box, resampling.network.shape), resampling, plan.regions)
+        return score_case(reference.labels, labels, spacing_mm, "hu2019").regions[0].columns()
 
     mean_of = {
         system: np.asarray(np.mean([by_model[model] for model in models], axis=0, dtype=np.float32))
         for system, models in MEMBERS_OF.items()
     }
-    lesions = score_case(reference.labels, reference.labels, reference.grid.spacing_mm, "hu2019").regions[0].lesions
+    lesions = score_case(reference.labels, reference.labels, spacing_mm, "hu2019").regions[0].lesions
     return Hu2019Case(
         case_id=files.case_id,
         cohort=cohort,
@@ -242,16 +241,14 @@ def score_hu2019(files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: 
     )
 
 
-def _remembered(
-    files: CaseFiles, cohort: int, ensemble: Ensemble, experiment: Hu2019Experiment, folder: Path
-) -> Hu2019Case:
+def _recall(files: CaseFiles, cohort: int, engine: Engine, experiment: Hu2019Experiment, folder: Path) -> Hu2019Case:
     """A case's scores, from disk where the same networks made them before."""
-    key = scores_key(ensemble, [SCORES_FORMAT, experiment.threshold])
+    key = make_scores_key(engine, [SCORES_FORMAT, experiment.threshold])
     path = folder / key / f"{cohort}-{files.case_id}.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         return Hu2019Case(**{**found, "tumour_voxels": tuple(found["tumour_voxels"])})
-    scored = score_hu2019(files, cohort, ensemble, experiment)
+    scored = score_hu2019(files, cohort, engine, experiment)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {name: getattr(scored, name) for name in Hu2019Case.__dataclass_fields__}
     write_atomically(path, json.dumps(content).encode())

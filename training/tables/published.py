@@ -91,15 +91,15 @@ class Table:
     pairs: tuple[Pair, ...]
 
 
-_LADDER: Final[tuple[Method, ...]] = ("baseline", "blob", "sub", "tta", "simple")
+_STEPS: Final[tuple[Method, ...]] = ("baseline", "blob", "sub", "tta", "simple")
 _ALL: Final[tuple[Method, ...]] = ("baseline", "blob", "sub", "tta", "mean", "simple")
 
 TABLES: Final[tuple[Table, ...]] = (
     Table(
         number=3,
         title="what each step adds, postprocessed",
-        rows=tuple((method, True) for method in _LADDER),
-        pairs=tuple(Pair((one, True), (other, True)) for one, other in pairwise(_LADDER)),
+        rows=tuple((method, True) for method in _STEPS),
+        pairs=tuple(Pair((one, True), (other, True)) for one, other in pairwise(_STEPS)),
     ),
     Table(
         number=4,

@@ -6,7 +6,7 @@ import numpy as np
 
 from training.tables.comparing import Difference, compare_rows
 from training.tables.published import METRICS, PUBLISHED, TABLES, TITLES, Method, Metric, Table
-from training.tables.scoring import CaseScores, entry_name, means_of_regions
+from training.tables.scoring import CaseScores, average_regions, entry_name
 
 _DIGITS: dict[Metric, int] = {"lDSC": 2, "cDSC": 2, "lHD95": 0, "cHD95": 0, "FP": 2, "FN": 2}
 
@@ -55,7 +55,7 @@ def _render_table(table: Table, cases: Sequence[CaseScores]) -> list[str]:
 def _render_row(method: Method, cases: Sequence[CaseScores], *, postprocessed: bool, table: Table) -> str:
     chosen = [case for case in cases if case.has_small_lesion] if method == "small" else cases
     name = entry_name(method, postprocessed=postprocessed)
-    figures = [means_of_regions(case.scores[name]) for case in chosen]
+    figures = [average_regions(case.scores[name]) for case in chosen]
     means = np.mean(figures, axis=0) if figures else np.full(len(METRICS), np.nan)
     published = PUBLISHED.get((method, postprocessed))
     cells = [

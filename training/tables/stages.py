@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from metseg.predict.device import DeviceChoice
-from metseg.predict.ensemble import Ensemble
-from metseg.systems import SystemName
+from metseg.predict.engine import Engine
 from training.cohort.settings import CohortSettings
-from training.cohort.writing import case_id_of, write_cohort
+from training.cohort.writing import write_cohort
 from training.data.split import Split
 from training.recipe import Recipe
-from training.run_files import SPLIT_FILE
+from training.runs.files import SPLIT_FILE
+from training.systems import BRATS_TRAINING, TrainingSystem
 from training.tables.experiment import CohortPlan
 from training.train.run import RunRequest, train_run
 
@@ -86,17 +86,23 @@ class TrainedModels:
 
 
 def complete_cohort(
-    settings: CohortSettings, *, seed: int, folder: Path, cases: int, jobs: int = 1, system: SystemName = "brats"
+    settings: CohortSettings,
+    *,
+    seed: int,
+    folder: Path,
+    cases: int,
+    jobs: int = 1,
+    system: TrainingSystem = BRATS_TRAINING,
 ) -> None:
     """Makes the cases from the first that is not there; a reference is written last: a case that has it is complete."""
     made = 0
     while made < cases:
-        case_id = case_id_of(made, system)
+        case_id = system.name_case(made)
         if not (folder / case_id / f"{case_id}-seg.nii.gz").is_file():
             break
         made += 1
     remaining = write_cohort(
-        settings, cases=cases - made, seed=seed, output=folder, jobs=jobs, first=made, system=system
+        settings, cases=cases - made, seed=seed, output=folder, jobs=jobs, first=made, simulate=system.simulate
     )
     for written in remaining:
         logger.info("%s: %s, %d lesions", folder.name, written.case_id, len(written.lesions))
@@ -141,18 +147,18 @@ def train_models(
     return TrainedModels(steps, training_s)
 
 
-def scores_key(ensemble: Ensemble, facts: Sequence[Any]) -> str:
+def make_scores_key(engine: Engine, facts: Sequence[Any]) -> str:
     """Hash of what a case's scores depend on: the networks' tensors, the plan, the arithmetic, and `facts`.
 
     Not the members' files, which hold a git revision too. Facts are JSON values.
     """
-    plan = ensemble.plan
+    plan = engine.plan
     settings = plan.model_dump(mode="json", exclude={"members"})
-    windows: list[object] = [plan.window_of(member.plan).model_dump(mode="json") for member in ensemble.members]
-    windows += [member.plan.spacing_mm for member in ensemble.members if member.plan.spacing_mm is not None]
-    content = json.dumps([*facts, settings, windows, ensemble.device.precision], sort_keys=True)
+    windows: list[object] = [plan.window_of(member.plan).model_dump(mode="json") for member in engine.members]
+    windows += [member.plan.spacing_mm for member in engine.members if member.plan.spacing_mm is not None]
+    content = json.dumps([*facts, settings, windows, engine.device.precision], sort_keys=True)
     digest = hashlib.sha256(content.encode())
-    for member in ensemble.members:
+    for member in engine.members:
         for name, tensor in member.network.state_dict().items():
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

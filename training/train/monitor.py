@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from metseg.files.atomic import write_atomically
+from training.runs.files import METRICS_FILE
+from training.runs.metrics import drop_later_metrics
 
 
 class Monitor:
@@ -26,9 +27,8 @@ class Monitor:
             return
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - heavy
 
-        path = folder / "metrics.jsonl"
-        _cut_after(path, first_step)
-        self._file = path.open("a", encoding="utf-8")
+        drop_later_metrics(folder, first_step)
+        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -63,23 +63,3 @@ class Monitor:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
         note = " ".join(f"{name} {value:.4g}" for name, value in figures.items() if name in {"loss", "score"})
         self._bar.update(self._task, completed=min(share_done, 1.0), note=f"step {step} {note}")
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def _cut_after(path: Path, step: int) -> None:
-    """Drops lines beyond a step, and a last line that a killed process left unfinished."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break
-    write_atomically(path, "".join(kept).encode())

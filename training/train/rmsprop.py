@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from training.recipe import RmsPropRecipe
+from training.recipe_sections import RmsPropRecipe
 
 SMALLEST_KERNEL_RANK = 5
 """A 3-D convolution's weights have five axes; norms, slopes and biases fewer."""
@@ -60,7 +60,7 @@ class RmsProp(Optimizer):
         parameter.add_(move)
 
 
-def rmsprop_of(network: nn.Module, recipe: RmsPropRecipe) -> RmsProp:
+def build_rmsprop(network: nn.Module, recipe: RmsPropRecipe) -> RmsProp:
     """The optimiser of a network: penalties on the convolutions' weights alone."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     kernels = [parameter for parameter in trained if parameter.ndim >= SMALLEST_KERNEL_RANK]

@@ -20,20 +20,23 @@ from metseg.errors import InputError, UsageError
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.predict.device import Device, DeviceChoice, choose_device
-from metseg.systems import MODALITIES
+from metseg.systems import modalities_to_find
 from training.data.cache import prepare_all
 from training.data.cases import find_cases
 from training.data.false_positives import find_false_positives
 from training.data.split import Split, read_split, split_patients, write_split
 from training.provenance import beginning_of, kept_beginning
+from training.ranks import Ranks, joined_ranks
 from training.recipe import Recipe
 from training.revision import git_revision
-from training.run_files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
-from training.train.checkpoint import Progress
-from training.train.ranks import Ranks, joined_ranks
-from training.train.trainer import LAST, RunSettings, Trainer
+from training.runs.checkpoint import Progress
+from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
+from training.train.trainer import RunSettings, Trainer
 
 logger = logging.getLogger(__name__)
+
+ALL_CROPS = 1_000_000
+"""More than any step has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,13 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
     _check_predictions(recipe, request)
     with joined_ranks(place.name) as ranks:
         torch.set_num_threads(request.threads or max(1, place.threads // ranks.local_world))
-        known = (*MODALITIES, "ct") if "ct" in recipe.data.channels else MODALITIES
+        known = modalities_to_find(recipe.member.modalities)
         usable = _usable_cases(find_cases(request.data, modalities=known), recipe)
         split = _chosen_split(usable, recipe, request, ranks)
         wanted = tuple(usable[case_id] for case_id in (*split.train, *split.validation))
         with ranks.first_before_others():  # who only find what it has made
             workers = ranks.free_cpus if ranks.world > 1 else place.threads
-            entries = prepare_all(wanted, recipe.data, request.cache, workers=workers)
+            entries = prepare_all(wanted, recipe, request.cache, workers=workers)
         if ranks.is_first:
             _write_run_files(recipe, request, split, entries, place)
         train_ids = _with_lesions(split.train, entries, recipe)
@@ -144,8 +147,7 @@ def _settings(request: RunRequest, place: Device, recipe: Recipe) -> RunSettings
         max_steps=request.max_steps,
         checkpoint_s=request.checkpoint_s,
         workers=request.workers,
-        # Batch norm must see the recipe's batch, not what fits best.
-        micro_batch=request.micro_batch or (1_000_000 if place.is_cuda or recipe.is_radiosurgery else 1),
+        micro_batch=request.micro_batch or (ALL_CROPS if place.is_cuda or recipe.system.needs_whole_batches else 1),
     )
 
 

@@ -18,19 +18,19 @@ from metseg.errors import UsageError
 from metseg.predict.device import Device
 from training.data.batches import Batch, CropDataset, Schedule, batch_loader
 from training.errors import DivergenceError, InterruptedRunError
-from training.losses import Counts, Objective, RadiosurgeryObjective, count_terms
-from training.recipe import OptimizerRecipe, RadiosurgeryLossRecipe, Recipe, RmsPropRecipe, load_recipe
-from training.train.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.losses import Counts, build_objective, count_terms
+from training.network import TrainingNetwork
+from training.ranks import Ranks
+from training.recipe import Recipe, load_recipe
+from training.recipe_sections import OptimizerRecipe, RmsPropRecipe
+from training.runs.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
+from training.runs.files import BEST, LAST, RECIPE_FILE
+from training.runs.recipes import SAME_RECIPE_HINT, identify_recipe
 from training.train.cpu_layers import arrange_for_cpu
 from training.train.monitor import Monitor
-from training.train.network import TrainingNetwork
-from training.train.ranks import Ranks
-from training.train.rmsprop import rmsprop_of
+from training.train.rmsprop import build_rmsprop
 from training.train.validation import ValidationResult, ValidationTotals, figure_names, score_entry
-from training.train.widening import widen
-
-LAST = "last.safetensors"
-BEST = "best.safetensors"
+from training.widening import widen
 
 logger = logging.getLogger(__name__)
 
@@ -87,12 +87,12 @@ class Trainer:
     ) -> None:
         self.recipe, self.settings, self.ranks = recipe, settings, ranks
         self.device = torch.device(settings.device.name)
-        visits = [case_id for case_id in train for _ in range(recipe.data.visits_of(case_id))]
+        visits = [case_id for case_id in train for _ in range(recipe.data.count_visits(case_id))]
         self.schedule = Schedule(visits, recipe.batch_cases, recipe.seed)
         self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe, false_positives)
         self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
         self.total_steps = recipe.epochs * self.schedule.steps_per_epoch
-        self.objective = objective_of(recipe)
+        self.objective = build_objective(recipe.loss)
         torch.manual_seed(recipe.seed)
         self.network = TrainingNetwork(recipe).to(self.device)
         if self.device.type == "cpu":
@@ -102,8 +102,8 @@ class Trainer:
         self.average: dict[str, Tensor] | None = None
         if recipe.optimizer.ema_decay is not None:
             self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        self.optimizer = optimizer_of(self.network, recipe.optimizer)
-        self.progress = Progress(recipe_sha256=recipe.sha256)
+        self.optimizer = build_optimizer(self.network, recipe.optimizer)
+        self.progress = Progress(recipe_sha256=identify_recipe(recipe, settings.folder))
         self._resume()
         self.parallel: nn.Module = self.network if ranks.world == 1 else DistributedDataParallel(self.network)
         self._stop_signal: int | None = None
@@ -113,11 +113,11 @@ class Trainer:
         if not path.exists():
             return
         progress = load_checkpoint(path, self.network, self.average, self.optimizer)
-        if progress.recipe_sha256 != self.recipe.sha256:
+        if progress.recipe_sha256 != self.progress.recipe_sha256:
             raise UsageError(
                 f"run {self.settings.folder}: was begun with another recipe ({progress.recipe_sha256[:12]}, "
-                f"now {self.recipe.sha256[:12]})",
-                hint="Continue it with its own recipe.yaml, or train into another folder.",
+                f"now {self.progress.recipe_sha256[:12]})",
+                hint=SAME_RECIPE_HINT,
             )
         self.progress = progress
         logger.info("continues at step %d of %d", progress.step, self.total_steps)
@@ -292,7 +292,7 @@ class Trainer:
         if self.average is not None:
             self.network.load_state_dict(self.average)
         self.network.eval()
-        totals = ValidationTotals()
+        totals = ValidationTotals(figures=(0.0,) * len(figure_names(self.recipe)))
         try:
             for entry in entries[self.ranks.rank :: self.ranks.world]:
                 if self._stop_signal is None:
@@ -310,7 +310,7 @@ class Trainer:
         result = self._validate(self.validation_entries)
         step, best = self.progress.step, self.progress.best_score
         self.progress = replace(self.progress, validated_step=step)
-        figures = {"score": result.score, **dict(zip(figure_names(self.recipe), result.dice, strict=True))}
+        figures = {"score": result.score, **dict(zip(figure_names(self.recipe), result.figures, strict=True))}
         monitor.write("validation", step, figures, share_done)
         logger.info("step %d validation %s", step, {name: round(value, 3) for name, value in figures.items()})
         if best is None or result.score > best:
@@ -333,17 +333,10 @@ class _LogitsOnly(nn.Module):
         return logits
 
 
-def objective_of(recipe: Recipe) -> Objective | RadiosurgeryObjective:
-    """The loss that a recipe names."""
-    if isinstance(recipe.loss, RadiosurgeryLossRecipe):
-        return RadiosurgeryObjective(recipe.loss)
-    return Objective(recipe.loss)
-
-
-def optimizer_of(network: nn.Module, recipe: OptimizerRecipe | RmsPropRecipe) -> torch.optim.Optimizer:
-    """The optimiser of a network's parameters that are trained."""
+def build_optimizer(network: nn.Module, recipe: OptimizerRecipe | RmsPropRecipe) -> torch.optim.Optimizer:
+    """Builds the optimiser of a network's parameters that are trained."""
     if isinstance(recipe, RmsPropRecipe):
-        return rmsprop_of(network, recipe)
+        return build_rmsprop(network, recipe)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
@@ -376,7 +369,7 @@ def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequenc
     """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
 
     The first layer is matched by channel name: a channel that the other run did not read keeps its random weights. A
-    network with a half or a third of the filters is widened (`training.train.widening`).
+    network with a half or a third of the filters is widened (`training.widening`).
 
     Args:
         network: changed in place.
@@ -387,7 +380,7 @@ def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequenc
         UsageError: the segmentation parts don't fit, or there is no recipe beside the checkpoint.
         WeightsError: the checkpoint can't be read.
     """
-    theirs = load_recipe(str(checkpoint.parent / "recipe.yaml")).data.channels
+    theirs = load_recipe(str(checkpoint.parent / RECIPE_FILE)).data.channels
     weights = {f"net.{name}": tensor for name, tensor in trained_weights(checkpoint).items()}
     own = network.state_dict()
     fitting = {}

@@ -1,29 +1,36 @@
-"""Validation as the challenge scores: sliding window, decoding, lesion-wise scores; no postprocessing."""
+"""Validation as the challenge scores: sliding window, decoding, lesion-wise scores; no size rules."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from metseg.decide.fusion import member_labels
-from metseg.labels import REGIONS, LabelMap, decode_regions, region_masks
+from metseg.decide.decision import decide
+from metseg.labels import LabelMap, Regions
 from metseg.plan.networks import DeepMedicPlan
-from metseg.predict.device import Device, send
-from metseg.predict.ensemble import Ensemble, sliding_logits
+from metseg.predict.device import Device
+from metseg.predict.engine import Engine
+from metseg.predict.gpu import send
+from metseg.predict.members import MemberPrediction, Predictions
 from metseg.predict.passes import CaseNoise
+from metseg.predict.sliding import sliding_logits
 from metseg.predict.tiles import tiled_logits
 from metseg.predict.windows import lay_windows
 from metseg.space.components import Box
-from training.data.augment import stack_channels
 from training.data.cache import open_entry
-from training.data.prepared import TrainingCase
+from training.data.whole import lay_out_channels
 from training.recipe import Recipe
 
-HEADLINE = {"brats2023": "LesionWise_Score_Dice", "brats2026": "lesionwise_dsc_mean"}
+if TYPE_CHECKING:
+    from evaluation.results import CaseScores
+
+HEADLINE = {"brats2023": "LesionWise_Score_Dice", "brats2026": "lesionwise_dsc_mean", "hu2019": "dsc"}
 """The column of each protocol that chooses the best checkpoint."""
 
 
@@ -32,14 +39,13 @@ class ValidationResult:
     """Means over cases and regions.
 
     Attributes:
-        score: lesion-wise Dice of the recipe's protocol; Dice of all voxels for the radiosurgery system.
-        dice: legacy Dice of the regions WT, TC, ET; cases without the region in both maps count as 1. For the
-            radiosurgery system what `figure_names` says.
+        score: that chooses the best checkpoint, in `HEADLINE`'s column.
+        figures: what `figure_names` names. A region that neither map shows has Dice 1.
         cases: how many.
     """
 
     score: float
-    dice: tuple[float, float, float]
+    figures: tuple[float, ...]
     cases: int
 
 
@@ -48,38 +54,43 @@ class ValidationTotals:
     """Sums over cases, which ranks can add up.
 
     Attributes:
-        score: sum of the lesion-wise Dice over cases and regions that have one.
+        score: sum over cases and regions that have one.
         scored: how many these are.
-        dice: sums of the legacy Dice of WT, TC, ET.
+        figures: sums of each figure.
         cases: how many.
     """
 
     score: float = 0.0
     scored: float = 0.0
-    dice: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    figures: tuple[float, ...] = ()
     cases: float = 0.0
 
     def __add__(self, other: "ValidationTotals") -> "ValidationTotals":
         return self.unpacked(self.packed() + other.packed())
 
     def packed(self) -> Tensor:
-        """Shape (6,), float64."""
-        return torch.tensor([self.score, self.scored, *self.dice, self.cases], dtype=torch.float64)
+        """Shape (3 + figures,), float64."""
+        return torch.tensor([self.score, self.scored, self.cases, *self.figures], dtype=torch.float64)
 
     @staticmethod
     def unpacked(vector: Tensor) -> "ValidationTotals":
         """The inverse of `packed`."""
-        score, scored, wt, tc, et, cases = vector.tolist()
-        return ValidationTotals(score, scored, (wt, tc, et), cases)
+        score, scored, cases, *figures = vector.tolist()
+        return ValidationTotals(score, scored, tuple(figures), cases)
 
     def means(self) -> ValidationResult:
         """The means; all 0 without cases."""
-        wt, tc, et = (value / max(self.cases, 1) for value in self.dice)
-        return ValidationResult(self.score / max(self.scored, 1), (wt, tc, et), int(self.cases))
+        figures = tuple(value / max(self.cases, 1) for value in self.figures)
+        return ValidationResult(self.score / max(self.scored, 1), figures, int(self.cases))
+
+
+def figure_names(recipe: Recipe) -> tuple[str, ...]:
+    """What `ValidationResult.figures` holds."""
+    return recipe.system.scores.figures or tuple(f"dice_{name.lower()}" for name in recipe.regions.names)
 
 
 def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device) -> ValidationTotals:
-    """Segments one prepared case as inference does (one plain pass, no postprocessing), and scores it.
+    """Segments one prepared case as inference does (one plain pass, no size rules), and scores it.
 
     Args:
         network: in eval mode, giving logits.
@@ -89,69 +100,67 @@ def score_entry(network: nn.Module, entry: Path, recipe: Recipe, device: Device)
     """
     from evaluation import score_case  # noqa: PLC0415 - heavy, and a run without validation needs none of it
 
-    plan = recipe.plan_of_validation()
-    # Float32 input: autocast chooses the arithmetic of each layer, as in training.
-    ensemble = Ensemble(plan=plan, members=(), device=replace(device, precision="float32"))
     case = open_entry(entry)
-    channels, reference, box = full_channels(case, recipe)
-    layout = lay_windows(case.volume_shape, box, plan.window, plan.side_multiples)
+    channels, reference, brain = lay_out_channels(case, recipe)
+    labels = segment_channels(network, channels, brain, recipe, device)
+    protocol = recipe.system.scores.protocol or recipe.validation.protocol
+    scores = score_case(reference, labels, recipe.make_validation_plan().sides_mm, protocol)
+    return add_up(scores, reference, labels, recipe)
+
+
+def segment_channels(
+    network: nn.Module, channels: NDArray[np.float32], brain: Box, recipe: Recipe, device: Device
+) -> LabelMap:
+    """Segments a prepared volume with one network, as `metseg.run.pipeline` does with an ensemble.
+
+    Args:
+        network: in eval mode, giving logits.
+        channels: its input on the whole volume, shape (channels, x, y, z).
+        brain: the box that windows cover.
+        recipe: of the run.
+        device: where the network lies.
+    """
+    plan = recipe.make_validation_plan()
+    # Float32 input: autocast chooses the arithmetic of each layer, as in training.
+    engine = Engine(plan, members=(), device=replace(device, precision="float32"))
+    layout = lay_windows(channels.shape[1:], brain, plan.window, plan.side_multiples)
     with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
         if isinstance(recipe.network, DeepMedicPlan):
-            logits = tiled_logits(network, list(channels), layout, ensemble.device)
+            logits = tiled_logits(network, list(channels), layout, engine.device)
         else:
             padded = send(np.stack([layout.cut(channel) for channel in channels]), torch.device(device.name))
-            logits = sliding_logits(network, padded, layout, ensemble, CaseNoise(ensemble.plan.tta, seed=0))
-    region = member_labels(logits.sigmoid().cpu().numpy(), recipe.validation.threshold)
-    labels = layout.paste(region, case.volume_shape)
-    if recipe.is_radiosurgery:
-        return _score_metastases(reference, labels, plan.sides_mm)
-    result = score_case(reference, labels, plan.sides_mm, recipe.validation.protocol)
-    column = HEADLINE[recipe.validation.protocol]
-    scores = [region.columns()[column] for region in result.regions if region.region in REGIONS]
-    numbers = [score for score in scores if not math.isnan(score)]
-    wt, tc, et = _dice_of_regions(reference, labels)
-    return ValidationTotals(sum(numbers), len(numbers), (wt, tc, et), 1)
+            logits = sliding_logits(network, padded, layout, engine, CaseNoise(plan.tta, seed=0))
+    said = MemberPrediction(recipe.name, logits.sigmoid().cpu().numpy())
+    return layout.paste(decide(Predictions((said,), layout), plan).labels, channels.shape[1:])
 
 
-def figure_names(recipe: Recipe) -> tuple[str, str, str]:
-    """What `ValidationResult.dice` holds."""
-    if recipe.is_radiosurgery:
-        return "precision", "recall", "lesion_recall"
-    return "dice_wt", "dice_tc", "dice_et"
+def add_up(scores: "CaseScores", reference: LabelMap, labels: LabelMap, recipe: Recipe) -> ValidationTotals:
+    """Takes from a case's scores what the run's system asks for.
 
-
-def _score_metastases(
-    reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]
-) -> ValidationTotals:
-    """The published scores (Hu et al. 2019); one that has no number, as precision without prediction, counts as 0."""
-    from evaluation import score_case  # noqa: PLC0415 - heavy
-
-    (region,) = score_case(reference, labels, spacing_mm, "hu2019").regions
-    found = {name: 0.0 if math.isnan(value) else value for name, value in region.columns().items()}
-    return ValidationTotals(found["dsc"], 1, (found["precision"], found["recall"], found["lesion_recall"]), 1)
-
-
-def full_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.float32], LabelMap, Box]:
-    """The network's input channels and the labels on the whole volume, and the brain's box in it.
-
-    The windows of inference reach into the background around the brain: so must these.
+    Args:
+        scores: of the protocol that the system or the recipe names.
+        reference: shape (x, y, z).
+        labels: same shape.
+        recipe: of the run.
     """
-    image = stack_channels(
-        torch.from_numpy(case.images.astype(np.float32)),
-        case.modalities,
-        recipe.data.channels,
-        recipe.data.missing_t2w,
-    ).numpy()
-    x, y, z = (slice(first, end) for first, end in case.box)
-    brain = tuple(slice(first, end) for first, end in case.brain or case.box)
-    channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
-    channels[:, x, y, z] = image
-    labels = np.zeros(case.volume_shape, dtype=np.uint8)
-    labels[x, y, z] = decode_regions(case.components > 0)
-    return channels, labels, brain
+    wanted = recipe.system.scores
+    rows = [region.columns() for region in scores.regions if region.region in recipe.regions.names]
+    column = HEADLINE[wanted.protocol or recipe.validation.protocol]
+    values = _numbers((row[column] for row in rows), wanted.without_number)
+    if wanted.figures:
+        figures = [sum(_numbers((row[name] for row in rows), 0.0)) for name in wanted.figures]
+    else:
+        figures = _dice_by_region(reference, labels, recipe.regions)
+    return ValidationTotals(sum(values), len(values), tuple(figures), 1)
 
 
-def _dice_of_regions(reference: LabelMap, labels: LabelMap) -> list[float]:
-    pairs = zip(region_masks(reference), region_masks(labels), strict=True)
+def _numbers(values: Iterable[float], without_number: float | None) -> list[float]:
+    """The values, with something else or nothing in place of those that are not numbers."""
+    filled = (without_number if math.isnan(value) else value for value in values)
+    return [value for value in filled if value is not None]
+
+
+def _dice_by_region(reference: LabelMap, labels: LabelMap, regions: Regions) -> list[float]:
+    pairs = zip(regions.split(reference), regions.split(labels), strict=True)
     totals = [(int((one & other).sum()), int(one.sum()) + int(other.sum())) for one, other in pairs]
     return [2 * common / total if total else 1.0 for common, total in totals]

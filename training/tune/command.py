@@ -32,27 +32,26 @@ def tune(
     from metseg.files.atomic import write_atomically  # noqa: PLC0415 - heavy
     from metseg.plan.bundle import open_bundle  # noqa: PLC0415
     from metseg.predict.device import choose_device  # noqa: PLC0415
-    from metseg.predict.ensemble import load_ensemble  # noqa: PLC0415
-    from training.data.cases import case_key, cases_of_plan  # noqa: PLC0415
-    from training.tune.tuning import CaseFigures, best_settings, settings_of, summary_of, try_case  # noqa: PLC0415
+    from metseg.predict.engine import load_engine  # noqa: PLC0415
+    from training.data.cases import case_key, find_plan_cases  # noqa: PLC0415
+    from training.tune.tuning import CaseFigures, best_settings, list_settings, summarise, try_case  # noqa: PLC0415
 
     bundle = open_bundle(weights, plan)
-    cases = {case_key(files): files for files in cases_of_plan(data, bundle.plan).values()}
-    ensemble = load_ensemble(bundle, choose_device(device))
-    settings = settings_of()
+    cases = {case_key(files): files for files in find_plan_cases(data, bundle.plan).values()}
+    engine = load_engine(bundle, choose_device(device))
+    settings = list_settings()
     names = {setting: f"{setting.threshold:g} {setting.rules}" for setting in settings}
     done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
-    if done.get("plan_sha256") != ensemble.plan.sha256:
-        done = {"plan_sha256": ensemble.plan.sha256, "cases": {}}
+    if done.get("plan_sha256") != engine.plan.sha256:
+        done = {"plan_sha256": engine.plan.sha256, "cases": {}}
     for key, files in cases.items():
         if key not in done["cases"]:
-            found = try_case(files, ensemble, settings)
+            found = try_case(files, engine, settings)
             done["cases"][key] = {names[setting]: asdict(figures) for setting, figures in found.items()}
             write_atomically(output, (json.dumps(done, indent=1) + "\n").encode())
             logger.info("%s", files.case_id)
     summaries = {
-        setting: summary_of([CaseFigures(**done["cases"][key][names[setting]]) for key in cases])
-        for setting in settings
+        setting: summarise([CaseFigures(**done["cases"][key][names[setting]]) for key in cases]) for setting in settings
     }
     table = Table("threshold", "rules", *next(iter(summaries.values())), "best for")
     best = best_settings(summaries, max_false_positives)

@@ -12,14 +12,18 @@ from typing import Final
 import numpy as np
 
 from evaluation import score_case
-from metseg.decide.fusion import member_labels
-from metseg.decide.size_rules import postprocess
+from metseg.decide.decision import fuse_members
+from metseg.decide.size_rules import apply_size_rules
+from metseg.decide.threshold import member_labels
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
-from metseg.labels import REGIONS, LabelMap
+from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import Plan, PostprocessPlan
-from metseg.predict.ensemble import Ensemble, predict_case
-from metseg.run.pipeline import fuse_members, load_case
+from metseg.predict.engine import Engine
+from metseg.predict.fallback import predict
+from metseg.predict.inputs import lay_inputs
+from metseg.prepare.prepare import prepare
+from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
 from training.data.prepared import reference_path
 
@@ -65,57 +69,54 @@ class CaseFigures:
     false_positives: int
 
 
-def settings_of(thresholds: Sequence[float] = THRESHOLDS, rules: Sequence[str] = tuple(RULES)) -> tuple[Setting, ...]:
+def list_settings(thresholds: Sequence[float] = THRESHOLDS, rules: Sequence[str] = tuple(RULES)) -> tuple[Setting, ...]:
     """Every combination, thresholds ascending."""
     return tuple(Setting(threshold, name) for threshold, name in product(thresholds, rules))
 
 
-def try_case(files: CaseFiles, ensemble: Ensemble, settings: Sequence[Setting]) -> dict[Setting, CaseFigures]:
-    """Runs the ensemble on one case and scores each setting against its reference.
+def try_case(files: CaseFiles, engine: Engine, settings: Sequence[Setting]) -> dict[Setting, CaseFigures]:
+    """Runs the engine on one case and scores each setting against its reference.
 
     Raises:
         InputError: the case can't be read, or has no reference.
     """
     reference = read_label_map(reference_path(files))
     return {
-        setting: figures_of(reference.labels, labels, reference.grid.spacing_mm)
-        for setting, labels in _label_maps(files, ensemble, settings)
+        setting: score_setting(reference.labels, labels, reference.grid.spacing_mm)
+        for setting, labels in _label_maps(files, engine, settings)
     }
 
 
-def _label_maps(
-    files: CaseFiles, ensemble: Ensemble, settings: Sequence[Setting]
-) -> Iterator[tuple[Setting, LabelMap]]:
-    plan = ensemble.plan
-    loaded = load_case(files, ensemble)
-    resampling = loaded.prepared.resampling
-    predictions = predict_case(loaded.prepared, ensemble, loaded.layout, loaded.prefetch)
-    loaded.prefetch.forget()
+def _label_maps(files: CaseFiles, engine: Engine, settings: Sequence[Setting]) -> Iterator[tuple[Setting, LabelMap]]:
+    plan = engine.plan
+    prepared = prepare(read(files, plan), plan)
+    predictions = predict(lay_inputs(prepared, engine), engine)
+    resampling, layout = prepared.resampling, predictions.layout
     for threshold in sorted({setting.threshold for setting in settings}):
-        votes = [member_labels(prediction.probabilities, threshold) for prediction in predictions]
-        fused = fuse_members(predictions, votes, plan.model_copy(update={"threshold": threshold}))
+        votes = [member_labels(item.probabilities, threshold, plan.regions) for item in predictions.members]
+        fused = fuse_members(predictions.members, votes, plan.model_copy(update={"threshold": threshold}))
         for setting in settings:
             if setting.threshold == threshold:
-                clean = postprocess(fused, _rules_of(setting, plan), voxel_volume_mm3=plan.voxel_volume_mm3)
-                pasted = loaded.layout.paste(clean, resampling.network.shape)
-                yield setting, labels_to_source(pasted, resampling, plan.regions)
+                rules = _choose_rules(setting, plan)
+                clean = apply_size_rules(fused, rules, plan.regions, voxel_volume_mm3=plan.voxel_volume_mm3)
+                yield setting, labels_to_source(layout.paste(clean, resampling.network.shape), resampling, plan.regions)
 
 
-def _rules_of(setting: Setting, plan: Plan) -> PostprocessPlan:
+def _choose_rules(setting: Setting, plan: Plan) -> PostprocessPlan:
     """The setting's size rules; what the plan does with further cores stays as it is."""
     rules = RULES[setting.rules]
     return rules.model_copy(update={"min_further_core_mm3": plan.postprocess.min_further_core_mm3})
 
 
-def figures_of(reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]) -> CaseFigures:
+def score_setting(reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]) -> CaseFigures:
     """Scores one label map with both protocols."""
     of_2023 = {region.region: region for region in score_case(reference, labels, spacing_mm, "brats2023").regions}
     of_2026 = {region.region: region for region in score_case(reference, labels, spacing_mm, "brats2026").regions}
     core = of_2023["TC"]
     lesions = [item for item in core.lesions if item.kind == "lesion"]
-    columns = {name: [of_2026[region].columns()[name] for region in REGIONS] for name in _COLUMNS_2026}
+    columns = {name: [of_2026[region].columns()[name] for region in BRATS_REGIONS.names] for name in _COLUMNS_2026}
     return CaseFigures(
-        dice_2023=_mean([of_2023[region].columns()["LesionWise_Score_Dice"] for region in REGIONS]),
+        dice_2023=_mean([of_2023[region].columns()["LesionWise_Score_Dice"] for region in BRATS_REGIONS.names]),
         dice_2026=_mean(columns["lesionwise_dsc_mean"]),
         f1_small_2026=_mean(columns["small_instance_f1"]),
         lesions=len(lesions),
@@ -129,7 +130,7 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(numbers)) if numbers else float("nan")
 
 
-def summary_of(cases: Sequence[CaseFigures]) -> dict[str, float]:
+def summarise(cases: Sequence[CaseFigures]) -> dict[str, float]:
     """One setting over all cases: means under the names of CaseFigures, and `sensitivity`, the share found."""
     lesions = sum(case.lesions for case in cases)
     return {
@@ -145,7 +146,7 @@ def best_settings(summaries: Mapping[Setting, Mapping[str, float]], max_false_po
     """The settings to make plans of.
 
     Args:
-        summaries: by setting, see `summary_of`.
+        summaries: by setting, see `summarise`.
         max_false_positives: a case, for the sensitive plan.
 
     Returns:

@@ -11,17 +11,17 @@ from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import load_ensemble
+from metseg.predict.engine import load_engine
 from training.data.cases import case_key, find_cases
 from training.data.split import Split, read_split, split_patients, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.tables.experiment import MODELS, Experiment
-from training.tables.scoring import CaseScores, Ladder, score_ladder
+from training.tables.scoring import CaseScores, ModelSteps, score_steps
 from training.tables.stages import (
     TablesRequest,
     TrainedModels,
     complete_cohort,
-    scores_key,
+    make_scores_key,
     split_in_order,
     train_models,
 )
@@ -33,7 +33,7 @@ SCORES_FORMAT = "tables-1"
 
 
 @dataclass(frozen=True, slots=True)
-class LadderResult:
+class ModelStepsResult:
     """What the tables are made of.
 
     Attributes:
@@ -49,30 +49,30 @@ class LadderResult:
     device: str
 
 
-def run_ladder(experiment: Experiment, request: TablesRequest) -> LadderResult:
+def run_model_steps(experiment: Experiment, request: TablesRequest) -> ModelStepsResult:
     """Makes what is missing of the tables.
 
     Raises:
         InputError: real data leave fewer than two test cases.
         UsageError: two folders of `request.data` hold a case of the same ID.
     """
-    cases, split = _cohort_of(experiment, request)
+    cases, split = _prepare_cohort(experiment, request)
     trained = train_models(
-        {model: experiment.recipe_of(model) for model in MODELS},
+        {model: experiment.load_recipe(model) for model in MODELS},
         request,
         paced_by=dict.fromkeys(MODELS[1:], MODELS[0]),
     )
-    ladder = _freeze(experiment, request)
-    scored = [remembered_scores(cases[case_id], ladder, request.scores) for case_id in split.test]
-    return LadderResult(
+    models = _freeze(experiment, request)
+    scored = [recall_scores(cases[case_id], models, request.scores) for case_id in split.test]
+    return ModelStepsResult(
         cases=tuple(scored),
         trained=trained,
         split=split,
-        device=ladder.ensemble.device.description,
+        device=models.engine.device.description,
     )
 
 
-def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str, CaseFiles], Split]:
+def _prepare_cohort(experiment: Experiment, request: TablesRequest) -> tuple[dict[str, CaseFiles], Split]:
     """The cases, and the split that all five runs share."""
     request.output.mkdir(parents=True, exist_ok=True)
     if request.data:
@@ -80,7 +80,7 @@ def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str
         if request.split.exists():
             split = read_split(request.split, cases)
         else:
-            split = split_patients(cases, experiment.recipe_of("baseline").split)
+            split = split_patients(cases, experiment.load_recipe("baseline").split)
     else:
         plan = experiment.cohort
         complete_cohort(
@@ -94,7 +94,7 @@ def _cohort_of(experiment: Experiment, request: TablesRequest) -> tuple[dict[str
     return cases, split
 
 
-def _freeze(experiment: Experiment, request: TablesRequest) -> Ladder:
+def _freeze(experiment: Experiment, request: TablesRequest) -> ModelSteps:
     plan = {
         "window": experiment.window.model_dump(mode="json"),
         "threshold": experiment.threshold,
@@ -103,19 +103,19 @@ def _freeze(experiment: Experiment, request: TablesRequest) -> Ladder:
     bundle = request.output / "bundle"
     runs = [request.run_folder(model) for model in MODELS]
     freeze_bundle(runs, bundle, FreezeOptions(name="tables", plan=plan, checkpoint="last"))
-    ensemble = load_ensemble(open_bundle(bundle), choose_device(request.device))
-    names = {model: experiment.recipe_of(model).name for model in MODELS}
-    return Ladder(ensemble, names, experiment.tta, experiment.small_voxels)
+    engine = load_engine(open_bundle(bundle), choose_device(request.device))
+    members = {model: experiment.load_recipe(model).name for model in MODELS}
+    return ModelSteps(engine, members, experiment.tta, experiment.small_voxels)
 
 
-def remembered_scores(files: CaseFiles, ladder: Ladder, folder: Path) -> CaseScores:
+def recall_scores(files: CaseFiles, models: ModelSteps, folder: Path) -> CaseScores:
     """A case's scores, from disk where the same models made them of the same files before."""
-    facts = [SCORES_FORMAT, ladder.tta.model_dump(), ladder.small_voxels, ladder.as_frozen]
-    path = folder / scores_key(ladder.ensemble, facts) / f"{case_key(files)}.json"
-    return _remembered(path, lambda: score_ladder(files, ladder))
+    facts = [SCORES_FORMAT, models.tta.model_dump(), models.small_voxels, models.as_frozen]
+    path = folder / make_scores_key(models.engine, facts) / f"{case_key(files)}.json"
+    return _recall(path, lambda: score_steps(files, models))
 
 
-def _remembered(path: Path, make: Callable[[], CaseScores]) -> CaseScores:
+def _recall(path: Path, make: Callable[[], CaseScores]) -> CaseScores:
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         scores = {

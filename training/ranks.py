@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from metseg.predict.device import granted_cpus
+from metseg.predict.cpu import granted_cpus
 
 TIMEOUT = timedelta(minutes=30)
 """How long ranks wait for each other in a step or a validation, of which each has the same share."""

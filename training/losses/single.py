@@ -1,4 +1,4 @@
-"""The radiosurgery system's objective: one loss, shared out so that any division of a batch gives the same gradient."""
+"""An objective of one loss, shared out so that any division of a batch gives the same gradient."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from training.losses.objective import Counts, Outputs
 from training.losses.volume_aware import SquaredDiceLoss, VolumeAwareDiceLoss
-from training.recipe import RadiosurgeryLossRecipe
+from training.recipe_sections import SingleLossRecipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class CrossEntropyLoss(nn.Module):
         return voxels.flatten(1).mean(1)
 
 
-class RadiosurgeryObjective(nn.Module):
+class SingleTermObjective(nn.Module):
     """The recipe's loss, a mean over the samples of a step."""
 
     names = ("loss",)
     """Of `SingleTerm.detached`."""
 
-    def __init__(self, recipe: RadiosurgeryLossRecipe) -> None:
+    def __init__(self, recipe: SingleLossRecipe) -> None:
         super().__init__()
         self.loss: VolumeAwareDiceLoss | CrossEntropyLoss
         match recipe.kind:

@@ -1,0 +1,31 @@
+"""A prepared case on its whole volume, as inference sees it."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metseg.labels import LabelMap
+from metseg.space.components import Box
+from training.data.augment import stack_channels
+from training.data.prepared import TrainingCase
+from training.recipe import Recipe
+
+
+def lay_out_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.float32], LabelMap, Box]:
+    """The network's input channels and the labels on the whole volume, and the brain's box in it.
+
+    The windows of inference reach into the background around the brain: so must these.
+    """
+    image = stack_channels(
+        torch.from_numpy(case.images.astype(np.float32)),
+        case.modalities,
+        recipe.data.channels,
+        recipe.data.missing_t2w,
+    ).numpy()
+    x, y, z = (slice(first, end) for first, end in case.box)
+    brain = tuple(slice(first, end) for first, end in case.brain or case.box)
+    channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
+    channels[:, x, y, z] = image
+    labels = np.zeros(case.volume_shape, dtype=np.uint8)
+    labels[x, y, z] = recipe.regions.decode(case.components > 0)
+    return channels, labels, brain
