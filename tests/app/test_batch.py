@@ -289,7 +289,7 @@ def test_what_does_not_fit_on_a_gpu_beside_the_other_case_is_sent_in_its_turn(
 
 @pytest.fixture(params=[STAGES[2:3], STAGES[2:]], ids=["beside", "in turn"])
 def stages_here(request, monkeypatch):
-    """Which stages the batch's thread runs: the networks alone, as where these run on a GPU, or those behind them too."""
+    """Which stages the batch's thread runs: the networks alone, as for a GPU, or those behind them too."""
     monkeypatch.setattr(batch, "stages_here", lambda _engine: request.param)
 
 

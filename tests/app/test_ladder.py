@@ -126,7 +126,6 @@ def test_every_case_begins_at_the_top(engine, case):
 
 
 def test_the_cpu_comes_last_and_only_where_it_may(engine, case, caplog):
-    layout = make_inputs(case, engine.plan).layout
     given = []
 
     def fallback():
@@ -168,7 +167,6 @@ class Overflowing(nn.Module):
 
 
 def test_numbers_that_are_not_finite_are_no_empty_label_map(engine, case, caplog):
-    layout = make_inputs(case, engine.plan).layout
     members = tuple(Member(member.plan, Overflowing()) for member in engine.members)
     broken = replace(engine, members=members, device=Device("cpu", "float16", "a GPU", 1))
     with pytest.raises(DeviceError, match=r"case c0: member m0 .*not finite, in float16 on a GPU") as raised:
@@ -193,7 +191,6 @@ def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, engine, case, caplo
 
     monkeypatch.setattr(metseg.predict.fallback, "predict_members", fail)
     gpu = replace(engine, device=Device("cuda:0", "float16", "a GPU", 1), execution=Execution(AMPLE))
-    layout = make_inputs(case, engine.plan).layout
     with pytest.raises(torch.AcceleratorError):
         predict(make_inputs(case, engine.plan), gpu)
     seen.clear()
