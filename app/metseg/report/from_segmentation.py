@@ -25,16 +25,16 @@ from metseg.systems import SOURCE_MODALITY, Modality
 
 
 def collect_volumes(record: CaseRecord, segmentation: Segmentation, case: Case, plan: Plan) -> CaseVolumes:
-    """What a fresh segmentation is measured and drawn on.
+    """Collects what a fresh segmentation is measured and drawn on.
 
     Args:
-        record: of the case; gives the registration.
+        record: what became of the case; gives the registration.
         segmentation: with the members' predictions.
         case: as read.
         plan: the plan that made the segmentation.
 
     Returns:
-        Everything on the label map's grid; where a scan was registered, with it, so that the eye can check it.
+        Everything on the label map's grid. A scan that was registered is among the images: the eye can check it.
     """
     found, label_grid = record.registration, SOURCE_MODALITY
     images: Mapping[Modality, FloatVolume] = case.images

@@ -50,7 +50,7 @@ def draw_planes(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> bytes:
     Each modality has a row with the segmentation's contours; below them is the first modality with the reference's.
 
     Args:
-        volumes: of the case, with at least one image.
+        volumes: of one case, with at least one image.
         lesions: measured on the label map, the largest first.
 
     Returns:
@@ -139,7 +139,7 @@ def _outline_reference(labels: NDArray[np.uint8], system: System) -> tuple[Outli
 
 
 def _choose_modalities(volumes: CaseVolumes) -> list[Modality]:
-    """What the pictures show: those that the system asks for, else the first image."""
+    """The images that pictures show: those that the system asks for, else the first."""
     return [name for name in volumes.system.pictured if name in volumes.images] or list(volumes.images)[:1]
 
 

@@ -46,8 +46,8 @@ class Answer:
 
     Attributes:
         body: the content, or the file that holds it.
-        kind: its media type.
-        policy: content security policy; empty where the page brings its own.
+        kind: media type of the content.
+        policy: content security policy of the answer; empty where the page brings its own.
     """
 
     body: bytes | Path
@@ -61,7 +61,7 @@ class Site:
 
     Attributes:
         report_dir: the report's folder.
-        cases: by ID.
+        cases: the report's cases by ID.
     """
 
     report_dir: Path
