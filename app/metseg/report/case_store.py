@@ -67,14 +67,14 @@ def write_case_report(report_dir: Path, case_id: str, report: CaseReport, pictur
     make_folder(folder)
     for name, content in pictures.items():
         write_atomically(folder / name, content)
-    write_atomically(folder / CASE_FILE, _adapter().dump_json(report, indent=1))
+    write_atomically(folder / CASE_FILE, _make_adapter().dump_json(report, indent=1))
 
 
 def read_case_report(report_dir: Path, case_id: str) -> CaseReport | None:
     """Reads a case's report back; None where there is none, or one that this version can't read."""
     path = locate_case(report_dir, case_id) / CASE_FILE
     try:
-        return _adapter().validate_json(path.read_bytes())
+        return _make_adapter().validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
@@ -92,5 +92,5 @@ def hash_file(path: Path) -> str:
 
 
 @cache
-def _adapter() -> TypeAdapter[CaseReport]:
+def _make_adapter() -> TypeAdapter[CaseReport]:
     return TypeAdapter(CaseReport)
