@@ -219,10 +219,10 @@ def test_a_case_waits_at_most_for_the_one_before_it(data, bundle, tmp_path, monk
     alive, most = [], []
     original = batch_report.BatchReport.add
 
-    def add(self, record, segmentation, case):
+    def add(self, record, segmented):
         waiting = self._behind is not None and not self._behind[1].done()
         most.append(waiting)
-        original(self, record, segmentation, case)
+        original(self, record, segmented)
         alive.append(self._executor._work_queue.qsize())
 
     monkeypatch.setattr(batch_report.BatchReport, "add", add)

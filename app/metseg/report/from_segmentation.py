@@ -32,7 +32,7 @@ def collect_volumes(segmented: Segmented, plan: Plan) -> CaseVolumes:
         plan: the plan that made it.
 
     Returns:
-        Everything on the label map's grid; where a scan was registered, with it, so that the eye can check it.
+        Everything on the label map's grid. A scan that was registered is among the images: the eye can check it.
     """
     case, found, label_grid = segmented.case, segmented.registration, SOURCE_MODALITY
     images: Mapping[Modality, FloatVolume] = case.images
