@@ -105,7 +105,7 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
     return Background(
         images=images,
         levels=levels,
-        noise_std={name: noise_of(image, wm > 0.9) for name, image in images.items()},  # noqa: PLR2004
+        noise_std={name: estimate_noise(image, wm > 0.9) for name, image in images.items()},  # noqa: PLR2004
         mask=mask,
         gm=gm,
         wm=wm,
@@ -146,7 +146,7 @@ def _posterior(
     return np.asarray(density / density.sum(0))
 
 
-def noise_of(image: Volume, where: NDArray[np.bool_]) -> float:
+def estimate_noise(image: Volume, where: NDArray[np.bool_]) -> float:
     """Standard deviation of the noise, from differences of neighbours along x inside white matter (robust)."""
     pairs = where[1:] & where[:-1]
     differences = np.diff(image, axis=0)[pairs]
