@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Triple = tuple[int, int, int]
 Element = TypeVar("Element", bound=np.generic)
+Index = tuple[Any, ...]
 
 SPATIAL_AXES = 3
 
@@ -30,7 +31,7 @@ def cut_repeated(volume: NDArray[Element], start: Triple, size: Triple) -> NDArr
         np.clip(np.arange(first, first + side), 0, limit - 1)
         for first, side, limit in zip(start, size, volume.shape[-SPATIAL_AXES:], strict=True)
     ]
-    index: tuple[Any, ...] = (..., *np.ix_(*sides))
+    index: Index = (..., *np.ix_(*sides))
     block: NDArray[Element] = volume[index]
     return block
 
@@ -54,16 +55,17 @@ def paste(block: NDArray[Element], start: Triple, shape: Triple) -> NDArray[Elem
     outer = block.shape[:-SPATIAL_AXES]
     volume: NDArray[Element] = np.zeros((*outer, *shape), dtype=block.dtype)
     inside, source = _overlap(start, block.shape[-SPATIAL_AXES:], shape)
-    volume[(..., *inside)] = block[(..., *source)]
+    volume[inside] = block[source]
     return volume
 
 
-def _overlap(start: Triple, sides: Sequence[Any], limits: Sequence[int]) -> tuple[list[slice], list[slice]]:
+def _overlap(start: Triple, sides: Sequence[int], limits: Sequence[int]) -> tuple[Index, Index]:
     """The part of the volume that the block covers, and the part of the block that lies in it; both may be empty."""
-    inside, source = [], []
+    inside: list[slice] = []
+    source: list[slice] = []
     for first, side, limit in zip(start, sides, limits, strict=True):
         low = min(max(first, 0), limit)
         high = max(min(first + side, limit), low)
         inside.append(slice(low, high))
         source.append(slice(low - first, high - first))
-    return inside, source
+    return (..., *inside), (..., *source)
