@@ -64,9 +64,11 @@ $(INSTALLED): requirements-dev.txt requirements-torch-cpu.txt requirements-torch
 	@touch $@
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) ## ruff, mypy, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python scripts/count-structure --check
 	$(BIN)/mypy
 
 .PHONY: format

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.labels import ET, NETC, SNFH
+from metseg.labels import BRATS_REGIONS, ET, NETC, SNFH
 from metseg.space.components import find_components
 from metseg.space.grid import Grid
 from metseg.space.resampling import (
@@ -147,7 +147,7 @@ def costs(resampling: Resampling, labels: NDArray[np.uint8], rng: np.random.Gene
     image[brain] = rng.random(image[brain].shape, dtype=np.float32)
     moved = to_network(image, resampling)
     there, back = timed(to_network, image, resampling), timed(volume_to_source, moved, resampling)
-    of_labels = timed(labels_to_source, labels, resampling)
+    of_labels = timed(labels_to_source, labels, resampling, BRATS_REGIONS)
     what = f"image to network {there:.3f}, volume to source {back:.3f}, labels to source {of_labels:.3f}"
     print(f"  processor seconds: {what}")
 
@@ -164,10 +164,12 @@ def main() -> None:
         network_labels = np.zeros(0, dtype=np.uint8)
         for _ in range(1 if resampling.only_turns else N_MAPS):
             labels = random_labels(grid, rng)
-            back = labels_to_source(labels_to_network(labels, resampling), resampling)
+            back = labels_to_source(labels_to_network(labels, resampling, BRATS_REGIONS), resampling, BRATS_REGIONS)
             strangers[0] += compare(grid, margin_mm, labels, back, there_and_back)
             network_labels = random_labels(resampling.network, rng)
-            back = labels_to_network(labels_to_source(network_labels, resampling), resampling)
+            back = labels_to_network(
+                labels_to_source(network_labels, resampling, BRATS_REGIONS), resampling, BRATS_REGIONS
+            )
             strangers[1] += compare(resampling.network, margin_mm, network_labels, back, back_and_there)
         report("there and back: source -> network -> source", there_and_back, strangers[0])
         report("back and there: network -> source -> network", back_and_there, strangers[1])

@@ -218,7 +218,9 @@ class Runner:
         loaded = load_case(files, ensemble)
         if row.plain:  # it reads and scales by itself
             start = self.now()
-            labels = labels_to_source(segment_plainly(files.folder, ensemble), loaded.prepared.resampling)
+            labels = labels_to_source(
+                segment_plainly(files.folder, ensemble), loaded.prepared.resampling, ensemble.plan.regions
+            )
             return Outcome(self.now() - start, labels)
         labels = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch).labels
         return Outcome(self.now() - start, labels)

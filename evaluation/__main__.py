@@ -4,21 +4,23 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.progress import Progress
 
 from evaluation.batch import ScoredCase, score_cohort
-from evaluation.brats2023 import CHALLENGES, Brats2023
+from evaluation.brats2023 import CHALLENGES, Brats2023, ChallengeName
 from evaluation.brats2026 import LARGE_VOLUME_MM3, OVERLAP_THRESHOLD, Brats2026
 from evaluation.cohort import Cohort, find_cohort
-from evaluation.files import check_writable, columns_by_region, read_json, write_csv, write_json, write_lesions
-from evaluation.hu2019 import Hu2019
+from evaluation.files import check_writable, list_columns, read_json, write_csv, write_json, write_lesions
+from evaluation.protocols import ProtocolName, find_protocol
 from evaluation.results import ScoringProtocol
-from evaluation.sizes import bands_by_size, check_picture, plot_sizes
-from evaluation.terminal import comparison_table, open_console, size_table, summary_table
+from evaluation.sizes import check_picture, plot_sizes, sort_by_size
+from evaluation.terminal import build_comparison_table, build_size_table, build_summary_table, open_console
 from metseg.errors import ExitCode, MetsegError, UsageError
 
 PROGRAM = "python -m evaluation"
@@ -33,9 +35,7 @@ def _describe() -> None:
 
 @app.command()
 def score(  # noqa: PLR0917 - typer makes a named option of each
-    protocol: Annotated[
-        Literal["brats2023", "brats2026", "hu2019"] | None, typer.Option(help="How to score. Required.")
-    ] = None,
+    protocol: Annotated[ProtocolName | None, typer.Option(help="How to score. Required.")] = None,
     reference_path: Annotated[
         Path | None, typer.Option(help="Folder of <ID>-seg.nii.gz or <ID>/<ID>-seg.nii.gz, or one file. Required.")
     ] = None,
@@ -45,7 +45,7 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
     lesions: Annotated[
         Path | None, typer.Option(help="Write a table with a row per lesion and false positive.")
     ] = None,
-    challenge: Annotated[str, typer.Option(help=f"Parameters of brats2023: {', '.join(CHALLENGES)}.")] = "METS",
+    challenge: Annotated[ChallengeName, typer.Option(help="Parameters of brats2023.")] = "METS",
     large_volume_mm3: Annotated[
         float | None, typer.Option(help=f"brats2026: smallest large instance. Default: {LARGE_VOLUME_MM3:g}.")
     ] = None,
@@ -78,25 +78,17 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
         )
     chosen = _configure(protocol, challenge, large_volume_mm3, overlap_threshold, true_millimetres=true_millimetres)
     cohort = find_cohort(reference_path, prediction_path)
-    files = [
-        (path, write)
-        for path, write in ((output, write_json), (csv, write_csv), (lesions, write_lesions))
-        if path is not None
-    ]
-    if size_plot is not None:
-        check_picture(size_plot)
-    for path in (*(path for path, _ in files), *([size_plot] if size_plot else [])):
-        check_writable(path)
+    files = _Files(output, csv, lesions, size_plot)
+    files.check()
     scored = _score_with_progress(cohort, chosen, jobs)
-    for path, write in files:
-        write(scored, path)
-    open_console().print(summary_table({case.case_id: columns_by_region(case) for case in scored}, chosen))
+    files.write(scored)
+    open_console().print(build_summary_table({case.case_id: list_columns(case) for case in scored}, chosen))
     if by_size or size_plot is not None:
-        bands = bands_by_size(scored)
-        open_console().print(size_table(bands))
+        bands = sort_by_size(scored)
+        open_console().print(build_size_table(bands))
         if size_plot is not None:
             plot_sizes(bands, size_plot)
-    _list_oddities(cohort)
+    _list_unpaired(cohort)
     if strict and (cohort.missing or cohort.unknown):
         raise typer.Exit(ExitCode.SOME_FAILED)
 
@@ -109,7 +101,7 @@ def compare_files(
     """Prints paired differences B - A with intervals and Wilcoxon signed-rank p-values."""
     first, second = read_json(a), read_json(b)
     console, complaints = open_console(), open_console(stderr=True)
-    table = comparison_table(first, second)
+    table = build_comparison_table(first, second)
     console.print(f"A = {a}\nB = {b}", markup=False, soft_wrap=True)
     console.print(table)
     for name, one, other in (("A", first, second), ("B", second, first)):
@@ -118,22 +110,51 @@ def compare_files(
             complaints.print(f"only in {name}, left out: {', '.join(alone)}", markup=False, soft_wrap=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What to write; None where it was not asked for.
+
+    Attributes:
+        output: all scores as JSON.
+        csv: a table of regions.
+        lesions: a table of lesions.
+        size_plot: a picture, drawn where its table is printed.
+    """
+
+    output: Path | None
+    csv: Path | None
+    lesions: Path | None
+    size_plot: Path | None
+
+    def check(self) -> None:
+        """Fails before the work where a file could not be written after it."""
+        if self.size_plot is not None:
+            check_picture(self.size_plot)
+        for path in (self.output, self.csv, self.lesions, self.size_plot):
+            if path is not None:
+                check_writable(path)
+
+    def write(self, scored: Sequence[ScoredCase]) -> None:
+        """Writes the scores and the tables."""
+        for path, write in ((self.output, write_json), (self.csv, write_csv), (self.lesions, write_lesions)):
+            if path is not None:
+                write(scored, path)
+
+
 def _configure(
-    protocol: str,
-    challenge: str,
+    protocol: ProtocolName,
+    challenge: ChallengeName,
     large_volume_mm3: float | None,
     overlap_threshold: float | None,
     *,
     true_millimetres: bool,
 ) -> ScoringProtocol:
-    if challenge not in CHALLENGES:
-        raise UsageError(f"unknown challenge {challenge!r}: expected one of {', '.join(CHALLENGES)}")
     if protocol != "brats2026" and (large_volume_mm3 is not None or overlap_threshold is not None or true_millimetres):
         raise UsageError("--large-volume-mm3, --overlap-threshold and --true-millimetres belong to brats2026")
-    if protocol == "hu2019":
-        return Hu2019()
     if protocol == "brats2023":
         return Brats2023(CHALLENGES[challenge])
+    if protocol != "brats2026":
+        return find_protocol(protocol)
     if challenge != "METS":
         raise UsageError(f"brats2026 has METS parameters only: found --challenge {challenge}")
     return Brats2026(
@@ -150,7 +171,7 @@ def _score_with_progress(cohort: Cohort, protocol: ScoringProtocol, jobs: int) -
         return score_cohort(cohort, protocol, jobs, on_progress=lambda: progress.advance(task))
 
 
-def _list_oddities(cohort: Cohort) -> None:
+def _list_unpaired(cohort: Cohort) -> None:
     complaints = open_console(stderr=True)
     if cohort.missing:
         complaints.print(

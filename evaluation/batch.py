@@ -7,9 +7,11 @@ from functools import partial
 from multiprocessing import get_context
 
 from evaluation.cohort import CasePair, Cohort
-from evaluation.labelmaps import check_same_grid, read_header, read_labels
+from evaluation.joint_box import HIGHEST_LABEL
 from evaluation.results import CaseScores, ScoringProtocol
+from evaluation.same_grid import check_same_grid, read_grid, read_spacing
 from metseg.errors import InputError
+from metseg.files.read import read_label_map
 from metseg.space.grid import Affine
 
 LISTED_ERRORS = 10
@@ -75,9 +77,9 @@ def _run(cases: Sequence[CasePair], protocol: ScoringProtocol, jobs: int) -> Ite
 def _check_case(case: CasePair) -> InputError | None:
     """Compares the headers: cheap, so that a wrong grid shows before the first case is scored."""
     try:
-        reference = read_header(case.reference)
+        reference = read_grid(case.reference)
         if case.prediction is not None:
-            check_same_grid(reference, read_header(case.prediction))
+            check_same_grid(reference, read_grid(case.prediction))
     except InputError as error:
         return error
     return None
@@ -85,15 +87,16 @@ def _check_case(case: CasePair) -> InputError | None:
 
 def _score_pair(case: CasePair, protocol: ScoringProtocol) -> ScoredCase | InputError:
     try:
-        header = read_header(case.reference)
-        reference = read_labels(case.reference)
+        reference = read_label_map(case.reference, highest_label=HIGHEST_LABEL)
+        spacing_mm = read_spacing(reference.header, case.reference)
         if case.prediction is None:
-            scores = protocol.score_missing(reference, header.spacing_mm)
+            scores = protocol.score_missing(reference.labels, spacing_mm)
         else:
-            scores = protocol.score(reference, read_labels(case.prediction), header.spacing_mm)
+            prediction = read_label_map(case.prediction, highest_label=HIGHEST_LABEL)
+            scores = protocol.score(reference.labels, prediction.labels, spacing_mm)
     except InputError as error:
-        return error
-    return ScoredCase(case.case_id, scores, header.affine, missing=case.prediction is None)
+        return InputError(str(error), hint=error.hint)  # a subclass with further arguments can't leave its process
+    return ScoredCase(case.case_id, scores, reference.grid.affine, missing=case.prediction is None)
 
 
 def _raise_together(errors: Sequence[InputError], cases: int) -> None:

@@ -1,21 +1,62 @@
 """The lesion-wise scores of BraTS 2023, the protocol that Erdur et al. report (docs/scores.md)."""
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.components import Components, count_pairs, find_components, group_by_dilation
-from evaluation.distances import ComponentSurfaces, area_weighted_hd95, find_surfels
-from evaluation.results import LesionScore
-from evaluation.window import IntArray, MapPair, Spacing, Window, pair_maps
-from metseg.labels import REGION_LABELS, REGIONS
+from evaluation.components import count_pairs, find_centroids, group_by_dilation, split_region
+from evaluation.distances import ComponentSurfaces, find_surfels, measure_area_weighted_hd95
+from evaluation.edge_cases import EdgeCase, EdgeCases, divide
+from evaluation.joint_box import IntArray, JointBox, MapPair, Spacing, pair_maps
+from evaluation.lesions import LesionScore, as_centroid, list_false_positives
+from metseg.labels import BRATS_REGIONS, Region
+from metseg.space.components import Components
 
 HD95_PENALTY_MM: Final = 374.0
 """HD95 of a lesion or region without counterpart: the diagonal of a 240 x 240 x 155 mm head, as officially rounded."""
+
+EDGE_CASES: Final = EdgeCases.from_rows(
+    EdgeCase(
+        "nothing in the reference",
+        {"sensitivity": 0.0, "legacy_dice": 0.0, "legacy_hd95_mm": HD95_PENALTY_MM},
+        "official program",
+    ),
+    EdgeCase(
+        "nothing in the prediction",
+        {"sensitivity": 0.0, "specificity": 1.0, "legacy_dice": 0.0, "legacy_hd95_mm": HD95_PENALTY_MM},
+        "official program",
+    ),
+    EdgeCase(
+        "nothing on both sides",
+        {"sensitivity": 1.0, "specificity": 1.0, "legacy_dice": 1.0, "legacy_hd95_mm": 0.0},
+        "official program",
+    ),
+    EdgeCase("no background", {"specificity": 0.0}, "official program"),
+    EdgeCase(
+        "no counted lesion, no false positive",
+        {"lesion_wise_dice": 1.0, "lesion_wise_hd95_mm": 0.0},
+        "official program",
+    ),
+    EdgeCase("unmatched lesion", {"dice": 0.0, "hd95_mm": HD95_PENALTY_MM}, "official program"),
+    EdgeCase("false positive", {"dice": 0.0, "hd95_mm": HD95_PENALTY_MM}, "official program"),
+    # The official evaluator refuses a submission that lacks a case. No file is not the same as a map without tumour.
+    EdgeCase(
+        "missing prediction",
+        {
+            "sensitivity": 0.0,
+            "specificity": 0.0,
+            "legacy_dice": 0.0,
+            "legacy_hd95_mm": HD95_PENALTY_MM,
+            "lesion_wise_dice": 0.0,
+            "lesion_wise_hd95_mm": HD95_PENALTY_MM,
+        },
+        "this project",
+    ),
+)
+"""Scores are those of `Brats2023RegionScores`; of a lesion or false positive, those of `LesionScore`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +72,9 @@ class ChallengeParameters:
     ignored_volume_mm3: float
 
 
-CHALLENGES: Final[Mapping[str, ChallengeParameters]] = {
+ChallengeName = Literal["METS", "GLI", "SSA", "MEN", "PED"]
+
+CHALLENGES: Final[Mapping[ChallengeName, ChallengeParameters]] = {
     "METS": ChallengeParameters(dilation=1, ignored_volume_mm3=2),
     "GLI": ChallengeParameters(dilation=3, ignored_volume_mm3=50),
     "SSA": ChallengeParameters(dilation=3, ignored_volume_mm3=50),
@@ -66,21 +109,21 @@ HEADLINE: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Brats2023Region:
-    """Scores of one region.
+class Brats2023RegionScores:
+    """Scores of one region; EDGE_CASES says what they are where a mask is empty.
 
     Attributes:
         region: WT, TC or ET.
         tp: reference lesions that some predicted component touches, of counted size.
         fp: predicted components that touch no reference lesion, of any size.
         fn: reference lesions that none touches, of counted size.
-        sensitivity: per voxel; 1 when both maps are empty, 0 when only the reference is.
-        specificity: per voxel of the whole grid.
-        legacy_dice: of the whole masks; 1 when both are empty.
-        legacy_hd95_mm: of the whole masks; 0 when both are empty, 374 when one is.
+        sensitivity: share of the reference's voxels that are predicted.
+        specificity: share of the other voxels of the whole grid that are not.
+        legacy_dice: of the whole masks.
+        legacy_hd95_mm: of the whole masks.
         reference_volume_mm3: volume of the reference mask, lesions of any size.
-        lesion_wise_dice: sum over counted lesions / (counted lesions + fp); 1 when there is neither.
-        lesion_wise_hd95_mm: likewise with 374 per miss and false positive; 0 when there is neither.
+        lesion_wise_dice: sum over counted lesions / (counted lesions + fp).
+        lesion_wise_hd95_mm: likewise with 374 per miss and false positive.
         lesions: reference lesions, then false positives.
     """
 
@@ -106,9 +149,9 @@ class Brats2023Region:
 class Brats2023Scores:
     """Scores of one case: regions WT, TC, ET."""
 
-    regions: tuple[Brats2023Region, ...]
+    regions: tuple[Brats2023RegionScores, ...]
 
-    def region(self, name: str) -> Brats2023Region:
+    def region(self, name: str) -> Brats2023RegionScores:
         """The scores of WT, TC or ET."""
         return {scores.region: scores for scores in self.regions}[name]
 
@@ -126,6 +169,11 @@ class Brats2023:
     name: Literal["brats2023"] = "brats2023"
 
     @property
+    def scored_regions(self) -> tuple[Region, ...]:
+        """WT, TC and ET."""
+        return BRATS_REGIONS.listed
+
+    @property
     def headline(self) -> Mapping[str, str]:
         """Columns for the terminal."""
         return HEADLINE
@@ -139,161 +187,156 @@ class Brats2023:
             spacing_mm: voxel size, (x, y, z).
 
         Raises:
-            InputError: see `evaluation.window.pair_maps`.
+            InputError: see `evaluation.joint_box.pair_maps`.
         """
-        # The dilation grows the reference by `dilation`, and every neighbour of that must still lie in the window.
+        # The dilation grows the reference by `dilation`, and every neighbour of that must still lie in the box.
         pair = pair_maps(reference, prediction, spacing_mm, margin=self.parameters.dilation + 1)
-        return Brats2023Scores(tuple(_score_region(region, pair, self.parameters) for region in REGIONS))
+        return Brats2023Scores(tuple(_score_region(region, pair, self.parameters) for region in self.scored_regions))
 
     def score_missing(self, reference: NDArray[Any], spacing_mm: Spacing) -> Brats2023Scores:
-        """The worst scores: no file is not the same as a map that says "no tumour".
-
-        The official evaluator refuses a submission that lacks a case, so the figures are ours: every counted lesion
-        missed, 0 and 374 even where the reference is empty.
-        """
+        """The scores of a case without prediction: every counted lesion missed, and the table's worst figures."""
         blank = self.score(reference, np.zeros_like(reference), spacing_mm)
-        return Brats2023Scores(
-            tuple(
-                replace(
-                    region,
-                    sensitivity=0.0,
-                    specificity=0.0,
-                    legacy_dice=0.0,
-                    legacy_hd95_mm=HD95_PENALTY_MM,
-                    lesion_wise_dice=0.0,
-                    lesion_wise_hd95_mm=HD95_PENALTY_MM,
-                )
-                for region in blank.regions
-            )
-        )
+        worst = EDGE_CASES.find("missing prediction")
+        return Brats2023Scores(tuple(replace(scores, **worst) for scores in blank.regions))
 
-    def regions_of_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    def parse_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Region to column to value, from a written entry."""
-        return {region: {column: float(entry[region][column]) for column in COLUMNS} for region in REGIONS}
+        return {
+            region.name: {column: float(entry[region.name][column]) for column in COLUMNS}
+            for region in self.scored_regions
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class _Region:
-    """One region's masks, taken apart once for all its scores."""
+class _RegionParts:
+    """One region's masks, taken apart once for all its scores.
 
-    name: str
-    window: Window
+    Attributes:
+        region: its name.
+        box: where all voxels lie.
+        lesions: of the reference, grouped by dilation.
+        predicted: components of the prediction.
+        overlap: lesion and predicted component to their common voxels.
+        matches: lesion to the predicted components that touch it dilated, ascending.
+        lesion_surfels: surface of each lesion.
+        predicted_surfels: surface of each predicted component.
+    """
+
+    region: str
+    box: JointBox
     lesions: Components
     predicted: Components
-    overlap: dict[tuple[int, int], int]
-    matches: dict[int, tuple[int, ...]]
+    overlap: Mapping[tuple[int, int], int]
+    matches: Mapping[int, tuple[int, ...]]
     lesion_surfels: ComponentSurfaces
     predicted_surfels: ComponentSurfaces
 
 
-def _take_apart(name: str, pair: MapPair, dilation: int) -> _Region:
-    labels = REGION_LABELS[name]
-    window = pair.window
-    lesions, reach = group_by_dilation(pair.reference.of_region(labels), window, dilation)
-    predicted = find_components(pair.prediction.of_region(labels), window)
-    lesion_at_prediction: IntArray = lesions.number_volume(window)[predicted.indices]
+def _take_apart(region: Region, pair: MapPair, dilation: int) -> _RegionParts:
+    box = pair.box
+    lesions, lesion_at = group_by_dilation(pair.reference.select(region), box, dilation)
+    predicted = split_region(pair.prediction.select(region), box)
+    undilated_at: IntArray = lesions.to_volume().ravel()
     matches: dict[int, tuple[int, ...]] = {}
-    for lesion, component in count_pairs(reach[predicted.indices], predicted.numbers):
+    for lesion, component in count_pairs(lesion_at[predicted.voxels], predicted.component_of):
         matches[lesion] = (*matches.get(lesion, ()), component)
-    return _Region(
-        name=name,
-        window=window,
+    return _RegionParts(
+        region=region.name,
+        box=box,
         lesions=lesions,
         predicted=predicted,
-        overlap=count_pairs(lesion_at_prediction, predicted.numbers),
+        overlap=count_pairs(undilated_at[predicted.voxels], predicted.component_of),
         matches=matches,
-        lesion_surfels=find_surfels(lesions, window),
-        predicted_surfels=find_surfels(predicted, window),
+        lesion_surfels=find_surfels(lesions, box),
+        predicted_surfels=find_surfels(predicted, box),
     )
 
 
-def _score_region(name: str, pair: MapPair, parameters: ChallengeParameters) -> Brats2023Region:
-    region = _take_apart(name, pair, parameters.dilation)
-    lesions = _score_lesions(region, parameters.ignored_volume_mm3)
-    strays = _list_false_positives(region)
+def _score_region(region: Region, pair: MapPair, parameters: ChallengeParameters) -> Brats2023RegionScores:
+    parts = _take_apart(region, pair, parameters.dilation)
+    lesions = _score_lesions(parts, parameters.ignored_volume_mm3)
+    matched = {component for components in parts.matches.values() for component in components}
+    false_positives = list_false_positives(
+        region.name, parts.predicted, parts.box, matched, EDGE_CASES.find("false positive")
+    )
     counted = [lesion for lesion in lesions if lesion.size_class == "counted"]
     tp = sum(bool(lesion.matched_components) for lesion in counted)
-    entries = len(counted) + len(strays)
-    dice_sum = sum(lesion.dice for lesion in counted)
-    hd95_sum = sum(lesion.hd95_mm for lesion in counted) + HD95_PENALTY_MM * len(strays)
-    legacy = _score_whole_masks(region)
-    return Brats2023Region(
-        region=name,
+    reference, predicted = len(parts.lesions.voxels), len(parts.predicted.voxels)
+    scores = EDGE_CASES.settle(
+        {**_measure_masks(parts), **_average(counted, len(false_positives))},
+        {
+            "nothing in the reference": not reference,
+            "nothing in the prediction": not predicted,
+            "nothing on both sides": not reference and not predicted,
+            "no background": reference == parts.box.grid_voxels,
+            "no counted lesion, no false positive": not counted and not false_positives,
+        },
+    )
+    return Brats2023RegionScores(
+        region=region.name,
         tp=tp,
-        fp=len(strays),
+        fp=len(false_positives),
         fn=len(counted) - tp,
-        **legacy,
-        reference_volume_mm3=len(region.lesions.indices) * pair.window.voxel_volume_mm3,
-        lesion_wise_dice=dice_sum / entries if entries else 1.0,
-        lesion_wise_hd95_mm=hd95_sum / entries if entries else 0.0,
-        lesions=(*lesions, *strays),
+        reference_volume_mm3=reference * parts.box.voxel_volume_mm3,
+        lesions=(*lesions, *false_positives),
+        **scores,
     )
 
 
-def _score_lesions(region: _Region, ignored_volume_mm3: float) -> list[LesionScore]:
-    sizes, predicted_sizes = region.lesions.sizes, region.predicted.sizes
-    centroids = region.lesions.centroids(region.window)
+def _measure_masks(parts: _RegionParts) -> dict[str, float]:
+    """Legacy Dice and HD95, sensitivity, specificity, of masks that are not empty."""
+    reference, predicted = len(parts.lesions.voxels), len(parts.predicted.voxels)
+    common = sum(parts.overlap.values())
+    background = parts.box.grid_voxels - reference
+    return {
+        "sensitivity": divide(common, reference),
+        "specificity": divide(background - (predicted - common), background),
+        "legacy_dice": divide(2 * common, reference + predicted),
+        "legacy_hd95_mm": measure_area_weighted_hd95(
+            parts.lesion_surfels.whole, parts.predicted_surfels.whole, parts.box.spacing_mm
+        ),
+    }
+
+
+def _average(counted: Sequence[LesionScore], false_positives: int) -> dict[str, float]:
+    """Lesion-wise Dice and HD95."""
+    each = EDGE_CASES.find("false positive")
+    entries = len(counted) + false_positives
+    dice_sum = sum(lesion.dice for lesion in counted) + each["dice"] * false_positives
+    hd95_sum = sum(lesion.hd95_mm for lesion in counted) + each["hd95_mm"] * false_positives
+    return {"lesion_wise_dice": divide(dice_sum, entries), "lesion_wise_hd95_mm": divide(hd95_sum, entries)}
+
+
+def _score_lesions(parts: _RegionParts, ignored_volume_mm3: float) -> list[LesionScore]:
+    centroids = find_centroids(parts.lesions, parts.box)
     scores = []
-    for number in range(1, region.lesions.count + 1):
-        matched = region.matches.get(number, ())
-        volume_mm3 = int(sizes[number - 1]) * region.window.voxel_volume_mm3
-        common = sum(region.overlap.get((number, component), 0) for component in matched)
-        voxels = int(sizes[number - 1]) + sum(int(predicted_sizes[component - 1]) for component in matched)
-        hd95_mm = area_weighted_hd95(
-            region.lesion_surfels.of([number]), region.predicted_surfels.of(matched), region.window.spacing_mm
-        )
+    for number, size in enumerate(parts.lesions.sizes, start=1):
+        volume_mm3 = int(size) * parts.box.voxel_volume_mm3
+        matched = parts.matches.get(number, ())
+        agreement = _compare_lesion(parts, number, matched) if matched else EDGE_CASES.find("unmatched lesion")
         scores.append(
             LesionScore(
-                region=region.name,
+                region=parts.region,
                 kind="lesion",
                 number=number,
                 volume_mm3=volume_mm3,
                 size_class="ignored" if volume_mm3 <= ignored_volume_mm3 else "counted",
-                dice=2 * common / voxels,
-                hd95_mm=hd95_mm if np.isfinite(hd95_mm) else HD95_PENALTY_MM,
+                dice=agreement["dice"],
+                hd95_mm=agreement["hd95_mm"],
                 nsd=None,
                 matched_components=matched,
-                centroid_voxel=tuple(map(float, centroids[number - 1])),  # type: ignore[arg-type]
+                centroid_voxel=as_centroid(centroids[number - 1]),
             )
         )
     return scores
 
 
-def _list_false_positives(region: _Region) -> list[LesionScore]:
-    matched = {component for components in region.matches.values() for component in components}
-    sizes = region.predicted.sizes
-    centroids = region.predicted.centroids(region.window)
-    return [
-        LesionScore(
-            region=region.name,
-            kind="false_positive",
-            number=number,
-            volume_mm3=int(sizes[number - 1]) * region.window.voxel_volume_mm3,
-            size_class="counted",
-            dice=0.0,
-            hd95_mm=HD95_PENALTY_MM,
-            nsd=None,
-            matched_components=(),
-            centroid_voxel=tuple(map(float, centroids[number - 1])),  # type: ignore[arg-type]
-        )
-        for number in range(1, region.predicted.count + 1)
-        if number not in matched
-    ]
-
-
-def _score_whole_masks(region: _Region) -> dict[str, float]:
-    """Legacy Dice and HD95, sensitivity, specificity."""
-    reference, predicted = len(region.lesions.indices), len(region.predicted.indices)
-    if reference == 0 and predicted == 0:
-        return {"sensitivity": 1.0, "specificity": 1.0, "legacy_dice": 1.0, "legacy_hd95_mm": 0.0}
-    common = sum(region.overlap.values())
-    background = region.window.grid_voxels - reference
-    correct_background = background - (predicted - common)
-    hd95_mm = area_weighted_hd95(region.lesion_surfels.whole, region.predicted_surfels.whole, region.window.spacing_mm)
-    # The smallest float in the denominators is the official script's: an empty reference scores 0, not NaN.
-    return {
-        "sensitivity": common / (reference + sys.float_info.min),
-        "specificity": correct_background / (background + sys.float_info.min),
-        "legacy_dice": 2 * common / (reference + predicted),
-        "legacy_hd95_mm": hd95_mm if np.isfinite(hd95_mm) else HD95_PENALTY_MM,
-    }
+def _compare_lesion(parts: _RegionParts, number: int, matched: tuple[int, ...]) -> dict[str, float]:
+    """Dice and HD95 of a lesion against all of its matched components together."""
+    common = sum(parts.overlap.get((number, component), 0) for component in matched)
+    voxels = int(parts.lesions.sizes[number - 1])
+    voxels += sum(int(parts.predicted.sizes[component - 1]) for component in matched)
+    hd95_mm = measure_area_weighted_hd95(
+        parts.lesion_surfels.join([number]), parts.predicted_surfels.join(matched), parts.box.spacing_mm
+    )
+    return {"dice": 2 * common / voxels, "hd95_mm": hd95_mm}

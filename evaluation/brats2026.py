@@ -1,7 +1,7 @@
 """The instance-wise scores of BraTS 2026, the current official protocol (docs/scores.md)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final, Literal
 
@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from evaluation.components import Components, count_pairs, find_components
-from evaluation.distances import find_surface_voxels, measure_agreement
-from evaluation.results import LesionScore
-from evaluation.window import MapPair, Spacing, Window, pair_maps
-from metseg.labels import RC, REGION_LABELS
+from evaluation.components import count_pairs, find_centroids, split_region
+from evaluation.distances import ComponentSurfaces, find_surface_voxels, measure_agreement
+from evaluation.edge_cases import UNDEFINED, EdgeCase, EdgeCases, divide
+from evaluation.joint_box import JointBox, MapPair, Spacing, pair_maps
+from evaluation.lesions import LesionScore, as_centroid, list_false_positives
+from metseg.labels import BRATS_REGIONS, RC, Region, Regions
+from metseg.space.components import Components
 
 LARGE_VOLUME_MM3: Final = 27.0
 """Reference instances of at least this volume are large (official METS configuration)."""
@@ -27,15 +29,10 @@ MATCHING_DICE: Final = 1e-6
 HD95_PENALTY_MM: Final = 373.0
 """HD95 of an instance without counterpart: the diagonal of a 240 x 240 x 155 mm head, rounded down."""
 
-LABELS_OF_REGION: Final[Mapping[str, tuple[int, ...]]] = {
-    "ET": REGION_LABELS["ET"],
-    "RC": (RC,),
-    "TC": REGION_LABELS["TC"],
-    "WT": REGION_LABELS["WT"],
-}
-"""In the order of the official columns."""
+REGIONS: Final = Regions((*BRATS_REGIONS.listed, Region("RC", (RC,))))
+"""WT, TC and ET, and beside them the resection cavity."""
 
-COLUMNS: Final[Mapping[str, Callable[["Brats2026Region"], float]]] = {
+COLUMNS: Final[Mapping[str, Callable[["Brats2026RegionScores"], float]]] = {
     "all_instance_tp": attrgetter("all_instances.tp"),
     "all_instance_fp": attrgetter("all_instances.fp"),
     "all_instance_fn": attrgetter("all_instances.fn"),
@@ -81,26 +78,50 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and population deviation over instances; NaN when the case has no large reference instance."""
+    """Mean and population deviation over instances."""
 
     mean: float
     std: float
 
 
-NO_DETECTION: Final = Detection(np.nan, np.nan, np.nan, np.nan)
-NO_SPREAD: Final = Spread(np.nan, np.nan)
+NO_SPREAD: Final = Spread(UNDEFINED, UNDEFINED)
+
+EDGE_CASES: Final = EdgeCases.from_rows(
+    EdgeCase("nothing on both sides", {"all_instances": Detection(tp=0, fp=0, fn=0, f1=np.nan)}, "official program"),
+    EdgeCase("no large lesion", {"dsc": NO_SPREAD, "hd95_mm": NO_SPREAD, "nsd": NO_SPREAD}, "official program"),
+    EdgeCase(
+        "no large lesion, no false positive",
+        {"large_instances": Detection(tp=0, fp=0, fn=0, f1=0.0)},
+        "official program",
+    ),
+    EdgeCase("no small lesion", {"small_instances": Detection(np.nan, np.nan, np.nan, np.nan)}, "official program"),
+    EdgeCase("unmatched lesion", {"dice": 0.0, "hd95_mm": HD95_PENALTY_MM, "nsd": 0.0}, "official program"),
+    EdgeCase("false positive", {"dice": 0.0, "hd95_mm": HD95_PENALTY_MM, "nsd": 0.0}, "official program"),
+    EdgeCase(
+        "missing prediction",
+        {
+            "all_instances": Detection(0, 0, 0, 0.0),
+            "large_instances": Detection(0, 0, 0, 0.0),
+            "small_instances": Detection(0, 0, 0, 0.0),
+            "dsc": Spread(0.0, 0.0),
+            "hd95_mm": Spread(HD95_PENALTY_MM, HD95_PENALTY_MM),
+            "nsd": Spread(0.0, 0.0),
+        },
+        "official program",
+    ),
+)
+"""Scores are those of `Brats2026RegionScores`; of a lesion or false positive, those of `LesionScore`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Brats2026Region:
-    """Scores of one region.
+class Brats2026RegionScores:
+    """Scores of one region; EDGE_CASES says what they are where instances of a kind are lacking.
 
     Attributes:
         region: ET, RC, TC or WT.
-        all_instances: matched, surplus and missed instances of any size; F1 is NaN when there are none at all.
-        large_instances: of the large reference instances those found and missed, and all false positives of any size;
-            F1 is 0 when there is nothing to count.
-        small_instances: likewise for the small ones; all NaN when the reference has none.
+        all_instances: matched, surplus and missed instances of any size.
+        large_instances: of the large reference instances those found and missed, and all false positives of any size.
+        small_instances: likewise for the small ones.
         dsc: over matched large instances, with 0 for each missed one and each false positive of any size.
         hd95_mm: likewise, with 373.
         nsd: likewise, with 0.
@@ -125,9 +146,9 @@ class Brats2026Region:
 class Brats2026Scores:
     """Scores of one case: regions ET, RC, TC, WT."""
 
-    regions: tuple[Brats2026Region, ...]
+    regions: tuple[Brats2026RegionScores, ...]
 
-    def region(self, name: str) -> Brats2026Region:
+    def region(self, name: str) -> Brats2026RegionScores:
         """The scores of ET, RC, TC or WT."""
         return {scores.region: scores for scores in self.regions}[name]
 
@@ -159,6 +180,11 @@ class Brats2026:
     name: Literal["brats2026"] = "brats2026"
 
     @property
+    def scored_regions(self) -> tuple[Region, ...]:
+        """ET, RC, TC and WT: the official columns come in alphabetical order."""
+        return tuple(sorted(REGIONS, key=attrgetter("name")))
+
+    @property
     def headline(self) -> Mapping[str, str]:
         """Columns for the terminal."""
         return HEADLINE
@@ -172,104 +198,115 @@ class Brats2026:
             spacing_mm: voxel size, (x, y, z).
 
         Raises:
-            InputError: see `evaluation.window.pair_maps`.
+            InputError: see `evaluation.joint_box.pair_maps`.
         """
         pair = pair_maps(reference, prediction, spacing_mm, margin=1)
-        return Brats2026Scores(tuple(self._score_region(region, pair) for region in LABELS_OF_REGION))
+        return Brats2026Scores(tuple(self._score_region(region, pair) for region in self.scored_regions))
 
     def score_missing(self, reference: NDArray[Any], spacing_mm: Spacing) -> Brats2026Scores:
-        """The official figures of a missing case: 0 in every column, 373 in the HD95 columns; every lesion missed."""
+        """The official figures of a missing case; every lesion missed."""
         blank = self.score(reference, np.zeros_like(reference), spacing_mm)
-        nothing, penalty = Spread(0.0, 0.0), Spread(HD95_PENALTY_MM, HD95_PENALTY_MM)
-        none_found = Detection(0, 0, 0, 0.0)
-        return Brats2026Scores(
-            tuple(
-                Brats2026Region(
-                    scores.region, none_found, none_found, none_found, nothing, penalty, nothing, scores.lesions
-                )
-                for scores in blank.regions
-            )
-        )
+        worst = EDGE_CASES.find("missing prediction")
+        return Brats2026Scores(tuple(replace(scores, **worst) for scores in blank.regions))
 
-    def regions_of_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    def parse_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Region to column to value, from a written entry."""
         return {
-            region: {column: _number(entry[f"{column}_{region.lower()}"]) for column in COLUMNS}
-            for region in LABELS_OF_REGION
+            region.name: {column: _read_number(entry[f"{column}_{region.name.lower()}"]) for column in COLUMNS}
+            for region in self.scored_regions
         }
 
-    def _score_region(self, name: str, pair: MapPair) -> Brats2026Region:
-        labels = LABELS_OF_REGION[name]
-        reference = find_components(pair.reference.of_region(labels), pair.window)
-        predicted = find_components(pair.prediction.of_region(labels), pair.window)
-        matches = match_instances(reference, predicted, pair.window)
-        instances = self._score_instances(name, pair.window, reference, predicted, matches)
-        strays = _list_false_positives(name, pair.window, predicted, matches)
-        matched, fp = len(matches), len(strays)
+    def _score_region(self, region: Region, pair: MapPair) -> Brats2026RegionScores:
+        reference = split_region(pair.reference.select(region), pair.box)
+        predicted = split_region(pair.prediction.select(region), pair.box)
+        matches = match_instances(reference, predicted)
+        instances = self._score_instances(region.name, pair.box, reference, predicted, matches)
+        false_positives = list_false_positives(
+            region.name,
+            predicted,
+            pair.box,
+            {component for component, _ in matches.values()},
+            EDGE_CASES.find("false positive"),
+        )
         large = [instance for instance in instances if instance.size_class == "large"]
         small = [instance for instance in instances if instance.size_class == "small"]
-        entries = [*large, *strays] if large else []
-        return Brats2026Region(
-            region=name,
-            all_instances=_detect(matched, fp, reference.count - matched, f1_of_nothing=np.nan),
-            large_instances=self._detect_among(large, fp),
-            small_instances=self._detect_among(small, fp) if small else NO_DETECTION,
-            dsc=_spread([entry.dice for entry in entries]),
-            hd95_mm=_spread([entry.hd95_mm for entry in entries]),
-            nsd=_spread([entry.nsd or 0.0 for entry in entries]),
-            lesions=(*instances, *strays),
+        fp = len(false_positives)
+        entries = [*large, *false_positives]
+        scores = EDGE_CASES.settle(
+            {
+                "all_instances": _count_detections(len(matches), fp, len(instances) - len(matches)),
+                "large_instances": self._count_found(large, fp),
+                "small_instances": self._count_found(small, fp),
+                "dsc": _spread([entry.dice for entry in entries]),
+                "hd95_mm": _spread([entry.hd95_mm for entry in entries]),
+                "nsd": _spread([entry.nsd or 0.0 for entry in entries]),
+            },
+            {
+                "nothing on both sides": not instances and not false_positives,
+                "no large lesion": not large,
+                "no large lesion, no false positive": not large and not false_positives,
+                "no small lesion": not small,
+            },
         )
+        return Brats2026RegionScores(region=region.name, lesions=(*instances, *false_positives), **scores)
 
-    def _detect_among(self, instances: Sequence[LesionScore], fp: int) -> Detection:
+    def _count_found(self, instances: Sequence[LesionScore], fp: int) -> Detection:
         tp = sum(instance.dice >= self.overlap_threshold for instance in instances)
-        return _detect(tp, fp, len(instances) - tp, f1_of_nothing=0.0)
+        return _count_detections(tp, fp, len(instances) - tp)
 
     def _score_instances(
         self,
-        name: str,
-        window: Window,
+        region: str,
+        box: JointBox,
         reference: Components,
         predicted: Components,
         matches: Mapping[int, tuple[int, float]],
     ) -> list[LesionScore]:
-        spacing = window.spacing_mm if self.true_millimetres else _reversed_spacing(window.spacing_mm)
-        reference_surface = find_surface_voxels(reference, window)
-        predicted_surface = find_surface_voxels(predicted, window)
-        centroids = reference.centroids(window)
+        spacing = box.spacing_mm if self.true_millimetres else _reverse(box.spacing_mm)
+        reference_surfaces = find_surface_voxels(reference, box)
+        predicted_surfaces = find_surface_voxels(predicted, box)
+        centroids = find_centroids(reference, box)
         instances = []
         for number, size in enumerate(reference.sizes, start=1):
-            component, dice, hd95_mm, nsd = 0, 0.0, HD95_PENALTY_MM, 0.0
+            volume_mm3 = int(size) * box.voxel_volume_mm3
+            matched: tuple[int, ...] = ()
+            scores = EDGE_CASES.find("unmatched lesion")
             if number in matches:
                 component, dice = matches[number]
-                agreement = measure_agreement(
-                    reference_surface.of([number]), predicted_surface.of([component]), spacing, min(spacing)
-                )
-                hd95_mm, nsd = agreement.hd95_mm, agreement.nsd
-            volume_mm3 = int(size) * window.voxel_volume_mm3
+                matched = (component,)
+                scores = {"dice": dice, **_compare(reference_surfaces, number, predicted_surfaces, component, spacing)}
             instances.append(
                 LesionScore(
-                    region=name,
+                    region=region,
                     kind="lesion",
                     number=number,
                     volume_mm3=volume_mm3,
                     size_class="large" if volume_mm3 >= self.large_volume_mm3 else "small",
-                    dice=dice,
-                    hd95_mm=hd95_mm,
-                    nsd=nsd,
-                    matched_components=(component,) if component else (),
-                    centroid_voxel=tuple(map(float, centroids[number - 1])),  # type: ignore[arg-type]
+                    dice=scores["dice"],
+                    hd95_mm=scores["hd95_mm"],
+                    nsd=scores["nsd"],
+                    matched_components=matched,
+                    centroid_voxel=as_centroid(centroids[number - 1]),
                 )
             )
         return instances
 
 
-def match_instances(reference: Components, predicted: Components, window: Window) -> dict[int, tuple[int, float]]:
+def _compare(
+    reference: ComponentSurfaces, number: int, predicted: ComponentSurfaces, component: int, spacing_mm: Spacing
+) -> dict[str, float]:
+    """HD95 and NSD of a matched pair; the tolerance is the smallest voxel side."""
+    agreement = measure_agreement(reference.join([number]), predicted.join([component]), spacing_mm, min(spacing_mm))
+    return {"hd95_mm": agreement.hd95_mm, "nsd": agreement.nsd}
+
+
+def match_instances(reference: Components, predicted: Components) -> dict[int, tuple[int, float]]:
     """One-to-one matching that minimises the summed 1 - Dice.
 
     Returns:
         Reference instance to (predicted instance, Dice of the pair), numbered from 1.
     """
-    overlap = count_pairs(reference.number_volume(window)[predicted.indices], predicted.numbers)
+    overlap = count_pairs(reference.to_volume().ravel()[predicted.voxels], predicted.component_of)
     if not overlap:
         return {}
     dice = np.zeros((reference.count, predicted.count))
@@ -285,42 +322,18 @@ def match_instances(reference: Components, predicted: Components, window: Window
     }
 
 
-def _list_false_positives(
-    name: str, window: Window, predicted: Components, matches: Mapping[int, tuple[int, float]]
-) -> list[LesionScore]:
-    matched = {component for component, _ in matches.values()}
-    centroids = predicted.centroids(window)
-    return [
-        LesionScore(
-            region=name,
-            kind="false_positive",
-            number=number,
-            volume_mm3=int(size) * window.voxel_volume_mm3,
-            size_class="counted",
-            dice=0.0,
-            hd95_mm=HD95_PENALTY_MM,
-            nsd=0.0,
-            matched_components=(),
-            centroid_voxel=tuple(map(float, centroids[number - 1])),  # type: ignore[arg-type]
-        )
-        for number, size in enumerate(predicted.sizes, start=1)
-        if number not in matched
-    ]
-
-
-def _reversed_spacing(spacing_mm: Spacing) -> Spacing:
+def _reverse(spacing_mm: Spacing) -> Spacing:
     x, y, z = spacing_mm
     return z, y, x
 
 
-def _detect(tp: int, fp: int, fn: int, f1_of_nothing: float) -> Detection:
-    total = 2 * tp + fp + fn
-    return Detection(tp, fp, fn, 2 * tp / total if total else f1_of_nothing)
+def _count_detections(tp: int, fp: int, fn: int) -> Detection:
+    return Detection(tp, fp, fn, divide(2 * tp, 2 * tp + fp + fn))
 
 
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), float(np.std(values))) if values else NO_SPREAD
 
 
-def _number(value: float | None) -> float:
+def _read_number(value: float | None) -> float:
     return np.nan if value is None else float(value)

@@ -73,11 +73,11 @@ def find_cohort(reference_path: Path, prediction_path: Path) -> Cohort:
 
 def _find_references(path: Path) -> dict[str, Path]:
     if path.is_file():
-        return {_stem(path).removesuffix(REFERENCE_SUFFIX): path}
+        return {_strip_ending(path).removesuffix(REFERENCE_SUFFIX): path}
     found: dict[str, Path] = {}
-    for file in _label_maps(path):
-        if _stem(file).endswith(REFERENCE_SUFFIX):
-            _enter(found, _stem(file).removesuffix(REFERENCE_SUFFIX), file)
+    for file in _list_label_maps(path):
+        if _strip_ending(file).endswith(REFERENCE_SUFFIX):
+            _enter(found, _strip_ending(file).removesuffix(REFERENCE_SUFFIX), file)
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
         for suffix in FILE_SUFFIXES:
             file = folder / f"{folder.name}{REFERENCE_SUFFIX}{suffix}"
@@ -93,12 +93,12 @@ def _find_references(path: Path) -> dict[str, Path]:
 
 def _find_predictions(path: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in _label_maps(path):
-        _enter(found, _stem(file), file)
+    for file in _list_label_maps(path):
+        _enter(found, _strip_ending(file), file)
     return found
 
 
-def _label_maps(folder: Path) -> Iterator[Path]:
+def _list_label_maps(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such file or folder")
     for entry in sorted(folder.iterdir()):
@@ -113,7 +113,7 @@ def _enter(found: dict[str, Path], case_id: str, path: Path) -> None:
     found[case_id] = path
 
 
-def _stem(path: Path) -> str:
+def _strip_ending(path: Path) -> str:
     for suffix in FILE_SUFFIXES:
         if path.name.endswith(suffix):
             return path.name.removesuffix(suffix)

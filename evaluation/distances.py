@@ -19,8 +19,8 @@ from surface_distance.lookup_tables import (  # type: ignore[import-untyped]
     create_table_neighbour_code_to_surface_area,
 )
 
-from evaluation.components import Components
-from evaluation.window import FloatArray, IntArray, Spacing, Window
+from evaluation.joint_box import FloatArray, IntArray, JointBox, Spacing
+from metseg.space.components import Components
 
 PERCENTILE = 95
 FULL_CELL = 255
@@ -40,7 +40,7 @@ class Surface:
     """Points of a surface.
 
     Attributes:
-        points: shape (n, 3), columns x, y, z, grid coordinates in the window.
+        points: shape (n, 3), columns x, y, z, grid coordinates in the box.
         areas_mm2: area of each surfel, shape (n,); ones where the protocol weighs all points alike.
     """
 
@@ -61,7 +61,7 @@ class ComponentSurfaces:
         """The surface of all components."""
         return self._whole
 
-    def of(self, numbers: Iterable[int]) -> Surface:
+    def join(self, numbers: Iterable[int]) -> Surface:
         """The surface of the union of these components, numbered from 1."""
         slices = [slice(self._bounds[number - 1], self._bounds[number]) for number in numbers]
         if not slices:
@@ -73,36 +73,37 @@ class ComponentSurfaces:
 
 
 @lru_cache(maxsize=64)
-def _surfel_areas(spacing_mm: Spacing) -> FloatArray:
+def _tabulate_surfel_areas(spacing_mm: Spacing) -> FloatArray:
     return np.asarray(create_table_neighbour_code_to_surface_area(spacing_mm), dtype=np.float64)
 
 
-def find_surfels(components: Components, window: Window) -> ComponentSurfaces:
-    """Surface elements of each component; the window needs a margin of one voxel."""
-    codes = np.zeros(window.size, dtype=np.uint8)
-    owners = np.zeros(window.size, dtype=np.int32)
+def find_surfels(components: Components, box: JointBox) -> ComponentSurfaces:
+    """Surface elements of each component; the box needs a margin of one voxel."""
+    codes = np.zeros(box.size, dtype=np.uint8)
+    owners = np.zeros(box.size, dtype=np.int32)
+    numbers = components.component_of.astype(np.int32)
     for x, y, z in product((0, 1), repeat=3):
         # Cell c holds the voxels c - 1 and c along each axis: a voxel is the kernel's entry 0 in the cell after it.
-        cells = components.indices + window.step(1 - x, 1 - y, 1 - z)
+        cells = components.voxels + box.measure_step(1 - x, 1 - y, 1 - z)
         codes[cells] |= np.uint8(ENCODE_NEIGHBOURHOOD_3D_KERNEL[x, y, z])
-        owners[cells] = components.numbers
+        owners[cells] = numbers
     cells = np.flatnonzero((codes != 0) & (codes != FULL_CELL))
-    areas = _surfel_areas(window.spacing_mm)[codes[cells]]
-    return ComponentSurfaces(window.coordinates(cells), areas, owners[cells], components.count)
+    areas = _tabulate_surfel_areas(box.spacing_mm)[codes[cells]]
+    return ComponentSurfaces(box.locate(cells), areas, owners[cells], components.count)
 
 
-def find_surface_voxels(components: Components, window: Window) -> ComponentSurfaces:
-    """Voxels that a 6-neighbour erosion removes, of each component; the window needs a margin of one voxel."""
-    inside = window.mask(components.indices).ravel()
-    buried = np.ones(len(components.indices), dtype=np.bool_)
+def find_surface_voxels(components: Components, box: JointBox) -> ComponentSurfaces:
+    """Voxels that a 6-neighbour erosion removes, of each component; the box needs a margin of one voxel."""
+    inside = box.mark(components.voxels)
+    buried = np.ones(len(components.voxels), dtype=np.bool_)
     for step in STEPS_OF_6:
-        buried &= inside[components.indices + window.step(*step)]
-    surface = components.indices[~buried]
-    owners = components.numbers[~buried]
-    return ComponentSurfaces(window.coordinates(surface), np.ones(len(surface)), owners, components.count)
+        buried &= inside[components.voxels + box.measure_step(*step)]
+    surface = components.voxels[~buried]
+    owners = components.component_of[~buried]
+    return ComponentSurfaces(box.locate(surface), np.ones(len(surface)), owners, components.count)
 
 
-def nearest_distances(points: IntArray, targets: IntArray, spacing_mm: Spacing) -> FloatArray:
+def measure_nearest_distances(points: IntArray, targets: IntArray, spacing_mm: Spacing) -> FloatArray:
     """Distance in millimetres from each point to the nearest target; infinite when there is no target.
 
     Args:
@@ -115,11 +116,11 @@ def nearest_distances(points: IntArray, targets: IntArray, spacing_mm: Spacing) 
     low = np.minimum(points.min(axis=0), targets.min(axis=0))
     sides = np.maximum(points.max(axis=0), targets.max(axis=0)) - low + 1
     if np.prod(sides) <= VOXELS_PER_POINT * len(points) + VOXELS_PER_TARGET * len(targets):
-        return _by_map(points - low, targets - low, sides, spacing_mm)
-    return _by_tree(points, targets, spacing_mm)
+        return measure_by_map(points - low, targets - low, sides, spacing_mm)
+    return measure_by_tree(points, targets, spacing_mm)
 
 
-def _by_map(points: IntArray, targets: IntArray, sides: IntArray, spacing_mm: Spacing) -> FloatArray:
+def measure_by_map(points: IntArray, targets: IntArray, sides: IntArray, spacing_mm: Spacing) -> FloatArray:
     """Distances read off a distance map over the box of both sets: fastest when they fill their box."""
     background = np.ones(sides, dtype=np.bool_)
     background[tuple(targets.T)] = False
@@ -128,7 +129,7 @@ def _by_map(points: IntArray, targets: IntArray, sides: IntArray, spacing_mm: Sp
     return at_points
 
 
-def _by_tree(points: IntArray, targets: IntArray, spacing_mm: Spacing) -> FloatArray:
+def measure_by_tree(points: IntArray, targets: IntArray, spacing_mm: Spacing) -> FloatArray:
     """Distances by a tree: independent of how far apart the points lie."""
     _, nearest = KDTree(targets * spacing_mm).query(points * spacing_mm)
     # From the grid offsets, as a distance map computes them: equal distances come out equal.
@@ -137,19 +138,21 @@ def _by_tree(points: IntArray, targets: IntArray, spacing_mm: Spacing) -> FloatA
     return distances
 
 
-def area_weighted_hd95(reference: Surface, prediction: Surface, spacing_mm: Spacing) -> float:
+def measure_area_weighted_hd95(reference: Surface, prediction: Surface, spacing_mm: Spacing) -> float:
     """The 2023 protocol's HD95 in millimetres; infinite when one surface is empty.
 
     The larger of both directions' first sorted distance at which the summed area reaches 95 % of the surface.
     """
     if len(reference.points) == 0 or len(prediction.points) == 0:
         return float("inf")
-    there = nearest_distances(reference.points, prediction.points, spacing_mm)
-    back = nearest_distances(prediction.points, reference.points, spacing_mm)
-    return max(_weighted_percentile(there, reference.areas_mm2), _weighted_percentile(back, prediction.areas_mm2))
+    there = measure_nearest_distances(reference.points, prediction.points, spacing_mm)
+    back = measure_nearest_distances(prediction.points, reference.points, spacing_mm)
+    return max(
+        _find_weighted_percentile(there, reference.areas_mm2), _find_weighted_percentile(back, prediction.areas_mm2)
+    )
 
 
-def _weighted_percentile(distances: FloatArray, areas_mm2: FloatArray) -> float:
+def _find_weighted_percentile(distances: FloatArray, areas_mm2: FloatArray) -> float:
     # Ties are sorted by area, as the official script does: whether a rounded sum reaches 0.95 depends on the order.
     order = np.lexsort((areas_mm2, distances))
     sorted_areas = areas_mm2[order]
@@ -174,8 +177,8 @@ def measure_agreement(
     HD95 is the linearly interpolated percentile of both directions' distances pooled; NSD the mean of the two shares
     of surface voxels that lie within the tolerance.
     """
-    there = nearest_distances(reference.points, prediction.points, spacing_mm)
-    back = nearest_distances(prediction.points, reference.points, spacing_mm)
+    there = measure_nearest_distances(reference.points, prediction.points, spacing_mm)
+    back = measure_nearest_distances(prediction.points, reference.points, spacing_mm)
     shares = [float(np.mean(distances <= tolerance_mm)) for distances in (there, back)]
     hd95 = float(np.percentile(np.concatenate([there, back]), PERCENTILE))
     return SurfaceAgreement(hd95_mm=hd95, nsd=sum(shares) / 2)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.batch import ScoredCase
+from evaluation.lesions import LesionScore
 from evaluation.protocols import PROTOCOLS
-from evaluation.results import LesionScore, ScoringProtocol
+from evaluation.results import ScoringProtocol
 from metseg.errors import InputError, OutputError
 from metseg.files.atomic import write_atomically
 
@@ -43,7 +44,7 @@ class ScoreFile:
     cases: Mapping[str, RegionColumns]
 
 
-def columns_by_region(case: ScoredCase) -> RegionColumns:
+def list_columns(case: ScoredCase) -> RegionColumns:
     """The case's scores under their official names."""
     return {region.region: region.columns() for region in case.scores.regions}
 
@@ -70,7 +71,7 @@ def write_json(cases: Sequence[ScoredCase], path: Path) -> None:
     Raises:
         OutputError: the file can't be written.
     """
-    content = {case.case_id: _without_nan(case.scores.to_json()) for case in cases}
+    content = {case.case_id: _replace_nan(case.scores.to_json()) for case in cases}
     _write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -88,7 +89,7 @@ def read_json(path: Path) -> ScoreFile:
         for build in PROTOCOLS.values():
             protocol = build()
             try:
-                cases = {case_id: protocol.regions_of_json(entry) for case_id, entry in content.items()}
+                cases = {case_id: protocol.parse_json(entry) for case_id, entry in content.items()}
             except (KeyError, TypeError, AttributeError, ValueError):
                 continue
             return ScoreFile(path, protocol, cases)
@@ -106,7 +107,7 @@ def write_csv(cases: Sequence[ScoredCase], path: Path) -> None:
     rows = [
         {"case_id": case.case_id, "region": region, "missing_prediction": int(case.missing), **_blank_nan(columns)}
         for case in cases
-        for region, columns in columns_by_region(case).items()
+        for region, columns in list_columns(case).items()
     ]
     _write_rows(path, list(rows[0]) if rows else ["case_id", "region"], rows)
 
@@ -119,11 +120,11 @@ def write_lesions(cases: Sequence[ScoredCase], path: Path) -> None:
     Raises:
         OutputError: the file can't be written.
     """
-    rows = [_lesion_row(case, lesion) for case in cases for region in case.scores.regions for lesion in region.lesions]
+    rows = [_lay_out(case, lesion) for case in cases for region in case.scores.regions for lesion in region.lesions]
     _write_rows(path, LESION_COLUMNS, rows)
 
 
-def _lesion_row(case: ScoredCase, lesion: LesionScore) -> dict[str, Any]:
+def _lay_out(case: ScoredCase, lesion: LesionScore) -> dict[str, Any]:
     voxel = lesion.centroid_voxel
     world = case.affine[:3, :3] @ np.asarray(voxel) + case.affine[:3, 3]
     values = (
@@ -149,9 +150,9 @@ def _write(path: Path, text: str) -> None:
     write_atomically(path, text.encode())
 
 
-def _without_nan(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
+        return {key: _replace_nan(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -7,16 +7,31 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.components import Components, count_pairs, find_components
-from evaluation.results import LesionScore
-from evaluation.window import IntArray, MapPair, Spacing, pair_maps
+from evaluation.components import count_pairs, find_centroids, split_region
+from evaluation.edge_cases import EdgeCase, EdgeCases, divide
+from evaluation.joint_box import JointBox, MapPair, Spacing, pair_maps
+from evaluation.lesions import LesionScore, as_centroid, list_false_positives
+from metseg.labels import BRATS_REGIONS, METASTASIS_REGIONS, RC, Region
+from metseg.space.components import Components
 
 LARGE_VOLUME_MM3: Final = 1500.0
 """Metastases of at least this volume are large (Hu et al. 2019, Table 2)."""
 
-REGION: Final = "metastasis"
-FOREGROUND: Final = (1, 2, 3, 4)
-"""Any label: the radiosurgery system has one."""
+REGION: Final = Region(METASTASIS_REGIONS.whole.name, (*BRATS_REGIONS.labels, RC))
+"""Any label counts as metastasis: the radiosurgery system has one."""
+
+EDGE_CASES: Final = EdgeCases.from_rows(  # the paper says nothing of them
+    EdgeCase("nothing in the reference", {"recall": np.nan, "lesion_recall": np.nan}, "this project"),
+    EdgeCase("nothing in the prediction", {"precision": np.nan}, "this project"),
+    EdgeCase("nothing on both sides", {"dsc": 1.0}, "this project"),
+    EdgeCase("no small lesion", {"small_recall": np.nan, "small_lesion_recall": np.nan}, "this project"),
+    EdgeCase("no large lesion", {"large_recall": np.nan, "large_lesion_recall": np.nan}, "this project"),
+    EdgeCase("unmatched lesion", {"dice": 0.0, "hd95_mm": np.nan}, "this project"),
+    EdgeCase("false positive", {"dice": 0.0, "hd95_mm": np.nan}, "this project"),
+    # No file is not the same as a map without metastasis. Where the reference is empty, no prediction has a recall.
+    EdgeCase("missing prediction", {"dsc": 0.0, "precision": 0.0}, "this project"),
+)
+"""Scores are those of `Hu2019Columns`; of a metastasis or false positive, those of `LesionScore`."""
 
 HEADLINE: Final[Mapping[str, str]] = {
     "dsc": "DSC",
@@ -30,10 +45,10 @@ HEADLINE: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Hu2019Columns:
-    """The figures of one case; NaN where there is nothing to divide by.
+    """The figures of one case; EDGE_CASES says what they are where there is nothing to divide by.
 
     Attributes:
-        dsc: Dice of all voxels; 1 when both maps are empty.
+        dsc: Dice of all voxels.
         precision: share of the predicted voxels that are right.
         recall: share of the reference's voxels that are found.
         lesion_recall: share of the reference's metastases of which a voxel is found.
@@ -62,7 +77,7 @@ class Hu2019Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Hu2019Region:
+class Hu2019RegionScores:
     """Scores of the one region.
 
     Attributes:
@@ -76,7 +91,7 @@ class Hu2019Region:
     @property
     def region(self) -> str:
         """Its name."""
-        return REGION
+        return REGION.name
 
     def columns(self) -> dict[str, float]:
         """The figures by name."""
@@ -87,7 +102,7 @@ class Hu2019Region:
 class Hu2019Scores:
     """Scores of one case."""
 
-    regions: tuple[Hu2019Region, ...]
+    regions: tuple[Hu2019RegionScores, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The figures by name."""
@@ -107,6 +122,11 @@ class Hu2019:
     name: Literal["hu2019"] = "hu2019"
 
     @property
+    def scored_regions(self) -> tuple[Region, ...]:
+        """The one region."""
+        return (REGION,)
+
+    @property
     def headline(self) -> Mapping[str, str]:
         """Columns for the terminal."""
         return HEADLINE
@@ -120,106 +140,87 @@ class Hu2019:
             spacing_mm: voxel size, (x, y, z).
 
         Raises:
-            InputError: see `evaluation.window.pair_maps`.
+            InputError: see `evaluation.joint_box.pair_maps`.
         """
         return Hu2019Scores((self._score(pair_maps(reference, prediction, spacing_mm, margin=1)),))
 
     def score_missing(self, reference: NDArray[Any], spacing_mm: Spacing) -> Hu2019Scores:
-        """The worst scores: no file is not the same as a map that says "no metastasis".
-
-        Every metastasis missed, DSC and precision 0 even where the reference is empty; the recalls of what it has not
-        stay NaN, as of any prediction.
-        """
+        """The scores of a case without prediction: every metastasis missed, and the table's worst figures."""
         (blank,) = self.score(reference, np.zeros_like(reference), spacing_mm).regions
-        return Hu2019Scores((replace(blank, figures=replace(blank.figures, dsc=0.0, precision=0.0)),))
+        worst = EDGE_CASES.find("missing prediction")
+        return Hu2019Scores((replace(blank, figures=replace(blank.figures, **worst)),))
 
-    def regions_of_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    def parse_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Region to column to value, from a written entry."""
         names = [field.name for field in fields(Hu2019Columns)]
-        return {REGION: {name: np.nan if entry[name] is None else float(entry[name]) for name in names}}
+        return {REGION.name: {name: np.nan if entry[name] is None else float(entry[name]) for name in names}}
 
-    def _score(self, pair: MapPair) -> Hu2019Region:
-        window = pair.window
-        own, found = pair.reference.of_region(FOREGROUND), pair.prediction.of_region(FOREGROUND)
-        lesions = find_components(own, window)
-        hit = _marked(window.size, found)[own]
-        voxels_found = np.bincount(lesions.numbers, weights=hit, minlength=lesions.count + 1)[1:].astype(np.float64)
-        is_large = lesions.sizes * window.voxel_volume_mm3 >= self.large_volume_mm3
-        everything = np.ones(lesions.count, dtype=np.bool_)
-        predicted = find_components(found, window)
-        touched = np.bincount(
-            predicted.numbers, weights=_marked(window.size, own)[found], minlength=predicted.count + 1
+    def _score(self, pair: MapPair) -> Hu2019RegionScores:
+        box = pair.box
+        lesions = split_region(pair.reference.select(REGION), box)
+        predicted = split_region(pair.prediction.select(REGION), box)
+        is_right = box.mark(lesions.voxels)[predicted.voxels]
+        touching = count_pairs(lesions.to_volume().ravel()[predicted.voxels], predicted.component_of)
+        is_large = lesions.sizes * box.voxel_volume_mm3 >= self.large_volume_mm3
+        false_positives = list_false_positives(
+            REGION.name, predicted, box, {component for _, component in touching}, EDGE_CASES.find("false positive")
         )
-        right = int(hit.sum())
-        all_of, small, large = (_recalls(lesions, voxels_found, chosen) for chosen in (everything, ~is_large, is_large))
-        figures = Hu2019Columns(
-            dsc=2 * right / (own.size + found.size) if own.size + found.size else 1.0,
-            precision=right / found.size if found.size else np.nan,
-            recall=all_of[0],
-            lesion_recall=all_of[1],
-            lesions=all_of[2],
-            small_recall=small[0],
-            small_lesion_recall=small[1],
-            small_lesions=small[2],
-            large_recall=large[0],
-            large_lesion_recall=large[1],
-            large_lesions=large[2],
-            false_positives=float((touched[1:] == 0).sum()),
+        right, own, found = int(is_right.sum()), lesions.voxels.size, predicted.voxels.size
+        scores = EDGE_CASES.settle(
+            {
+                "dsc": divide(2 * right, own + found),
+                "precision": divide(right, found),
+                **_measure_recalls(lesions, touching, is_large),
+                "false_positives": float(len(false_positives)),
+            },
+            {
+                "nothing in the reference": not own,
+                "nothing in the prediction": not found,
+                "nothing on both sides": not own and not found,
+                "no small lesion": bool(is_large.all()),
+                "no large lesion": not is_large.any(),
+            },
         )
-        touching = count_pairs(lesions.number_volume(window)[predicted.indices], predicted.numbers)
-        scored = [
-            _as_row(
-                pair,
-                lesions,
-                index,
-                "large" if is_large[index] else "small",
-                matched=tuple(component for number, component in touching if number == index + 1),
-            )
-            for index in range(lesions.count)
-        ]
-        strays = [_as_row(pair, predicted, int(index)) for index in np.flatnonzero(touched[1:] == 0)]
-        return Hu2019Region(figures, (*scored, *strays))
+        listed = _list_lesions(lesions, box, touching, is_large)
+        return Hu2019RegionScores(Hu2019Columns(**scores), (*listed, *false_positives))
 
 
-def _marked(size: int, indices: IntArray) -> NDArray[np.bool_]:
-    marked = np.zeros(size, dtype=np.bool_)
-    marked[indices] = True
-    return marked
+def _measure_recalls(
+    lesions: Components, touching: Mapping[tuple[int, int], int], is_large: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Recalls of voxels and of lesions, and how many these are: of all, the small and the large ones."""
+    voxels_found = np.zeros(lesions.count)
+    for (lesion, _), common in touching.items():
+        voxels_found[lesion - 1] += common
+    figures = {}
+    for prefix, chosen in (("", np.ones_like(is_large)), ("small_", ~is_large), ("large_", is_large)):
+        count = int(chosen.sum())
+        figures[f"{prefix}recall"] = divide(float(voxels_found[chosen].sum()), int(lesions.sizes[chosen].sum()))
+        figures[f"{prefix}lesion_recall"] = divide(int((voxels_found[chosen] > 0).sum()), count)
+        figures[f"{prefix}lesions"] = float(count)
+    return figures
 
 
-def _recalls(
-    lesions: Components, voxels_found: NDArray[np.float64], chosen: NDArray[np.bool_]
-) -> tuple[float, float, float]:
-    """Share of the chosen lesions' voxels, share of the lesions, and how many they are."""
-    count = int(chosen.sum())
-    if not count:
-        return np.nan, np.nan, 0.0
-    voxels = float(voxels_found[chosen].sum() / lesions.sizes[chosen].sum())
-    return voxels, float((voxels_found[chosen] > 0).mean()), float(count)
-
-
-def _as_row(
-    pair: MapPair,
-    components: Components,
-    index: int,
-    size_class: Literal["small", "large", "counted"] = "counted",
-    *,
-    matched: tuple[int, ...] = (),
-) -> LesionScore:
-    """A metastasis, or a false positive, as a row of the table of lesions.
-
-    This protocol has no Dice or distance of a single one: Dice is 1 when a voxel was found, else 0.
-    """
-    centroid = components.centroids(pair.window)[index]
-    return LesionScore(
-        region=REGION,
-        kind="false_positive" if size_class == "counted" else "lesion",
-        number=index + 1,
-        volume_mm3=float(components.sizes[index] * pair.window.voxel_volume_mm3),
-        size_class=size_class,
-        dice=1.0 if matched else 0.0,
-        hd95_mm=np.nan,
-        nsd=None,
-        matched_components=matched,
-        centroid_voxel=(float(centroid[0]), float(centroid[1]), float(centroid[2])),
-    )
+def _list_lesions(
+    lesions: Components, box: JointBox, touching: Mapping[tuple[int, int], int], is_large: NDArray[np.bool_]
+) -> list[LesionScore]:
+    """Every metastasis. The protocol compares none by itself: Dice is 1 when a voxel was found, and HD95 no number."""
+    centroids = find_centroids(lesions, box)
+    found, missed = {"dice": 1.0, "hd95_mm": np.nan}, EDGE_CASES.find("unmatched lesion")
+    matches: dict[int, tuple[int, ...]] = {}
+    for lesion, component in touching:
+        matches[lesion] = (*matches.get(lesion, ()), component)
+    return [
+        LesionScore(
+            region=REGION.name,
+            kind="lesion",
+            number=number,
+            volume_mm3=float(size * box.voxel_volume_mm3),
+            size_class="large" if is_large[number - 1] else "small",
+            nsd=None,
+            matched_components=matches.get(number, ()),
+            centroid_voxel=as_centroid(centroids[number - 1]),
+            **(found if number in matches else missed),
+        )
+        for number, size in enumerate(lesions.sizes, start=1)
+    ]

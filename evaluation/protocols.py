@@ -1,7 +1,7 @@
 """The protocols by name, and the one function that most callers need."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Final, Literal, overload
 
 from numpy.typing import NDArray
 
@@ -11,7 +11,9 @@ from evaluation.hu2019 import Hu2019, Hu2019Scores
 from evaluation.results import CaseScores, ScoringProtocol
 from metseg.errors import UsageError
 
-PROTOCOLS: Mapping[str, Callable[[], ScoringProtocol]] = {
+ProtocolName = Literal["brats2023", "brats2026", "hu2019"]
+
+PROTOCOLS: Final[Mapping[ProtocolName, Callable[[], ScoringProtocol]]] = {
     "brats2023": Brats2023,
     "brats2026": Brats2026,
     "hu2019": Hu2019,
@@ -74,6 +76,7 @@ def find_protocol(name: str) -> ScoringProtocol:
     Raises:
         UsageError: there is none.
     """
-    if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]()
+    for known, build in PROTOCOLS.items():
+        if known == name:
+            return build()
+    raise UsageError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")

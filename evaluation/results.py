@@ -1,44 +1,13 @@
 """What scoring one case returns, whatever the protocol."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from evaluation.window import Spacing
-
-SizeClass = Literal["counted", "ignored", "large", "small"]
-
-
-@dataclass(frozen=True, slots=True)
-class LesionScore:
-    """One lesion of the reference, or one predicted component that matches none (a false positive).
-
-    Attributes:
-        region: WT, TC, ET or RC.
-        kind: which of the two.
-        number: the lesion's number in the region, from 1; of a false positive the predicted component's number.
-        volume_mm3: volume of the lesion, or of the false positive.
-        size_class: brats2023: `ignored` when the lesion is too small to enter the scores, else `counted`;
-            brats2026: `large` or `small`. False positives count at any size: `counted`.
-        dice: against all matched components together; 0 without a match.
-        hd95_mm: likewise; the protocol's penalty without a match.
-        nsd: normalised surface distance, 0..1; None where the protocol has none.
-        matched_components: numbers of the predicted components matched to the lesion, ascending.
-        centroid_voxel: mean voxel index (x, y, z) on the case's grid.
-    """
-
-    region: str
-    kind: Literal["lesion", "false_positive"]
-    number: int
-    volume_mm3: float
-    size_class: SizeClass
-    dice: float
-    hd95_mm: float
-    nsd: float | None
-    matched_components: tuple[int, ...]
-    centroid_voxel: tuple[float, float, float]
+from evaluation.joint_box import Spacing
+from evaluation.lesions import LesionScore
+from metseg.labels import Region
 
 
 class RegionScores(Protocol):
@@ -81,6 +50,11 @@ class ScoringProtocol(Protocol):
         ...
 
     @property
+    def scored_regions(self) -> tuple[Region, ...]:
+        """What it scores, in the order of the official columns."""
+        ...
+
+    @property
     def headline(self) -> Mapping[str, str]:
         """Columns that the terminal's tables show: official name to short heading."""
         ...
@@ -93,7 +67,7 @@ class ScoringProtocol(Protocol):
         """Scores a case that has no prediction."""
         ...
 
-    def regions_of_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    def parse_json(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Region to column to value, from what `to_json` gave (None read as NaN).
 
         Raises:

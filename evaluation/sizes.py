@@ -1,4 +1,4 @@
-"""What is found and what is invented, by the lesions' size: the tiny ones are those that people miss."""
+"""Lesions found and false positives by volume: the tiny lesions are those that people miss."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from evaluation.batch import ScoredCase
-from evaluation.results import LesionScore
+from evaluation.joint_box import FloatArray
+from evaluation.lesions import LesionScore
 from evaluation.summary import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, INTERVAL_PERCENT, Interval
-from evaluation.window import FloatArray
 from metseg.errors import UsageError
 
 EDGES_MM3: Final = (27.0, 100.0, 1000.0)
@@ -54,7 +54,7 @@ class SizeBand:
         return f"> {self.over_mm3:g}" if self.to_mm3 == math.inf else f"{self.over_mm3:g}-{self.to_mm3:g}"
 
 
-def bands_by_size(cases: Sequence[ScoredCase], edges_mm3: Sequence[float] = EDGES_MM3) -> tuple[SizeBand, ...]:
+def sort_by_size(cases: Sequence[ScoredCase], edges_mm3: Sequence[float] = EDGES_MM3) -> tuple[SizeBand, ...]:
     """Sorts every lesion and false positive of a cohort into bands of volume, region by region.
 
     Args:
@@ -64,7 +64,7 @@ def bands_by_size(cases: Sequence[ScoredCase], edges_mm3: Sequence[float] = EDGE
     limits = list(zip((0.0, *edges_mm3), (*edges_mm3, math.inf), strict=True))
     regions = [region.region for region in cases[0].scores.regions] if cases else []
     return tuple(
-        _band(region, limit, [_of_region(case, region) for case in cases]) for region in regions for limit in limits
+        _count_band(region, limit, [_select(case, region) for case in cases]) for region in regions for limit in limits
     )
 
 
@@ -118,11 +118,11 @@ def _draw(axes, places, bands, region, marker, value, interval) -> None:  # type
     axes.errorbar(places, middle, yerr=np.nan_to_num(spread), marker=marker, capsize=3, label=region, markersize=5)
 
 
-def _of_region(case: ScoredCase, region: str) -> tuple[LesionScore, ...]:
+def _select(case: ScoredCase, region: str) -> tuple[LesionScore, ...]:
     return next(scores.lesions for scores in case.scores.regions if scores.region == region)
 
 
-def _band(region: str, limit: tuple[float, float], cases: Sequence[Sequence[LesionScore]]) -> SizeBand:
+def _count_band(region: str, limit: tuple[float, float], cases: Sequence[Sequence[LesionScore]]) -> SizeBand:
     over, to = limit
     inside = [[item for item in case if over < item.volume_mm3 <= to] for case in cases]
     lesions = np.array([sum(item.kind == "lesion" for item in case) for case in inside], dtype=np.float64)
@@ -137,10 +137,10 @@ def _band(region: str, limit: tuple[float, float], cases: Sequence[Sequence[Lesi
         lesions=int(total),
         found=int(found.sum()),
         sensitivity=float(found.sum()) / total if total else np.nan,
-        sensitivity_interval=_interval_of_ratio(found, lesions),
+        sensitivity_interval=_resample_ratio(found, lesions),
         mean_dice=float(np.mean(dices)) if dices else np.nan,
         false_positives_per_case=float(invented.mean()),
-        false_positives_interval=_interval_of_ratio(invented, np.ones_like(invented)),
+        false_positives_interval=_resample_ratio(invented, np.ones_like(invented)),
     )
 
 
@@ -148,7 +148,7 @@ def _is_found(item: LesionScore) -> bool:
     return item.kind == "lesion" and bool(item.matched_components)
 
 
-def _interval_of_ratio(counts: FloatArray, totals: FloatArray) -> Interval:
+def _resample_ratio(counts: FloatArray, totals: FloatArray) -> Interval:
     """Percentile interval of sum(counts) / sum(totals) over resampled cases; seeded. NaN where it has no meaning."""
     if len(counts) < 2 or not totals.any():  # noqa: PLR2004 - one case has no spread
         return Interval(np.nan, np.nan)

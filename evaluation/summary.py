@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import wilcoxon
 
-from evaluation.window import FloatArray
+from evaluation.joint_box import FloatArray
 
 BOOTSTRAP_SAMPLES = 10_000
 BOOTSTRAP_SEED = 0

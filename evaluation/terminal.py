@@ -22,21 +22,21 @@ def open_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
-def summary_table(cases: Mapping[str, RegionColumns], protocol: ScoringProtocol) -> Table:
+def build_summary_table(cases: Mapping[str, RegionColumns], protocol: ScoringProtocol) -> Table:
     """Mean, median and interval of each region's main scores."""
     table = _start_table(
         f"{protocol.name}: {len(cases)} case{'s' if len(cases) != 1 else ''}",
         ("mean", "median", "95 % interval of the mean", "cases"),
     )
-    for region in _regions(cases):
+    for region in _list_regions(cases):
         for column, heading in protocol.headline.items():
             summary = summarise([scores[region][column] for scores in cases.values()])
-            table.add_row(region, heading, *_summary_cells(summary))
+            table.add_row(region, heading, *_show_summary(summary))
         table.add_section()
     return table
 
 
-def comparison_table(a: ScoreFile, b: ScoreFile) -> Table:
+def build_comparison_table(a: ScoreFile, b: ScoreFile) -> Table:
     """Paired differences b - a over the cases that both files hold.
 
     Raises:
@@ -51,15 +51,15 @@ def comparison_table(a: ScoreFile, b: ScoreFile) -> Table:
         f"{a.protocol.name}: B - A over {len(common)} common case{'s' if len(common) != 1 else ''}",
         ("mean A", "mean B", "B - A", "95 % interval", "higher / equal / lower", "Wilcoxon p", "cases"),
     )
-    for region in _regions(a.cases):
+    for region in _list_regions(a.cases):
         for column, heading in a.protocol.headline.items():
             values = [[file.cases[case_id][region][column] for case_id in common] for file in (a, b)]
-            table.add_row(region, heading, *_comparison_cells(compare_paired(*values)))
+            table.add_row(region, heading, *_show_comparison(compare_paired(*values)))
         table.add_section()
     return table
 
 
-def size_table(bands: Sequence[SizeBand]) -> Table:
+def build_size_table(bands: Sequence[SizeBand]) -> Table:
     """Sensitivity and false positives by lesion size."""
     table = Table(title="by lesion volume, all cases together", title_justify="left")
     headings = ("volume (mm3)", "lesions", "found", "share found", "95 % interval", "mean Dice")
@@ -73,11 +73,11 @@ def size_table(bands: Sequence[SizeBand]) -> Table:
             band.name,
             str(band.lesions),
             str(band.found),
-            _number(band.sensitivity),
-            _interval(band.sensitivity_interval),
-            _number(band.mean_dice),
-            _number(band.false_positives_per_case),
-            _interval(band.false_positives_interval),
+            _show(band.sensitivity),
+            _show_interval(band.sensitivity_interval),
+            _show(band.mean_dice),
+            _show(band.false_positives_per_case),
+            _show_interval(band.false_positives_interval),
         )
     return table
 
@@ -91,32 +91,32 @@ def _start_table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _regions(cases: Mapping[str, RegionColumns]) -> Sequence[str]:
+def _list_regions(cases: Mapping[str, RegionColumns]) -> Sequence[str]:
     return list(next(iter(cases.values())))
 
 
-def _summary_cells(summary: Summary) -> tuple[str, ...]:
-    return _number(summary.mean), _number(summary.median), _interval(summary.interval), str(summary.cases)
+def _show_summary(summary: Summary) -> tuple[str, ...]:
+    return _show(summary.mean), _show(summary.median), _show_interval(summary.interval), str(summary.cases)
 
 
-def _comparison_cells(comparison: PairedComparison) -> tuple[str, ...]:
+def _show_comparison(comparison: PairedComparison) -> tuple[str, ...]:
     equal = comparison.cases - comparison.higher - comparison.lower
     return (
-        _number(comparison.mean_a),
-        _number(comparison.mean_b),
-        _number(comparison.mean_difference, sign="+"),
-        _interval(comparison.interval, sign="+"),
+        _show(comparison.mean_a),
+        _show(comparison.mean_b),
+        _show(comparison.mean_difference, sign="+"),
+        _show_interval(comparison.interval, sign="+"),
         f"{comparison.higher} / {equal} / {comparison.lower}",
         "-" if math.isnan(comparison.p_value) else f"{comparison.p_value:.3g}",
         str(comparison.cases),
     )
 
 
-def _interval(interval: Interval, sign: str = "") -> str:
-    return "-" if math.isnan(interval.low) else f"{_number(interval.low, sign)} .. {_number(interval.high, sign)}"
+def _show_interval(interval: Interval, sign: str = "") -> str:
+    return "-" if math.isnan(interval.low) else f"{_show(interval.low, sign)} .. {_show(interval.high, sign)}"
 
 
-def _number(value: float, sign: str = "") -> str:
+def _show(value: float, sign: str = "") -> str:
     """Scores of 0..1 with three decimals, millimetres and counts with one digit less for each digit more."""
     if math.isnan(value):
         return "-"

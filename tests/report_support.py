@@ -6,35 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 import pytest
 
-from metseg.labels import ET, NETC, SNFH
-from support import LPS
-from support import phantom as small_phantom
+from phantoms import LPS, REPORT_SHAPE, TWO_LESIONS, lesion_map, phantom
 from support import write_case as write_any_case
-
-SHAPE = (40, 48, 32)
-
-
-def phantom(seed=0):
-    """Images that fit the label maps."""
-    return small_phantom(SHAPE, seed)
 
 
 def write_case(folder: Path, case_id: str, **options) -> Path:
     """A case whose images fit the label maps."""
-    return write_any_case(folder, case_id, **({"images": phantom()} | options))
-
-
-def lesion_map(shape=SHAPE, boxes=((18, 20, 14, 11), (10, 20, 16, 4))):
-    """Cubes (first voxel, side): oedema, in it a core, in it enhancement around a necrotic voxel."""
-    labels = np.zeros(shape, dtype=np.uint8)
-    for x, y, z, side in boxes:
-        labels[x : x + side, y : y + side, z : z + side] = SNFH
-        labels[x + 1 : x + side, y + 1 : y + side, z + 1 : z + side] = ET
-        labels[x + 2, y + 2, z + 2] = NETC
-    return labels
+    return write_any_case(folder, case_id, **({"images": phantom(REPORT_SHAPE)} | options))
 
 
 def write_labels(path: Path, labels, affine=LPS) -> Path:
@@ -46,10 +26,10 @@ def write_labels(path: Path, labels, affine=LPS) -> Path:
 def write_cohort(folder: Path, count=2) -> tuple[Path, Path]:
     """Cases c0, c1, ... and a folder of label maps, the first with two lesions, the others with none."""
     for number in range(count):
-        write_case(folder / "data", f"c{number}", images=phantom(seed=number))
+        write_case(folder / "data", f"c{number}", images=phantom(REPORT_SHAPE, number))
         write_labels(
             folder / "maps" / f"c{number}.nii.gz",
-            lesion_map(boxes=() if number else ((18, 20, 14, 11), (10, 20, 16, 4))),
+            lesion_map(boxes=() if number else TWO_LESIONS),
         )
     return folder / "data", folder / "maps"
 

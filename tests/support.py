@@ -14,27 +14,11 @@ from safetensors.torch import save
 from metseg.network import build_network
 from metseg.plan.bundle import metadata_of
 from metseg.plan.plan import MemberPlan, Plan, SegResNetPlan
+from phantoms import LPS, phantom
 
-SHAPE = (24, 32, 16)
-LPS = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 SMALL_NETWORK = SegResNetPlan(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
 ALL = ("t1n", "t1c", "t2w", "t2f")
 SUB = ("t1n", "t1c", "t2f", "sub")
-
-
-def phantom(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """A skull-stripped ellipsoid with a bright ball, one volume a modality."""
-    rng = np.random.default_rng(seed)
-    axes = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
-    brain = sum(axis**2 for axis in axes) < 0.8
-    ball = sum((axis - offset) ** 2 for axis, offset in zip(axes, (0.2, -0.2, 0.1), strict=True)) < 0.04
-    images = {}
-    for number, modality in enumerate(MODALITIES):
-        volume = (200 + 50 * number + 20 * rng.standard_normal(shape)) * brain
-        volume[ball & brain] += 300 if modality in {"t1c", "t2f"} else 0
-        images[modality] = volume.astype(np.float32)
-    return images
 
 
 def write_case(

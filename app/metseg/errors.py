@@ -1,6 +1,10 @@
 """Every error that a user can cause or meet, with the exit code that callers rely on."""
 
 from enum import IntEnum
+from typing import Literal
+
+OnError = Literal["stop", "skip", "blank"]
+"""What happens when a case can't be segmented: the batch stops, the case is skipped, or a blank map is written."""
 
 
 class ExitCode(IntEnum):

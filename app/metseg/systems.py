@@ -25,6 +25,9 @@ OWN_GRID: Final[frozenset[Modality]] = frozenset({"ct"})
 
 SystemName = Literal["brats", "radiosurgery"]
 
+LabelGrid = Literal["t1c", "ct"]
+"""The image whose grid a label map takes: the source image, or the planning CT."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelKind:
@@ -36,7 +39,6 @@ class LabelKind:
         colour: there.
         dicom_name: of its segment in a DICOM Segmentation.
         dicom_code: value, scheme and meaning, among those that the standard proposes (CID 7151, 7159).
-        always_exported: whether the segment is written where the label does not occur, too.
     """
 
     name: str
@@ -44,7 +46,6 @@ class LabelKind:
     colour: str
     dicom_name: str
     dicom_code: tuple[str, str, str]
-    always_exported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,15 @@ class RegionKind:
 
     Attributes:
         region: its name and labels.
-        colour: of its contour.
+        words: what people call the region.
+        short: the same in one word, for the heading of a column.
+        colour: of its contour, as hexadecimal RGB; one of `COLOUR_NAMES`.
         line_px: width of its contour. Regions that often end in the same place have different ones.
     """
 
     region: Region
+    words: str
+    short: str
     colour: str
     line_px: float = 1.2
 
@@ -67,34 +72,37 @@ class System:
     """A kind of case.
 
     Attributes:
-        name: in options and plans.
+        name: what options and plans call the system.
         modalities: the images of a complete case.
+        pictured: the images that pictures of a case show, in this order; thumbnails show the first one that is there.
         regions: what its label maps may show, in channel order.
-        region_kinds: how each of them is drawn.
+        region_kinds: how each of its regions is called and drawn.
         label_kinds: what each label means.
-        whole: a lesion with all its parts, in words.
-        whole_short: the same as a column's heading.
-        is_stripped: whether its images show the brain alone, so that they tell where it ends.
-        window_hu: of a CT's grey scale, for pictures.
-        column_names: of the report's tables, where they differ from the usual ones.
-        columns_left_out: of the report's tables: what the system does not know.
+        spacing_mm: voxel side of the label maps that its challenge asks for; None where no challenge sets one.
+        is_stripped: whether its images show the brain alone, so that they tell where the brain ends.
+        window_hu: lower and upper end of the grey scale in which pictures show a CT.
+        column_names: columns of the report's tables that have another name than their regions would give them.
         is_registered: whether one of its images must be registered to the source image.
         scan: that image in words; empty without one.
     """
 
     name: SystemName
     modalities: tuple[Modality, ...]
+    pictured: tuple[Modality, ...]
     regions: Regions
     region_kinds: Mapping[str, RegionKind]
     label_kinds: Mapping[int, LabelKind]
-    whole: str
-    whole_short: str
+    spacing_mm: float | None = None
     is_stripped: bool = True
-    window_hu: tuple[float, float] = (0.0, 80.0)
+    window_hu: tuple[float, float] = (0, 80)
     column_names: Mapping[str, str] = field(default_factory=dict)
-    columns_left_out: frozenset[str] = frozenset()
     is_registered: bool = False
     scan: str = ""
+
+    @property
+    def whole(self) -> str:
+        """What people call a lesion with all its parts."""
+        return self.region_kinds[self.regions.whole.name].words
 
     @property
     def has_parts(self) -> bool:
@@ -120,15 +128,19 @@ RC_REGION: Final = Region("RC", (RC,))
 _BLUE, _YELLOW, _RED, _PINK = "#56b4e9", "#f0e442", "#d55e00", "#cc79a7"
 """Okabe and Ito's palette, told apart by colour-blind readers too."""
 
+COLOUR_NAMES: Final = {_BLUE: "blue", _YELLOW: "yellow", _RED: "orange", _PINK: "pink"}
+"""What people call the colours of contours."""
+
 BRATS: Final = System(
     name="brats",
     modalities=MODALITIES,
+    pictured=("t1c", "t2f"),
     regions=Regions((*BRATS_REGIONS.listed, RC_REGION)),
     region_kinds={
-        "WT": RegionKind(BRATS_REGIONS.listed[0], _BLUE),
-        "TC": RegionKind(BRATS_REGIONS.listed[1], _YELLOW, line_px=2.6),
-        "ET": RegionKind(BRATS_REGIONS.listed[2], _RED),
-        "RC": RegionKind(RC_REGION, _PINK),
+        "WT": RegionKind(BRATS_REGIONS.listed[0], "whole tumour", "whole", _BLUE),
+        "TC": RegionKind(BRATS_REGIONS.listed[1], "tumour core", "core", _YELLOW, line_px=2.6),
+        "ET": RegionKind(BRATS_REGIONS.listed[2], "enhancing tumour", "enhancing", _RED),
+        "RC": RegionKind(RC_REGION, "resection cavity", "cavity", _PINK),
     },
     label_kinds={
         NETC: LabelKind(
@@ -158,18 +170,17 @@ BRATS: Final = System(
             colour=_PINK,
             dicom_name="RC, resection cavity",
             dicom_code=("52988006", "SCT", "Lesion"),
-            always_exported=False,
         ),
     },
-    whole="whole tumour",
-    whole_short="Whole",
+    spacing_mm=1.0,
 )
 
 RADIOSURGERY: Final = System(
     name="radiosurgery",
     modalities=("ct", "t1c"),
+    pictured=("t1c", "ct"),
     regions=METASTASIS_REGIONS,
-    region_kinds={"metastasis": RegionKind(METASTASIS_REGIONS.whole, _RED)},
+    region_kinds={"metastasis": RegionKind(METASTASIS_REGIONS.whole, "metastases", "volume", _RED)},
     label_kinds={
         METASTASIS: LabelKind(
             name="metastasis",
@@ -179,26 +190,27 @@ RADIOSURGERY: Final = System(
             dicom_code=("14799000", "SCT", "Neoplasm, Secondary"),
         ),
     },
-    whole="metastases",
-    whole_short="Volume",
     is_stripped=False,
-    column_names={
-        "lesion_26connected_wt": "lesion_26connected_metastasis",
-        "wt_volume_mm3": "metastasis_volume_mm3",
-        "mean_probability_wt": "mean_probability_metastasis",
-        "lesions_26connected_wt": "lesions_26connected_metastasis",
-        "largest_lesion_wt_mm3": "largest_metastasis_mm3",
-        "reference_lesions_26connected_wt": "reference_lesions_26connected_metastasis",
-        "reference_wt_volume_mm3": "reference_metastasis_volume_mm3",
-    },
-    columns_left_out=frozenset(
-        {"tc_volume_mm3", "et_volume_mm3", "rc_volume_mm3", "cores_26connected_tc", "touches_brain_edge"}
-    ),
+    column_names={"largest_lesion_metastasis_mm3": "largest_metastasis_mm3"},
     is_registered=True,
     scan="planning CT",
 )
 
 SYSTEMS: Final[Mapping[SystemName, System]] = {system.name: system for system in (BRATS, RADIOSURGERY)}
+
+DEFAULT_SYSTEM: Final = BRATS
+"""The system of what does not say another; its regions have room for those of every other system."""
+
+
+def find_system(name: SystemName) -> System:
+    """The system of this name."""
+    return SYSTEMS[name]
+
+
+def common_system(systems: Iterable[System]) -> System:
+    """The one system of all of these; the default where they differ or there are none."""
+    first, *others = list(systems) or [DEFAULT_SYSTEM]
+    return first if all(other.name == first.name for other in others) else DEFAULT_SYSTEM
 
 
 def system_of_regions(names: Iterable[str]) -> System:
@@ -216,12 +228,12 @@ def system_of_regions(names: Iterable[str]) -> System:
 
 
 def system_of_images(modalities: Iterable[Modality]) -> System:
-    """The system of cases that have these images: the first one that needs registration and reads all of them."""
+    """The system of cases that have these images: one that registers and reads all of them, or the default."""
     found = set(modalities)
     for system in SYSTEMS.values():
         if system.is_registered and found & OWN_GRID and found <= set(system.modalities):
             return system
-    return next(iter(SYSTEMS.values()))
+    return DEFAULT_SYSTEM
 
 
 def modalities_to_find(wanted: Iterable[Modality]) -> tuple[Modality, ...]:

@@ -17,20 +17,23 @@ import numpy as np
 import pytest
 import torch
 
-import metseg.predict.ensemble
 import metseg.predict.inputs
 import metseg.predict.passes
 from metseg.errors import ExitCode, InputError, OutputError
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
-from metseg.predict import device as device_module
+from metseg.predict import gpu
 from metseg.predict.device import Device
-from metseg.predict.ensemble import LEFT_FREE_BYTES, load_ensemble, predict_case
-from metseg.run import batch
-from metseg.run.batch import Job, exit_code_of, run_batch
-from metseg.run.pipeline import load_case
+from metseg.predict.engine import load_engine
+from metseg.predict.inputs import LEFT_FREE_BYTES, lay_inputs
+from metseg.predict.members import predict_members
+from metseg.prepare.prepare import prepare
+from metseg.run import batch, pipeline
+from metseg.run.batch import Job, choose_exit_code, run_batch
+from metseg.run.pipeline import STAGES, read
 from metseg.run.record import CaseRecord
-from support import ALL, SUB, folder_bytes, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, SUB, folder_bytes, names_in, write_bundle, write_case
 
 FP32 = Device("cpu", "float32", "test", 1)
 
@@ -43,12 +46,12 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ensemble(bundle):
-    return load_ensemble(open_bundle(bundle), FP32)
+def engine(bundle):
+    return load_engine(open_bundle(bundle), FP32)
 
 
-def run(data, output, ensemble, **job):
-    return run_batch(Job(discover_cases(data), output, **job), ensemble)
+def run(data, output, engine, **job):
+    return run_batch(Job(discover_cases(data), output, **job), engine)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,9 @@ def cases(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cases, ensemble, tmp_path_factory):
+def undisturbed(cases, engine, tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed")
-    run(cases, output, ensemble)
+    run(cases, output, engine)
     return output
 
 
@@ -91,63 +94,63 @@ def test_files_are_readable_by_the_callers_user(undisturbed):
         assert path.stat().st_mode & stat.S_IRGRP
 
 
-def test_a_case_without_t2w_is_segmented_by_the_others_and_says_so(cases, ensemble, tmp_path):
-    records = run(cases, tmp_path / "out", ensemble)
+def test_a_case_without_t2w_is_segmented_by_the_others_and_says_so(cases, engine, tmp_path):
+    records = run(cases, tmp_path / "out", engine)
     assert [record.outcome for record in records] == ["segmented"] * 4
     assert records[1].members == ("m1",)
     assert records[1].flags[0].sentence == "missing t2w: segmented by m1 alone (1 of 2 members)"
     assert records[0].members == ("m0", "m1")
 
 
-def test_a_case_gives_the_same_bytes_alone_in_a_batch_renamed_and_on_a_shard(cases, ensemble, undisturbed, tmp_path):
+def test_a_case_gives_the_same_bytes_alone_in_a_batch_renamed_and_on_a_shard(cases, engine, undisturbed, tmp_path):
     expected = folder_bytes(undisturbed)
     write_case(tmp_path / "alone", "zz", images=phantom(seed=2))
-    run(tmp_path / "alone", tmp_path / "out", ensemble)
+    run(tmp_path / "alone", tmp_path / "out", engine)
     assert (tmp_path / "out" / "zz.nii.gz").read_bytes() == expected["case 2.nii.gz"]
     found = discover_cases(cases)
     for index in range(3):
-        run_batch(Job(found[index::3], tmp_path / "shards"), ensemble)
+        run_batch(Job(found[index::3], tmp_path / "shards"), engine)
     assert folder_bytes(tmp_path / "shards") == expected
 
 
-def test_resume_does_only_what_is_missing(cases, ensemble, undisturbed, tmp_path):
+def test_resume_does_only_what_is_missing(cases, engine, undisturbed, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     (output / "case 0.nii.gz").write_bytes(b"finished earlier")
-    records = run(cases, output, ensemble, resume=True)
+    records = run(cases, output, engine, resume=True)
     assert [record.outcome for record in records] == ["present", "segmented", "segmented", "segmented"]
     assert (output / "case 0.nii.gz").read_bytes() == b"finished earlier"
     assert (output / "case 3.nii.gz").read_bytes() == (undisturbed / "case 3.nii.gz").read_bytes()
 
 
-def test_resume_does_blank_maps_again(with_broken, ensemble, tmp_path):
+def test_resume_does_blank_maps_again(with_broken, engine, tmp_path):
     output = tmp_path / "out"
-    records = run(with_broken, output, ensemble, on_error="blank")
+    records = run(with_broken, output, engine, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "blank", "segmented"]
-    records = run(with_broken, output, ensemble, on_error="blank", resume=True)
+    records = run(with_broken, output, engine, on_error="blank", resume=True)
     assert [record.outcome for record in records] == ["present", "blank", "present"], "still broken, still said"
     shutil.rmtree(with_broken / "c1")
     write_case(with_broken, "c1", images=phantom(seed=1))
-    records = run(with_broken, output, ensemble, on_error="blank", resume=True)
+    records = run(with_broken, output, engine, on_error="blank", resume=True)
     assert [record.outcome for record in records] == ["present", "segmented", "present"]
     assert nib.load(output / "c1.nii.gz").get_fdata().any()
 
 
-def test_resume_leaves_alone_what_somebody_edited(cases, ensemble, undisturbed, tmp_path):
+def test_resume_leaves_alone_what_somebody_edited(cases, engine, undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "out")
     edited = nib.load(tmp_path / "out" / "case 0.nii.gz")
     labels = np.asanyarray(edited.dataobj) + 7
     nib.save(nib.Nifti1Image(labels.astype(np.uint8), edited.affine), tmp_path / "out" / "case 0.nii.gz")
     content = (tmp_path / "out" / "case 0.nii.gz").read_bytes()
-    assert [record.outcome for record in run(cases, tmp_path / "out", ensemble, resume=True)] == ["present"] * 4
+    assert [record.outcome for record in run(cases, tmp_path / "out", engine, resume=True)] == ["present"] * 4
     assert (tmp_path / "out" / "case 0.nii.gz").read_bytes() == content
 
 
-def test_two_files_of_one_modality_are_named_not_called_missing(ensemble, tmp_path):
+def test_two_files_of_one_modality_are_named_not_called_missing(engine, tmp_path):
     folder = write_case(tmp_path / "data", "c0")
     (folder / "c0-t1c.nii").write_bytes(b"")
     with pytest.raises(InputError, match=r"c0-t1c\.nii"):
-        run(tmp_path / "data", tmp_path / "out", ensemble)
+        run(tmp_path / "data", tmp_path / "out", engine)
 
 
 @pytest.fixture
@@ -162,21 +165,21 @@ def with_broken(tmp_path):
     return data
 
 
-def test_stop_keeps_what_was_finished(with_broken, ensemble, tmp_path):
+def test_stop_keeps_what_was_finished(with_broken, engine, tmp_path):
     with pytest.raises(InputError, match="c1"):
-        run(with_broken, tmp_path / "out", ensemble)
+        run(with_broken, tmp_path / "out", engine)
     assert names_in(tmp_path / "out") == ["c0.nii.gz"]
 
 
-def test_skip_leaves_the_case_out(with_broken, ensemble, tmp_path):
-    records = run(with_broken, tmp_path / "out", ensemble, on_error="skip")
+def test_skip_leaves_the_case_out(with_broken, engine, tmp_path):
+    records = run(with_broken, tmp_path / "out", engine, on_error="skip")
     assert [record.outcome for record in records] == ["segmented", "failed", "segmented"]
     assert names_in(tmp_path / "out") == ["c0.nii.gz", "c2.nii.gz"]
     assert "truncated" in records[1].error
 
 
-def test_blank_writes_an_empty_map_on_the_cases_grid_and_says_what_it_is(with_broken, ensemble, tmp_path):
-    records = run(with_broken, tmp_path / "out", ensemble, on_error="blank")
+def test_blank_writes_an_empty_map_on_the_cases_grid_and_says_what_it_is(with_broken, engine, tmp_path):
+    records = run(with_broken, tmp_path / "out", engine, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "blank", "segmented"]
     assert "does not mean that there is no tumour" in records[1].flags[0].sentence
     blank, good = (nib.load(tmp_path / "out" / f"c{number}.nii.gz") for number in (1, 0))
@@ -185,11 +188,11 @@ def test_blank_writes_an_empty_map_on_the_cases_grid_and_says_what_it_is(with_br
     np.testing.assert_array_equal(blank.affine, good.affine)
 
 
-def test_a_case_without_any_readable_header_gets_a_blank_on_the_atlas_grid(ensemble, tmp_path):
+def test_a_case_without_any_readable_header_gets_a_blank_on_the_atlas_grid(engine, tmp_path):
     folder = write_case(tmp_path / "data", "c0")
     for path in folder.iterdir():
         path.write_bytes(b"not an image")
-    run(tmp_path / "data", tmp_path / "out", ensemble, on_error="blank")
+    run(tmp_path / "data", tmp_path / "out", engine, on_error="blank")
     blank = nib.load(tmp_path / "out" / "c0.nii.gz")
     assert blank.shape == (240, 240, 155)
     np.testing.assert_array_equal(blank.affine[:3, 3], [0, 239, 0])
@@ -208,45 +211,48 @@ def by_a_gpu(monkeypatch):
 
     def send(array, device):
         seen.append(array.shape)
-        return device_module.send(array, device)
+        return gpu.send(array, device)
 
     monkeypatch.setattr(Device, "is_cuda", property(lambda device: device.precision == "float16"))
-    monkeypatch.setattr(metseg.predict.ensemble, "beside_computing", beside_computing)
-    monkeypatch.setattr(metseg.predict.ensemble, "free_bytes", lambda _device: 2**40)
+    monkeypatch.setattr(metseg.predict.inputs, "beside_computing", beside_computing)
+    monkeypatch.setattr(metseg.predict.inputs, "free_bytes", lambda _device: 2**40)
     monkeypatch.setattr(metseg.predict.inputs, "send", send)
     monkeypatch.setattr(metseg.predict.passes, "send", send)
     return seen
 
 
-def test_what_a_gpu_would_wait_for_is_drawn_and_sent_while_the_case_is_read(cases, ensemble, by_a_gpu):
+def inputs_for(files, engine):
+    return lay_inputs(prepare(read(files, engine.plan), engine.plan), engine)
+
+
+def test_what_a_gpu_would_wait_for_is_drawn_and_sent_while_the_case_is_read(cases, engine, by_a_gpu):
     files = discover_cases(cases)[0]
-    gpu = replace(ensemble, device=Device("cpu", "float16", "a GPU", 1))
-    ahead = load_case(files, gpu)
-    region = ahead.layout.shape
-    assert by_a_gpu == ["begin", *[region] * len({*ALL, *SUB}), *[(4, *region)] * 4, "end"]
+    ahead = inputs_for(files, replace(engine, device=Device("cpu", "float16", "a GPU", 1)))
+    box = ahead.layout.shape
+    assert by_a_gpu == ["begin", *[box] * len({*ALL, *SUB}), *[(4, *box)] * 4, "end"]
     by_a_gpu.clear()
-    later = load_case(files, ensemble)
+    later = inputs_for(files, engine)
     assert not by_a_gpu
-    assert not later.prefetch.noise.drawn
-    first = predict_case(ahead.prepared, ensemble, ahead.layout, ahead.prefetch)
+    assert not later.noise.drawn
+    first = predict_members(ahead, engine).members
     assert not by_a_gpu, "sent again"
-    second = predict_case(later.prepared, ensemble, later.layout, later.prefetch)
+    second = predict_members(later, engine).members
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one.probabilities, other.probabilities)
-    ahead.prefetch.forget()
-    assert not ahead.prefetch.sent
-    assert not ahead.prefetch.noise.drawn
-    assert not ahead.prefetch.noise.sent
+    ahead.forget()
+    assert not ahead.sent
+    assert not ahead.noise.drawn
+    assert not ahead.noise.sent
 
 
-def test_nothing_is_sent_ahead_to_a_gpu_with_little_free_memory(cases, ensemble, by_a_gpu, monkeypatch):
-    monkeypatch.setattr(metseg.predict.ensemble, "free_bytes", lambda _device: LEFT_FREE_BYTES - 1)
-    loaded = load_case(discover_cases(cases)[0], replace(ensemble, device=Device("cpu", "float16", "a GPU", 1)))
+def test_nothing_is_sent_ahead_to_a_gpu_with_little_free_memory(cases, engine, by_a_gpu, monkeypatch):
+    monkeypatch.setattr(metseg.predict.inputs, "free_bytes", lambda _device: LEFT_FREE_BYTES - 1)
+    inputs = inputs_for(discover_cases(cases)[0], replace(engine, device=Device("cpu", "float16", "a GPU", 1)))
     assert not by_a_gpu
-    assert loaded.prefetch.noise.drawn
+    assert inputs.noise.drawn
 
 
-def test_a_case_that_failed_leaves_nothing_of_its_work_in_memory(cases, ensemble, monkeypatch, tmp_path):
+def test_a_case_that_failed_leaves_nothing_of_its_work_in_memory(cases, engine, monkeypatch, tmp_path):
     work = []
 
     def fail(*_):
@@ -254,69 +260,71 @@ def test_a_case_that_failed_leaves_nothing_of_its_work_in_memory(cases, ensemble
         work.append(weakref.ref(tensor))
         raise InputError("a reason")
 
-    monkeypatch.setattr(batch, "predict", fail)
+    monkeypatch.setattr(pipeline, "predict", fail)
     gc.disable()
     try:
-        run(cases, tmp_path / "out", ensemble, on_error="skip")
+        run(cases, tmp_path / "out", engine, on_error="skip")
         assert [tensor() for tensor in work] == [None] * 4
     finally:
         gc.enable()
 
 
 def test_what_does_not_fit_on_a_gpu_beside_the_other_case_is_sent_in_its_turn(
-    cases, ensemble, by_a_gpu, monkeypatch, tmp_path
+    cases, engine, by_a_gpu, monkeypatch, tmp_path
 ):
-    run(cases, tmp_path / "undisturbed", ensemble)
+    run(cases, tmp_path / "undisturbed", engine)
 
     def full(array, device):
         if threading.current_thread() is not threading.main_thread():
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return device_module.send(array, device)
+        return gpu.send(array, device)
 
     monkeypatch.setattr(metseg.predict.inputs, "send", full)
     monkeypatch.setattr(Device, "is_cuda", property(lambda _device: True))
-    run(cases, tmp_path / "out", ensemble)
+    run(cases, tmp_path / "out", engine)
     assert by_a_gpu.count("begin") == 4
     assert "end" not in by_a_gpu
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "undisturbed")
 
 
-@pytest.fixture(params=[False, True], ids=["in turn", "beside"])
-def beside(request, monkeypatch):
-    """Whether cases are concluded beside the next one's networks, as where these run on a GPU."""
-    monkeypatch.setattr(batch, "concludes_beside", lambda _ensemble: request.param)
+@pytest.fixture(params=[STAGES[2:3], STAGES[2:]], ids=["beside", "in turn"])
+def stages_here(request, monkeypatch):
+    """Which stages the batch's thread runs: the networks alone, as for a GPU, or those behind them too."""
+    monkeypatch.setattr(batch, "stages_here", lambda _engine: request.param)
 
 
-def test_freed_memory_goes_back_after_every_case(cases, ensemble, tmp_path, monkeypatch):
+def test_freed_memory_goes_back_after_every_case(cases, engine, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(batch, "give_back_memory", lambda: given.append(1))
-    run(cases, tmp_path / "out", ensemble)
+    run(cases, tmp_path / "out", engine)
     assert len(given) == 4
 
 
-@pytest.mark.usefixtures("beside")
-def test_concluded_in_turn_or_beside_the_next_case_files_are_the_same(cases, ensemble, undisturbed, tmp_path):
+@pytest.mark.usefixtures("stages_here")
+def test_concluded_in_turn_or_beside_the_next_case_files_are_the_same(cases, engine, undisturbed, tmp_path):
     seen = []
-    run_batch(Job(discover_cases(cases), tmp_path / "out"), ensemble, lambda record, *_: seen.append(record.case_id))
+    run_batch(Job(discover_cases(cases), tmp_path / "out"), engine, lambda record, *_: seen.append(record.case_id))
     assert folder_bytes(tmp_path / "out") == folder_bytes(undisturbed)
     assert seen == [f"case {number}" for number in range(4)]
 
 
-@pytest.mark.usefixtures("beside")
-@pytest.mark.parametrize("part", ["predict", "conclude"])
-def test_an_unexpected_error_in_one_case_does_not_cost_the_others(part, cases, ensemble, tmp_path, monkeypatch):
-    original = getattr(batch, part)
+@pytest.mark.usefixtures("stages_here")
+@pytest.mark.parametrize("part", ["prepare", "predict", "decide", "restore"])
+def test_an_unexpected_error_in_one_case_does_not_cost_the_others(part, cases, engine, tmp_path, monkeypatch):
+    original, begun = getattr(pipeline, part), []
 
-    def sometimes(case, *rest):
-        if case.case_id == "case 2":
+    def sometimes(*arguments):
+        begun.append(part)
+        if len(begun) == 3:
             raise ArithmeticError("a bug")
-        return original(case, *rest)
+        return original(*arguments)
 
-    monkeypatch.setattr(batch, part, sometimes)
-    records = run(cases, tmp_path / "out", ensemble, on_error="blank")
+    monkeypatch.setattr(pipeline, part, sometimes)
+    records = run(cases, tmp_path / "out", engine, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "segmented", "blank", "segmented"]
+    begun.clear()
     with pytest.raises(ArithmeticError):
-        run(cases, tmp_path / "out2", ensemble, on_error="stop")
+        run(cases, tmp_path / "out2", engine, on_error="stop")
 
 
 @pytest.mark.parametrize(
@@ -330,13 +338,13 @@ def test_an_unexpected_error_in_one_case_does_not_cost_the_others(part, cases, e
     ],
 )
 def test_exit_codes(outcomes, on_error, code):
-    assert exit_code_of([CaseRecord("c", outcome) for outcome in outcomes], on_error) == code
+    assert choose_exit_code([CaseRecord("c", outcome) for outcome in outcomes], on_error) == code
 
 
-def test_a_file_in_the_way_of_the_output_folder_is_an_output_error(cases, ensemble, tmp_path):
+def test_a_file_in_the_way_of_the_output_folder_is_an_output_error(cases, engine, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputError, match="can't be made"):
-        run(cases, tmp_path / "out", ensemble)
+        run(cases, tmp_path / "out", engine)
 
 
 def start_program(bundle, data, output, *options):

@@ -8,7 +8,8 @@ import yaml
 from metseg.__main__ import run
 from metseg.cli.infer import parse_shard
 from metseg.errors import ExitCode, UsageError
-from support import ALL, SUB, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, SUB, names_in, write_bundle, write_case
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from metseg.__main__ import run
 from metseg.cli.logs import LogFormat, configure_logging
 from metseg.cli.progress import SHOWN_WARNINGS, BatchProgress
 from metseg.errors import ExitCode
+from metseg.findings import warning
 from metseg.run.record import CaseRecord
-from support import ALL, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, write_bundle, write_case
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,8 +146,9 @@ def batch_lines(capsys, records):
 
 def test_many_warnings_are_one_line_a_case(capsys):
     """A caller that drains only stdout blocks a program that fills stderr's pipe of 64 kB."""
-    four = tuple(f"{modality}: negative intensities down to -1" for modality in ("t1n", "t1c", "t2w", "t2f"))
-    lines = batch_lines(capsys, [CaseRecord(f"c{number}", "segmented", warnings=four) for number in range(303)])
+    what = [f"{modality}: negative intensities down to -1" for modality in ("t1n", "t1c", "t2w", "t2f")]
+    four = tuple(warning("negative", words) for words in what)
+    lines = batch_lines(capsys, [CaseRecord(f"c{number}", "segmented", findings=four) for number in range(303)])
     assert len(lines) == 303 + SHOWN_WARNINGS + 1
     assert all("; 4 warnings" in line for line in lines if line.startswith("warning: ["))
     assert sum(line.startswith("warning: case c") for line in lines) == SHOWN_WARNINGS

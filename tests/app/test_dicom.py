@@ -7,8 +7,9 @@ from scipy.spatial.transform import Rotation
 from metseg.__main__ import run
 from metseg.errors import ExitCode, InputError
 from metseg.labels import RC
-from metseg.report.dicom_seg import decode_segmentation, encode_segmentation, to_frames
+from metseg.report.dicom_seg import arrange_frames, decode_segmentation, encode_segmentation
 from metseg.report.dicom_series import LPS_TO_RAS, read_series
+from metseg.systems import BRATS
 from report_support import write_labels
 
 hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
@@ -99,6 +100,27 @@ def test_a_segmentation_reads_back_on_the_series_own_pixels(tmp_path, direction,
         np.testing.assert_array_equal(pixels[0], labels[:, :, number].T)
 
 
+def move_slices(folder, shift_mm):
+    """Moves each slice within its plane by so much, a function of its number."""
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        x, y, z = (float(value) for value in data.ImagePositionPatient)
+        data.ImagePositionPatient = [x, y + shift_mm(int(data.InstanceNumber)), z]
+        data.save_as(path)
+
+
+def test_a_tilted_gantrys_series_is_a_sheared_volume(tmp_path):
+    write_series(tmp_path / "series")
+    move_slices(tmp_path / "series", lambda number: 0.6 * number)
+    series = read_series(tmp_path / "series")
+    np.testing.assert_allclose(series.grid.affine[:3, 2], [0, -0.6, SPACING[2]], atol=1e-6)
+    frames = arrange_frames(volume(), series.grid, series)
+    np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series, BRATS), series), frames)
+    move_slices(tmp_path / "series", lambda number: 5 if number == 3 else 0)
+    with pytest.raises(InputError, match="apart"):
+        read_series(tmp_path / "series")
+
+
 def test_a_radiosurgery_label_map_has_one_segment_called_metastasis(tmp_path, capsys):
     labels = np.minimum(volume(), 1).astype(np.uint8)
     affine = write_series(tmp_path / "series")
@@ -124,7 +146,7 @@ def test_the_segmentation_lies_where_the_label_map_lies(tmp_path):
     affine = write_series(tmp_path / "series", OBLIQUE)
     series = read_series(tmp_path / "series")
     np.testing.assert_allclose(series.grid.affine, affine, atol=1e-6)
-    content = encode_segmentation(to_frames(labels, series.grid, series), series)
+    content = encode_segmentation(arrange_frames(labels, series.grid, series), series, BRATS)
     data = pydicom.dcmread(io.BytesIO(content))
     (frame,) = data.PerFrameFunctionalGroupsSequence
     corner = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
@@ -140,8 +162,8 @@ def test_an_empty_label_map_and_a_cavity_are_kept(tmp_path):
     write_series(tmp_path / "series")
     series = read_series(tmp_path / "series")
     for labels in (np.zeros((COLUMNS, ROWS, SLICES), np.uint8), volume(with_rc=True)):
-        frames = to_frames(labels, series.grid, series)
-        np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series), series), frames)
+        frames = arrange_frames(labels, series.grid, series)
+        np.testing.assert_array_equal(decode_segmentation(encode_segmentation(frames, series, BRATS), series), frames)
 
 
 def test_another_grid_is_refused(tmp_path, capsys):

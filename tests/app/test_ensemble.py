@@ -12,20 +12,23 @@ from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan, WindowPlan
 from metseg.predict.between_grids import logits_between_grids
 from metseg.predict.device import Device, choose_device
-from metseg.predict.ensemble import Ensemble, Member, load_ensemble, plan_layout, predict_case
-from metseg.predict.passes import CaseNoise, flip, images_of_rounds
+from metseg.predict.engine import Engine, Member, load_engine
+from metseg.predict.inputs import make_inputs
+from metseg.predict.members import predict_members
+from metseg.predict.passes import CaseNoise, augmented_images, flip
 from metseg.predict.windows import lay_windows, paste_region
-from metseg.prepare.prepare import prepare_case, prepare_for_plan, voxel_seed
+from metseg.prepare.prepare import prepare, prepare_case, voxel_seed
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling, to_network, volume_to_source
-from support import phantom, write_bundle
+from phantoms import phantom
+from support import write_bundle
 
 SHAPE = (24, 32, 20)
 WHOLE = WindowPlan(extent="whole")
 FP32 = Device("cpu", "float32", "test", 1)
 
 
-def prepared(seed=0):
+def prepared_phantom(seed=0):
     grid = Grid(SHAPE, np.eye(4))
     return prepare_case(Case("c", grid, phantom(SHAPE, seed), b""), IntensityPlan())
 
@@ -35,14 +38,18 @@ def folder(tmp_path_factory):
     return write_bundle(tmp_path_factory.mktemp("weights") / "b")
 
 
-def with_plan(ensemble, **sections):
-    return Ensemble(ensemble.plan.model_copy(update=sections), ensemble.members, ensemble.device)
+def predicted(prepared, engine):
+    return predict_members(make_inputs(prepared, engine.plan), engine).members
+
+
+def with_plan(engine, **sections):
+    return Engine(engine.plan.model_copy(update=sections), engine.members, engine.device)
 
 
 def naive_probabilities(network, image, plan, seed):
     """MONAI over the whole volume, one pass after the other; flips mirror the whole volume."""
     passes = []
-    for copy, flips in images_of_rounds(torch.from_numpy(image), CaseNoise(plan.tta, seed)):
+    for copy, flips in augmented_images(torch.from_numpy(image), CaseNoise(plan.tta, seed)):
         for axes in flips:
             batch = flip(copy[None], axes)
             logits = sliding_window_inference(
@@ -60,18 +67,18 @@ def naive_probabilities(network, image, plan, seed):
 
 @pytest.mark.parametrize("variant", ["none", "flips", "aurora"])
 def test_over_a_brain_that_fills_the_volume_it_is_monai(folder, variant):
-    case = prepared()
+    case = prepared_phantom()
     whole = tuple(slice(0, side) for side in SHAPE)
-    case = type(case)(case.case_id, case.resampling, case.channels, whole)
+    case = type(case)(case.case, case.resampling, case.channels, whole)
     plan = {"tta": TtaPlan(variant=variant), "window": WindowPlan(size=(24, 32, 8), overlap=0.5)}
-    ensemble = with_plan(load_ensemble(open_bundle(folder), FP32), **plan)
-    layout = plan_layout(case, ensemble.plan)
-    predictions = predict_case(case, ensemble, layout)
+    engine = with_plan(load_engine(open_bundle(folder), FP32), **plan)
+    layout = make_inputs(case, engine.plan).layout
+    predictions = predicted(case, engine)
     assert layout.shape == SHAPE
-    for member, prediction in zip(ensemble.members, predictions, strict=True):
+    for member, prediction in zip(engine.members, predictions, strict=True):
         image = np.stack([case.channels[name] for name in member.plan.channels])
         with torch.inference_mode():
-            expected = naive_probabilities(member.network, image, ensemble.plan, voxel_seed(case.channels, case.brain))
+            expected = naive_probabilities(member.network, image, engine.plan, voxel_seed(case.channels, case.brain))
         np.testing.assert_allclose(prediction.probabilities, expected, atol=2e-5)
         assert expected.std() > 0.01, "the comparison must have something to compare"
 
@@ -86,16 +93,16 @@ class Pointwise(nn.Module):
 
 @pytest.mark.parametrize("extent", ["fixed", "volume", "trimmed", "whole"])
 def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(folder, extent):
-    case = prepared()
-    loaded = load_ensemble(open_bundle(folder), FP32)
+    case = prepared_phantom()
+    loaded = load_engine(open_bundle(folder), FP32)
     member = Member(loaded.members[0].plan, Pointwise())
     results = []
     for variant in ("none", "flips"):
         window = WindowPlan(size=(16, 16, 8), overlap=0.5, extent=extent)
         plan = loaded.plan.model_copy(update={"tta": TtaPlan(variant=variant), "window": window})
-        ensemble = Ensemble(plan, (member,), FP32)
-        layout = plan_layout(case, plan)
-        results.append(predict_case(case, ensemble, layout)[0].probabilities)
+        engine = Engine(plan, (member,), FP32)
+        layout = make_inputs(case, plan).layout
+        results.append(predicted(case, engine)[0].probabilities)
     image = torch.from_numpy(np.stack([layout.cut(case.channels[name]) for name in member.plan.channels]))
     expected = Pointwise()(image[None])[0].sigmoid().numpy()
     np.testing.assert_allclose(results[0], expected, atol=1e-6)
@@ -106,21 +113,21 @@ def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(fo
 @pytest.mark.parametrize("extent", ["whole", "fixed"])
 def test_a_member_with_a_window_of_its_own_works_in_it_beside_the_others(folder, variant, extent):
     """Its probabilities are those of a plan that has its window for all, on the region of the plan that it is in."""
-    case = prepared()
-    loaded = load_ensemble(open_bundle(folder), FP32)
+    case = prepared_phantom()
+    loaded = load_engine(open_bundle(folder), FP32)
     small = WindowPlan(size=(8, 16, 8), overlap=0.25)
     tta = TtaPlan(variant=variant, noise_std_max=0.1)
     everybody = with_plan(loaded, window=small, tta=tta)
-    alone = predict_case(case, everybody, plan_layout(case, everybody.plan))
-    own = plan_layout(case, everybody.plan)
+    alone = predicted(case, everybody)
+    own = make_inputs(case, everybody.plan).layout
 
     first, last = loaded.members[0], loaded.members[-1]
     members = (first, Member(last.plan.model_copy(update={"window": small}), last.network))
     window = WindowPlan(size=(24, 32, 24), overlap=0.5, extent=extent)
     plan = loaded.plan.model_copy(update={"window": window, "tta": tta, "members": tuple(m.plan for m in members)})
-    layout = plan_layout(case, plan)
-    together = predict_case(case, Ensemble(plan, members, FP32), layout)
-    others = predict_case(case, with_plan(loaded, window=window, tta=tta), layout)
+    layout = make_inputs(case, plan).layout
+    together = predicted(case, Engine(plan, members, FP32))
+    others = predicted(case, with_plan(loaded, window=window, tta=tta))
 
     assert own.shape != layout.shape, "the regions differ, so something has to be brought from one to the other"
     assert np.array_equal(together[0].probabilities, others[0].probabilities)
@@ -141,19 +148,19 @@ def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_
     """And its logits come back to the shared grid as `volume_to_source` would bring them."""
     affine = np.diag([1.0 if codes == "RAS" else -1.0] * 2 + [1.0, 1.0])
     case = Case("c", Grid(shape, affine), phantom(shape, 0), b"")
-    loaded = load_ensemble(open_bundle(folder), FP32)
+    loaded = load_engine(open_bundle(folder), FP32)
     first, last = loaded.members[0], loaded.members[-1]
     coarse = last.plan.model_copy(update={"spacing_mm": 2.0})
     plan = loaded.plan.model_copy(update={"window": WHOLE, "members": (first.plan, coarse)})
-    prepared_case = prepare_for_plan(case, plan)
-    layout = plan_layout(prepared_case, plan)
-    ensemble = Ensemble(plan, (first, Member(coarse, last.network)), FP32)
-    fine, found = predict_case(prepared_case, ensemble, layout)
+    prepared_case = prepare(case, plan)
+    layout = make_inputs(prepared_case, plan).layout
+    engine = Engine(plan, (first, Member(coarse, last.network)), FP32)
+    fine, found = predicted(prepared_case, engine)
 
     alone = loaded.plan.model_copy(update={"window": WHOLE, "members": (last.plan,), "spacing_mm": 2.0})
-    own_case = prepare_for_plan(case, alone)
-    own_layout = plan_layout(own_case, alone)
-    (there,) = predict_case(own_case, Ensemble(alone, (last,), FP32), own_layout)
+    own_case = prepare(case, alone)
+    own_layout = make_inputs(own_case, alone).layout
+    (there,) = predicted(own_case, Engine(alone, (last,), FP32))
     logits = np.log(there.probabilities / (1 - there.probabilities)).astype(np.float32)
     raised = logits - logits.min() + 1  # zeros stay out of interpolation
     shift = logits.min() - 1
@@ -198,17 +205,17 @@ def test_logits_of_a_ramp_stay_a_ramp_on_the_other_grid():
 
 
 def test_a_member_without_its_channels_does_not_vote(folder):
-    case = prepared()
+    case = prepared_phantom()
     channels = {name: volume for name, volume in case.channels.items() if name != "t2w"}
-    case = type(case)(case.case_id, case.resampling, channels, case.brain)
-    ensemble = load_ensemble(open_bundle(folder), FP32)
-    assert [p.name for p in predict_case(case, ensemble, plan_layout(case, ensemble.plan))] == ["m2"]
+    case = type(case)(case.case, case.resampling, channels, case.brain)
+    engine = load_engine(open_bundle(folder), FP32)
+    assert [p.name for p in predicted(case, engine)] == ["m2"]
 
 
 def test_bfloat16_agrees_with_float32(folder):
-    case = prepared()
+    case = prepared_phantom()
     results = []
     for precision in ("float32", "bfloat16"):
-        ensemble = load_ensemble(open_bundle(folder), choose_device("cpu", precision=precision))
-        results.append(predict_case(case, ensemble, plan_layout(case, ensemble.plan))[0].probabilities)
+        engine = load_engine(open_bundle(folder), choose_device("cpu", precision=precision))
+        results.append(predicted(case, engine)[0].probabilities)
     assert np.abs(results[0] - results[1]).mean() < 0.01

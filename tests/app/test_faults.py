@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import nibabel as nib
 import numpy as np
 import pytest
+from metseg.predict.ensemble import load_ensemble
 
 import metseg.files.atomic
 import metseg.files.image
@@ -23,10 +24,10 @@ from metseg.files.discovery import discover_cases
 from metseg.files.image import ImageError, read_image
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import Device
-from metseg.predict.ensemble import load_ensemble
 from metseg.report.folder_report import report_label_maps
 from metseg.run.batch import Job, run_batch
-from support import ALL, LPS, folder_bytes, names_in, phantom, write_bundle, write_case
+from phantoms import LPS, phantom
+from support import ALL, folder_bytes, names_in, write_bundle, write_case
 
 FP32 = Device("cpu", "float32", "test", 1)
 CASES = ("c0", "c1", "c2", "c3")
@@ -132,18 +133,19 @@ def test_it_stops_a_batch_that_is_to_stop(data, ensemble, tmp_path):
     assert "c0.nii.gz" in names_in(tmp_path / "out")
 
 
+def after_the_header(monkeypatch, happen):
+    """Lets something happen when an image's header is read, and its voxels are not."""
+    parse_header = metseg.files.image.parse_header
+    monkeypatch.setattr(metseg.files.image, "parse_header", lambda *given: (happen(), parse_header(*given))[1])
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"image{suffix}"
     noise = np.random.default_rng(0).standard_normal((64, 64, 96)).astype(np.float32)  # 1.5 MB, compressed or not
     nib.save(nib.Nifti1Image(noise, LPS), path)
-    read_voxels = metseg.files.image._read_voxels
 
-    def cut_first(*arguments):
-        os.truncate(path, 600_000)
-        return read_voxels(*arguments)
-
-    monkeypatch.setattr(metseg.files.image, "_read_voxels", cut_first)
+    after_the_header(monkeypatch, lambda: os.truncate(path, 600_000))
     with pytest.raises(ImageError, match="truncated"):
         read_image(path)
 
@@ -155,16 +157,14 @@ def test_a_file_that_is_overwritten_while_it_is_read_is_refused_or_whole(tmp_pat
     other = tmp_path / "other.nii.gz"
     for target in (path, other):
         nib.save(nib.Nifti1Image(rng.standard_normal((64, 64, 96)).astype(np.float32), LPS), target)
-    read_voxels = metseg.files.image._read_voxels
 
-    def overwrite_first(*arguments):
+    def overwrite():
         content = other.read_bytes()
         with path.open("r+b") as file:
             file.seek(500_000)
             file.write(content[500_000:])
-        return read_voxels(*arguments)
 
-    monkeypatch.setattr(metseg.files.image, "_read_voxels", overwrite_first)
+    after_the_header(monkeypatch, overwrite)
     with pytest.raises(ImageError, match="corrupt"):
         read_image(path)
 
@@ -174,8 +174,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path, mo
     path, new = tmp_path / "image.nii", tmp_path / "new.nii"
     nib.save(nib.Nifti1Image(np.ones((8, 8, 8), dtype=np.float32), LPS), path)
     nib.save(nib.Nifti1Image(np.zeros((9, 9, 9), dtype=np.float32), LPS), new)
-    read_voxels = metseg.files.image._read_voxels
-    monkeypatch.setattr(metseg.files.image, "_read_voxels", lambda *given: (new.replace(path), read_voxels(*given))[1])
+    after_the_header(monkeypatch, lambda: new.replace(path))
     assert read_image(path).voxels.all()
 
 
@@ -208,21 +207,21 @@ def test_a_report_does_not_count_by_a_clock_that_is_set_back(data, ensemble, tmp
 
 def test_a_full_disk_keeps_what_is_finished_and_resume_completes_it(data, ensemble, undisturbed, tmp_path, monkeypatch):
     output, written = tmp_path / "out", []
-    write_all = metseg.files.atomic._write_all
+    real_write = os.write
 
-    def fill(file, content):
+    def write(file, content):
         written.append(1)
         if len(written) > 2:
-            os.write(file, bytes(content[:100]))
+            real_write(file, bytes(content[:100]))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write_all(file, content)
+        return real_write(file, content)
 
-    monkeypatch.setattr(metseg.files.atomic, "_write_all", fill)
+    monkeypatch.setattr(metseg.files.atomic.os, "write", write)
     with pytest.raises(OutputError, match="No space left") as raised:
         run_batch(Job(discover_cases(data), output, on_error="skip"), ensemble)
     assert "--resume" in raised.value.hint
     assert folder_bytes(output) == {name: undisturbed[name] for name in ("c0.nii.gz", "c1.nii.gz")}
-    monkeypatch.setattr(metseg.files.atomic, "_write_all", write_all)
+    monkeypatch.setattr(metseg.files.atomic.os, "write", real_write)
     run_batch(Job(discover_cases(data), output, resume=True), ensemble)
     assert folder_bytes(output) == undisturbed
 

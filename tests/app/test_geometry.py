@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
-from metseg.labels import decode_regions, region_masks
+from metseg.labels import BRATS_REGIONS, RC, Regions
 from metseg.space.components import find_components
 from metseg.space.grid import Grid
 from metseg.space.resampling import (
     labels_to_network,
     labels_to_source,
     plan_resampling,
-    regions_to_source,
     to_network,
     volume_to_source,
 )
@@ -91,9 +90,9 @@ def test_a_grid_of_the_networks_spacing_goes_and_comes_back_unchanged(codes, sha
 
     assert resampling.only_turns
     np.testing.assert_array_equal(volume_to_source(to_network(volume, resampling), resampling), volume)
-    np.testing.assert_array_equal(labels_to_source(labels_to_network(labels, resampling), resampling), labels)
-    moved = regions_to_source(region_masks(labels_to_network(labels, resampling)), resampling)
-    np.testing.assert_array_equal(decode_regions(moved), labels)
+    np.testing.assert_array_equal(
+        labels_to_source(labels_to_network(labels, resampling, BRATS_REGIONS), resampling, BRATS_REGIONS), labels
+    )
 
 
 @pytest.mark.parametrize("spacing", [(1.0005, 1, 0.9995), (1, 1, 1)])
@@ -167,12 +166,12 @@ def test_empty_inputs_give_empty_outputs_and_nothing_is_changed_in_place():
     grid = oriented((20, 20, 8), (0.6, 0.6, 2))
     resampling = plan_resampling(grid)
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
-    assert not labels_to_source(labels, resampling).any()
+    assert not labels_to_source(labels, resampling, BRATS_REGIONS).any()
     assert not to_network(np.zeros(grid.shape, dtype=np.float32), resampling).any()
     labels[4:9, 4:9, 4:9] = 2
     labels[1, 1, 1] = 3
     before = labels.copy()
-    labels_to_source(labels, resampling)
+    labels_to_source(labels, resampling, BRATS_REGIONS)
     np.testing.assert_array_equal(labels, before)
 
 
@@ -190,7 +189,7 @@ def test_a_lesion_of_one_voxel_survives_on_any_grid(spacing, codes, voxel, label
     where = tuple(int(part * side) for part, side in zip(voxel, labels.shape, strict=True))
     labels[where] = label
 
-    moved = labels_to_source(labels, resampling)
+    moved = labels_to_source(labels, resampling, BRATS_REGIONS)
 
     assert set(np.unique(moved)) == {0, label}
     to_source = np.linalg.inv(resampling.source.affine) @ resampling.network.affine
@@ -205,7 +204,7 @@ def test_a_small_enhancing_lesion_inside_oedema_survives_with_its_label():
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[10:30, 10:30, 10:30] = 2
     labels[20, 20, 21] = 3
-    moved = labels_to_source(labels, resampling)
+    moved = labels_to_source(labels, resampling, BRATS_REGIONS)
     assert (moved == 3).sum() == 1
     assert find_components(moved > 0).sizes.size == 1
 
@@ -213,13 +212,27 @@ def test_a_small_enhancing_lesion_inside_oedema_survives_with_its_label():
 def test_what_survives_gets_no_extra_voxel():
     """A large lesion is cut at a half and nothing else, although another one is lost and restored."""
     resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
-    masks = np.zeros((3, *resampling.network.shape), dtype=bool)
-    masks[0, 5:20, 5:20, 5:20] = True
-    alone = regions_to_source(masks, resampling)
-    masks[0, 30, 30, 30] = True
-    both = regions_to_source(masks, resampling)
-    assert both[0].sum() == alone[0].sum() + 1
-    assert not (alone & ~both).any()
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
+    labels[5:20, 5:20, 5:20] = 2
+    alone = labels_to_source(labels, resampling, BRATS_REGIONS)
+    labels[30, 30, 30] = 2
+    both = labels_to_source(labels, resampling, BRATS_REGIONS)
+    assert (both > 0).sum() == (alone > 0).sum() + 1
+    assert not (both < alone).any()
+
+
+def test_a_disjoint_region_comes_back_and_an_unknown_label_does_not():
+    """A resection cavity beside a tumour, and one of one voxel, with regions that know it and with some that don't."""
+    resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
+    labels = np.zeros(resampling.network.shape, dtype=np.uint8)
+    labels[5:20, 5:20, 6:21] = 2
+    labels[20:32, 5:20, 6:21] = RC
+    labels[35, 35, 31] = RC
+    with_cavity = Regions.of({"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,), "RC": (RC,)})
+    moved = labels_to_source(labels, resampling, with_cavity)
+    assert find_components(moved == RC).sizes.tolist() == [12 * 15 * 5, 1]
+    without = labels_to_source(labels, resampling, BRATS_REGIONS)
+    np.testing.assert_array_equal(without, np.where(moved == RC, 0, moved))
 
 
 def test_a_label_at_a_frames_border_stays_there():
@@ -229,7 +242,7 @@ def test_a_label_at_a_frames_border_stays_there():
     labels[:3, 10:13, 4:6] = 1
     expected = np.zeros(resampling.source.shape, dtype=np.uint8)
     expected[14:17, 24:27, 4:6] = 1
-    np.testing.assert_array_equal(labels_to_source(labels, resampling), expected)
+    np.testing.assert_array_equal(labels_to_source(labels, resampling, BRATS_REGIONS), expected)
     probability = (labels * 0.25).astype(np.float32)
     np.testing.assert_array_equal(volume_to_source(probability, resampling), expected * np.float32(0.25))
 
@@ -261,7 +274,7 @@ def test_a_frame_gives_what_it_covers_and_nothing_else(spacing, codes, frame, vo
     labels[where] = 3
     to_source = np.linalg.inv(resampling.source.affine) @ resampling.network.affine
     exact = to_source[:3, :3] @ where + to_source[:3, 3]
-    moved = labels_to_source(labels, resampling)
+    moved = labels_to_source(labels, resampling, BRATS_REGIONS)
     if (np.maximum(-exact, exact - np.array(shape) + 1) <= 0.5 + 1e-3).all():
         nearest = np.clip(np.rint(exact).astype(int), 0, np.array(shape) - 1)
         assert moved[tuple(nearest)] == 3
@@ -286,13 +299,13 @@ def test_what_lies_beyond_the_field_of_view_does_not_come_back():
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[1:5, 15:19, 6:10] = 3
     labels[36, 36, 10] = 2
-    assert not labels_to_source(labels, resampling).any()
+    assert not labels_to_source(labels, resampling, BRATS_REGIONS).any()
     labels[10, 20, 19] = 3  # the first column of the image, in the outer half of its last slice
-    moved = labels_to_source(labels, resampling)
+    moved = labels_to_source(labels, resampling, BRATS_REGIONS)
     np.testing.assert_array_equal(np.argwhere(moved), [[0, 10, 9]])
     # Half of it in the margin: what is inside comes back.
     labels[6:14, 15:19, 6:10] = 3
-    assert set(np.unique(np.argwhere(labels_to_source(labels, resampling) == 3)[:, 0])) == {0, 1, 2, 3}
+    assert set(np.unique(np.argwhere(labels_to_source(labels, resampling, BRATS_REGIONS) == 3)[:, 0])) == {0, 1, 2, 3}
 
 
 GRIDS = {
@@ -331,7 +344,7 @@ def test_label_maps_survive_the_round_trip_at_the_challenges_sizes(name):
     labels, boxes = with_nested_balls(grid, spheres)
     resampling = plan_resampling(grid)
 
-    back = labels_to_source(labels_to_network(labels, resampling), resampling)
+    back = labels_to_source(labels_to_network(labels, resampling, BRATS_REGIONS), resampling, BRATS_REGIONS)
 
     outside = back.copy()
     for (_, radius), box in zip(spheres, boxes, strict=True):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-import metseg.predict.ensemble
+import metseg.predict.engine
 import metseg.predict.fallback
 import metseg.run.pipeline
 from metseg.errors import DeviceError, ExitCode, NotFiniteError
@@ -20,12 +20,15 @@ from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan
 from metseg.predict.device import Device
-from metseg.predict.ensemble import GPU_BATCH_VOXELS, Member, load_ensemble, plan_layout, predict_case, prefetch_of
-from metseg.predict.fallback import is_out_of_memory, predict_within_memory
+from metseg.predict.engine import GPU_BATCH_VOXELS, Execution, Member, load_engine
+from metseg.predict.fallback import is_out_of_memory, predict
+from metseg.predict.inputs import make_inputs
+from metseg.predict.members import predict_members
 from metseg.prepare.prepare import prepare_case
 from metseg.run.batch import Job, run_batch
 from metseg.space.grid import Grid
-from support import ALL, names_in, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, names_in, write_bundle, write_case
 
 SHAPE = (24, 32, 20)
 AMPLE = 10**9
@@ -51,9 +54,9 @@ class Limited(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def ensemble(tmp_path_factory):
+def engine(tmp_path_factory):
     folder = write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL,))
-    return load_ensemble(open_bundle(folder), FP32)
+    return load_engine(open_bundle(folder), FP32)
 
 
 @pytest.fixture(scope="module")
@@ -61,47 +64,51 @@ def case():
     return prepare_case(Case("c0", Grid(SHAPE, np.eye(4)), phantom(SHAPE), b""), IntensityPlan())
 
 
-def limited(ensemble, limit, **changes):
-    members = tuple(Member(member.plan, Limited(member.network, limit)) for member in ensemble.members)
-    return replace(ensemble, members=members, **changes)
+def limited(engine, limit, **changes):
+    members = tuple(Member(member.plan, Limited(member.network, limit)) for member in engine.members)
+    return replace(engine, members=members, **changes)
 
 
 def probabilities(predictions):
-    return np.stack([prediction.probabilities for prediction in predictions])
+    return np.stack([member.probabilities for member in predictions.members])
 
 
-def test_sums_on_the_host_are_the_same_to_the_bit_and_batches_to_rounding(ensemble, case):
-    layout = plan_layout(case, ensemble.plan)
-    plain = probabilities(predict_case(case, ensemble, layout))
-    on_host = probabilities(predict_case(case, replace(ensemble, sums_on_host=True), layout))
+def predicted(prepared, engine):
+    return predict_members(make_inputs(prepared, engine.plan), engine)
+
+
+def test_sums_on_the_host_are_the_same_to_the_bit_and_batches_to_rounding(engine, case):
+    layout = make_inputs(case, engine.plan).layout
+    plain = probabilities(predicted(case, engine))
+    on_host = probabilities(predicted(case, replace(engine, execution=Execution(sums_on_host=True))))
     np.testing.assert_array_equal(on_host, plain)
     for at_once in (3, 1000):
-        ample = replace(ensemble, batch_voxels=at_once * math.prod(layout.window))
-        batched = probabilities(predict_case(case, ample, layout))
+        ample = replace(engine, execution=Execution(at_once * math.prod(layout.window)))
+        batched = probabilities(predicted(case, ample))
         np.testing.assert_allclose(batched, plain, atol=1e-5)
 
 
-def test_a_batch_has_no_more_voxels_than_it_may_and_one_window_at_least(ensemble, case):
-    layout = plan_layout(case, ensemble.plan)
+def test_a_batch_has_no_more_voxels_than_it_may_and_one_window_at_least(engine, case):
+    layout = make_inputs(case, engine.plan).layout
     for windows, most in ((2.5, 2), (0.5, 1)):
-        watched = limited(ensemble, 9, batch_voxels=int(windows * math.prod(layout.window)))
-        predict_case(case, watched, layout)
+        watched = limited(engine, 9, execution=Execution(int(windows * math.prod(layout.window))))
+        predicted(case, watched)
         assert max(watched.members[0].network.calls) == most
 
 
 def test_a_gpu_takes_several_windows_at_once_and_a_cpu_one(monkeypatch, tmp_path):
     bundle = open_bundle(write_bundle(tmp_path / "b", channels=(ALL,)))
-    monkeypatch.setattr(metseg.predict.ensemble, "place_network", lambda network, _device: network)
-    assert load_ensemble(bundle, Device("cuda:0", "float16", "a GPU", 1)).batch_voxels == GPU_BATCH_VOXELS
-    assert load_ensemble(bundle, FP32).batch_voxels == 0
+    monkeypatch.setattr(metseg.predict.engine, "place_network", lambda network, _device: network)
+    assert load_engine(bundle, Device("cuda:0", "float16", "a GPU", 1)).execution.batch_voxels == GPU_BATCH_VOXELS
+    assert load_engine(bundle, FP32).execution.batch_voxels == 0
 
 
-def test_a_smaller_batch_is_tried_and_said(ensemble, case, caplog):
-    layout = plan_layout(case, ensemble.plan)
-    narrow = limited(ensemble, 1, batch_voxels=4 * math.prod(layout.window))
+def test_a_smaller_batch_is_tried_and_said(engine, case, caplog):
+    layout = make_inputs(case, engine.plan).layout
+    narrow = limited(engine, 1, execution=Execution(4 * math.prod(layout.window)))
     with caplog.at_level(logging.WARNING):
-        found = predict_within_memory(case, narrow, layout)
-    np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
+        found = predict(make_inputs(case, engine.plan), narrow)
+    np.testing.assert_array_equal(probabilities(found), probabilities(predicted(case, engine)))
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("case c0: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert line.endswith("; trying again with one window at a time")
@@ -109,46 +116,45 @@ def test_a_smaller_batch_is_tried_and_said(ensemble, case, caplog):
     assert narrow.members[0].network.calls[:2] == [4, 1]
 
 
-def test_every_case_begins_at_the_top(ensemble, case):
-    layout = plan_layout(case, ensemble.plan)
-    narrow = limited(ensemble, 1, batch_voxels=4 * math.prod(layout.window))
+def test_every_case_begins_at_the_top(engine, case):
+    layout = make_inputs(case, engine.plan).layout
+    narrow = limited(engine, 1, execution=Execution(4 * math.prod(layout.window)))
     for _ in range(2):
-        predict_within_memory(case, narrow, layout)
+        predict(make_inputs(case, engine.plan), narrow)
     calls = narrow.members[0].network.calls
     assert [number for number, size in enumerate(calls) if size == 4] == [0, len(calls) // 2]
 
 
-def test_the_cpu_comes_last_and_only_where_it_may(ensemble, case, caplog):
-    layout = plan_layout(case, ensemble.plan)
+def test_the_cpu_comes_last_and_only_where_it_may(engine, case, caplog):
     given = []
 
     def fallback():
         given.append(True)
-        return ensemble
+        return engine
 
-    found = predict_within_memory(case, limited(ensemble, 0, batch_voxels=AMPLE, fallback=fallback), layout)
-    np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
+    found = predict(make_inputs(case, engine.plan), limited(engine, 0, execution=Execution(AMPLE), fallback=fallback))
+    np.testing.assert_array_equal(probabilities(found), probabilities(predicted(case, engine)))
     assert given == [True]
     assert caplog.messages[-1].endswith("trying again on the CPU")
     with pytest.raises(DeviceError, match=r"case c0: out of memory on test \(CUDA out of memory") as raised:
-        predict_within_memory(case, limited(ensemble, 0), layout)
+        predict(make_inputs(case, engine.plan), limited(engine, 0))
     assert "metseg check" in raised.value.hint
 
 
-def test_the_steps_of_a_gpu_in_order(monkeypatch, ensemble, case):
+def test_the_steps_of_a_gpu_in_order(monkeypatch, engine, case):
     seen, alive = [], []
 
     def fail(_case, attempt, *_rest):
         assert not [kept for kept in alive if kept() is not None], "the failed attempt's tensors are still there"
         filling = torch.zeros(10)
         alive.append(weakref.ref(filling))
-        seen.append((attempt.device.name, attempt.batch_voxels, attempt.sums_on_host))
+        seen.append((attempt.device.name, attempt.execution.batch_voxels, attempt.execution.sums_on_host))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(metseg.predict.fallback, "predict_case", fail)
-    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), batch_voxels=AMPLE)
+    monkeypatch.setattr(metseg.predict.fallback, "predict_members", fail)
+    gpu = replace(engine, device=Device("cuda:0", "float16", "a GPU", 1), execution=Execution(AMPLE))
     with pytest.raises(DeviceError):
-        predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), plan_layout(case, ensemble.plan))
+        predict(make_inputs(case, engine.plan), replace(gpu, fallback=lambda: engine))
     assert seen == [("cuda:0", AMPLE, False), ("cuda:0", 0, False), ("cuda:0", 0, True), ("cpu", 0, False)]
 
 
@@ -160,22 +166,21 @@ class Overflowing(nn.Module):
         return torch.full((len(batch), 3, *batch.shape[2:]), 1e38) * 10
 
 
-def test_numbers_that_are_not_finite_are_no_empty_label_map(ensemble, case, caplog):
-    layout = plan_layout(case, ensemble.plan)
-    members = tuple(Member(member.plan, Overflowing()) for member in ensemble.members)
-    broken = replace(ensemble, members=members, device=Device("cpu", "float16", "a GPU", 1))
+def test_numbers_that_are_not_finite_are_no_empty_label_map(engine, case, caplog):
+    members = tuple(Member(member.plan, Overflowing()) for member in engine.members)
+    broken = replace(engine, members=members, device=Device("cpu", "float16", "a GPU", 1))
     with pytest.raises(DeviceError, match=r"case c0: member m0 .*not finite, in float16 on a GPU") as raised:
-        predict_within_memory(case, broken, layout)
+        predict(make_inputs(case, engine.plan), broken)
     assert "--device cpu" in raised.value.hint
-    found = predict_within_memory(case, replace(broken, fallback=lambda: ensemble), layout)
-    np.testing.assert_array_equal(probabilities(found), probabilities(predict_case(case, ensemble, layout)))
+    found = predict(make_inputs(case, engine.plan), replace(broken, fallback=lambda: engine))
+    np.testing.assert_array_equal(probabilities(found), probabilities(predicted(case, engine)))
     assert caplog.messages[-1].endswith("in float16 on a GPU; trying again on the CPU")
     with pytest.raises(DeviceError, match="not finite"):
-        predict_within_memory(case, replace(broken, fallback=lambda: broken), layout)
+        predict(make_inputs(case, engine.plan), replace(broken, fallback=lambda: broken))
 
 
-def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, ensemble, case, caplog):
-    """At once, without the steps of the memory ladder; and without a second go where the CPU was reached already."""
+def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, engine, case, caplog):
+    """At once, without the steps of the fallback; and without a second go where the CPU was reached already."""
     seen = []
 
     def fail(_case, attempt, *_rest):
@@ -184,23 +189,22 @@ def test_a_gpu_that_fails_hands_over_to_the_cpu(monkeypatch, ensemble, case, cap
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nadvice")
         raise NotFiniteError("case c0: not finite")
 
-    monkeypatch.setattr(metseg.predict.fallback, "predict_case", fail)
-    gpu = replace(ensemble, device=Device("cuda:0", "float16", "a GPU", 1), batch_voxels=AMPLE)
-    layout = plan_layout(case, ensemble.plan)
+    monkeypatch.setattr(metseg.predict.fallback, "predict_members", fail)
+    gpu = replace(engine, device=Device("cuda:0", "float16", "a GPU", 1), execution=Execution(AMPLE))
     with pytest.raises(torch.AcceleratorError):
-        predict_within_memory(case, gpu, layout)
+        predict(make_inputs(case, engine.plan), gpu)
     seen.clear()
     with pytest.raises(NotFiniteError):
-        predict_within_memory(case, replace(gpu, fallback=lambda: ensemble), layout)
+        predict(make_inputs(case, engine.plan), replace(gpu, fallback=lambda: engine))
     assert seen == ["cuda:0", "cpu"]
     assert caplog.messages[-1].startswith("case c0: failed on a GPU (CUDA error: an illegal memory access")
     assert caplog.messages[-1].endswith("trying again on the CPU")
 
 
-def test_a_retry_does_not_keep_what_was_sent_on_the_device(ensemble, case):
-    plan = ensemble.plan.model_copy(update={"tta": TtaPlan(variant="aurora")})
-    noisy = replace(ensemble, plan=plan)
-    layout, prefetch, sent = plan_layout(case, plan), prefetch_of(case, plan), []
+def test_a_retry_does_not_keep_what_was_sent_on_the_device(engine, case):
+    plan = engine.plan.model_copy(update={"tta": TtaPlan(variant="aurora")})
+    noisy = replace(engine, plan=plan)
+    inputs, sent = make_inputs(case, plan), []
 
     class Full(nn.Module):
         def __init__(self, network):
@@ -209,29 +213,29 @@ def test_a_retry_does_not_keep_what_was_sent_on_the_device(ensemble, case):
 
         @override
         def forward(self, batch):
-            sent.append((len(prefetch.sent), len(prefetch.noise.sent)))
+            sent.append((len(inputs.sent), len(inputs.noise.sent)))
             if len(sent) == 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return self.network(batch)
 
     members = tuple(Member(member.plan, Full(member.network)) for member in noisy.members)
-    predict_within_memory(case, replace(noisy, members=members, batch_voxels=AMPLE), layout, prefetch)
+    predict(inputs, replace(noisy, members=members, execution=Execution(AMPLE)))
     first = len(plan.members[0].channels)
     expected = [(first, 0), (first, 1), (first, 0)]
     assert sent[:3] == expected, "the plain pass, the first noise, and the plain pass again"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("x")])
-def test_other_errors_are_not_tried_again(monkeypatch, ensemble, case, error):
+def test_other_errors_are_not_tried_again(monkeypatch, engine, case, error):
     calls = []
 
     def fail(*_):
         calls.append(1)
         raise error
 
-    monkeypatch.setattr(metseg.predict.fallback, "predict_case", fail)
+    monkeypatch.setattr(metseg.predict.fallback, "predict_members", fail)
     with pytest.raises(type(error)):
-        predict_within_memory(case, replace(ensemble, batch_voxels=AMPLE), plan_layout(case, ensemble.plan))
+        predict(make_inputs(case, engine.plan), replace(engine, execution=Execution(AMPLE)))
     assert calls == [1]
 
 
@@ -259,22 +263,22 @@ def test_numpy_and_torch_say_what_is_expected():
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
-def test_a_case_that_never_fits_costs_the_others_nothing(monkeypatch, ensemble, tmp_path):
+def test_a_case_that_never_fits_costs_the_others_nothing(monkeypatch, engine, tmp_path):
     for case_id in ("c0", "c1", "c2"):
         write_case(tmp_path / "data", case_id)
-    real = metseg.run.pipeline.prepare_for_plan
+    real = metseg.run.pipeline.prepare
 
     def prepare(case, *args, **options):
         if case.case_id == "c1":
             raise MemoryError("Unable to allocate 7 GiB")
         return real(case, *args, **options)
 
-    monkeypatch.setattr(metseg.run.pipeline, "prepare_for_plan", prepare)
+    monkeypatch.setattr(metseg.run.pipeline, "prepare", prepare)
     cases = discover_cases(tmp_path / "data")
-    records = run_batch(Job(cases, tmp_path / "out", on_error="skip"), ensemble)
+    records = run_batch(Job(cases, tmp_path / "out", on_error="skip"), engine)
     assert [record.outcome for record in records] == ["segmented", "failed", "segmented"]
     assert "out of memory" in records[1].error
     assert names_in(tmp_path / "out") == ["c0.nii.gz", "c2.nii.gz"]
     with pytest.raises(DeviceError, match="case c1: out of memory") as raised:
-        run_batch(Job(cases, tmp_path / "out2"), ensemble)
+        run_batch(Job(cases, tmp_path / "out2"), engine)
     assert raised.value.exit_code == ExitCode.DEVICE

@@ -7,7 +7,7 @@ import pytest
 import metseg.predict.memory
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import WindowPlan
-from metseg.predict.memory import estimate_need, free_memory, memory_problems
+from metseg.predict.memory import estimate_need, find_memory_shortage, free_memory
 from metseg.space.grid import Grid
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, SUB, write_bundle, write_case
@@ -66,7 +66,7 @@ def test_fine_voxels_count_where_they_are(tmp_path):
 def test_the_planning_ct_counts_with_its_own_grid(tmp_path):
     plan = plan_of(tmp_path)
     head = grid((128, 128, 64))
-    small, large = (estimate_need(head, plan, grid(shape)) for shape in ((64, 64, 64), (512, 512, 200)))
+    small, large = (estimate_need(head, plan, [grid(shape)]) for shape in ((64, 64, 64), (512, 512, 200)))
     assert large.held - small.held == 4 * 2 * (512 * 512 * 200 - 64**3), "float32, two cases at once"
 
 
@@ -77,8 +77,8 @@ def test_check_reads_the_planning_cts_own_grid(tmp_path):
         image = nib.Nifti1Image(np.ones(shape, dtype=np.int16), np.eye(4))
         nib.save(image, tmp_path / f"data/c0/c0-{modality}.nii.gz")
     head, scan = grid((32, 32, 32)), grid((300, 300, 100))
-    between = (estimate_need(head, plan).total + estimate_need(head, plan, scan).total) // 2
-    (problem,) = memory_problems(tmp_path / "data", plan, free_bytes=between)
+    between = (estimate_need(head, plan).total + estimate_need(head, plan, [scan]).total) // 2
+    (problem,) = find_memory_shortage(tmp_path / "data", plan, free_bytes=between)
     assert problem.case_id == "c0"
 
 
@@ -91,13 +91,13 @@ def test_noise_is_kept_for_all_members(tmp_path):
 def test_check_warns_of_cases_that_will_not_fit(tmp_path):
     plan = plan_of(tmp_path)
     write_case(tmp_path / "data", "c0")
-    assert memory_problems(tmp_path / "data", plan, free_bytes=10**12) == ()
-    (problem,) = memory_problems(tmp_path / "data", plan, free_bytes=10**8)
+    assert find_memory_shortage(tmp_path / "data", plan, free_bytes=10**12) == ()
+    (problem,) = find_memory_shortage(tmp_path / "data", plan, free_bytes=10**8)
     assert (problem.case_id, problem.severity, problem.code) == ("c0", "warning", "memory")
     assert "0.1 GB are free" in problem.what
     (tmp_path / "data/c0/c0-t1c.nii.gz").write_bytes(b"x")
-    assert memory_problems(tmp_path / "data", plan, free_bytes=1) == (), "what is broken is said elsewhere"
-    assert memory_problems(tmp_path / "nowhere", plan, free_bytes=1) == ()
+    assert find_memory_shortage(tmp_path / "data", plan, free_bytes=1) == (), "what is broken is said elsewhere"
+    assert find_memory_shortage(tmp_path / "nowhere", plan, free_bytes=1) == ()
 
 
 def test_what_is_free_is_the_least_that_machine_and_container_say(tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_what_is_free_is_the_least_that_machine_and_container_say(tmp_path, monk
     assert free_memory() == 10_000
     monkeypatch.setattr(metseg.predict.memory, "_free_on_machine", lambda: None)
     assert free_memory() is None
-    assert memory_problems(tmp_path, plan_of(tmp_path)) == ()
+    assert find_memory_shortage(tmp_path, plan_of(tmp_path)) == ()
 
 
 @pytest.mark.parametrize("version", [1, 2])

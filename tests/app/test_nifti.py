@@ -399,8 +399,14 @@ def test_a_wrong_type_or_shape_is_a_bug_of_the_caller(tmp_path, labels):
 def route(request, monkeypatch):
     """Both ways to write: with O_TMPFILE, and as on a file system that lacks it."""
     if request.param == "named":
-        monkeypatch.setattr(metseg.files.atomic, "_write_unnamed", lambda *_: False)
+        monkeypatch.setattr(os, "open", open_without_tmpfile)
     return request.param
+
+
+def open_without_tmpfile(path, flags, *mode, real_open=os.open, **options):
+    if flags & os.O_TMPFILE == os.O_TMPFILE:
+        raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE here")
+    return real_open(path, flags, *mode, **options)
 
 
 @pytest.mark.usefixtures("route")
@@ -455,20 +461,15 @@ def test_a_missing_folder_and_a_folder_in_the_files_place(tmp_path):
 
 
 def test_without_proc_or_tmpfile_the_file_is_written_all_the_same(tmp_path, monkeypatch):
-    real_link, real_open = os.link, os.open
+    real_link = os.link
 
     def no_link(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "no /proc here")
 
-    def no_tmpfile(path, flags, *args, **kwargs):
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE here")
-        return real_open(path, flags, *args, **kwargs)
-
     monkeypatch.setattr(metseg.files.atomic.os, "link", no_link)
     write_atomically(tmp_path / "a", b"1")
     monkeypatch.setattr(metseg.files.atomic.os, "link", real_link)
-    monkeypatch.setattr(metseg.files.atomic.os, "open", no_tmpfile)
+    monkeypatch.setattr(metseg.files.atomic.os, "open", open_without_tmpfile)
     write_atomically(tmp_path / "b", b"2")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"2"}
 
@@ -504,7 +505,13 @@ def test_a_partial_file_taken_away_before_its_lock_is_written_again(tmp_path, mo
 
 def test_a_partial_file_taken_away_again_and_again_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"old")
-    monkeypatch.setattr(metseg.files.atomic, "_write_all", lambda *_: remove_partials_without_locks(tmp_path))
+    real_write = os.write
+
+    def write(file, content):
+        remove_partials_without_locks(tmp_path)
+        return real_write(file, content)
+
+    monkeypatch.setattr(metseg.files.atomic.os, "write", write)
     with pytest.raises(OutputError, match=r"a can't be written: .*taken away again and again"):
         write_atomically(tmp_path / "a", b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
@@ -537,11 +544,16 @@ def test_a_leftover_is_removed_under_its_lock(tmp_path, monkeypatch):
 def test_a_process_killed_while_writing_leaves_no_torn_file(tmp_path):
     """Killed at 12 different moments; what is there afterwards is complete, or a leftover that gets removed."""
     code = """
-import sys
+import errno, os, sys
 from pathlib import Path
-import metseg.files.atomic as atomic
+from metseg.files import atomic
+real_open = os.open
+def open_without_tmpfile(path, flags, *mode, **options):
+    if flags & os.O_TMPFILE == os.O_TMPFILE:
+        raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE here")
+    return real_open(path, flags, *mode, **options)
 if sys.argv[2] == "named":
-    atomic._write_unnamed = lambda *_: False
+    os.open = open_without_tmpfile
 print("ready", flush=True)
 number = 0
 while True:

@@ -9,6 +9,7 @@ from metseg.decide.fusion import fuse_probabilities, member_labels
 from metseg.decide.size_rules import postprocess
 from metseg.errors import InputError, UsageError
 from metseg.files.case import Case
+from metseg.labels import METASTASIS_REGIONS
 from metseg.network.deepmedic import DeepMedic
 from metseg.plan.networks import DeepMedicPlan
 from metseg.plan.plan import FusionPlan, PostprocessPlan, load_plan
@@ -125,7 +126,8 @@ def test_a_frame_keeps_the_middle_and_labels_come_back():
     labels = np.zeros(grid.shape, dtype=np.uint8)
     labels[10:16, 8:14, 3:6] = 1
     labels[30, 20, 8] = 1
-    np.testing.assert_array_equal(labels_to_source(labels_to_network(labels, resampling), resampling), labels)
+    moved = labels_to_network(labels, resampling, METASTASIS_REGIONS)
+    np.testing.assert_array_equal(labels_to_source(moved, resampling, METASTASIS_REGIONS), labels)
     only_framed = plan_resampling(grid, (1.0, 1.0, 2.0), (48, 48))
     assert not only_framed.only_turns
     assert to_network(np.ones(grid.shape, np.float32), only_framed).shape == (48, 48, 10)

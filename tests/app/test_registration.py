@@ -7,9 +7,10 @@ import pytest
 
 from metseg.errors import InputError
 from metseg.files.case import Scan
+from metseg.labels import BRATS_REGIONS, METASTASIS_REGIONS
 from metseg.prepare.registration import coarsen, mutual_information, register
 from metseg.space.grid import Grid
-from metseg.space.rigid import metastases_outside, metastases_to, resample_rigid
+from metseg.space.rigid import lesions_outside, move_labels, resample_rigid
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 
 
@@ -108,14 +109,14 @@ def test_metastases_follow_the_patient_and_none_is_lost():
     to_affine = np.diag([-2.5, -2.5, 3.0, 1.0])
     to_affine[:3, 3] = (70, 80, -10)
     to_grid = Grid((40, 40, 40), to_affine)
-    moved = metastases_to(labels, grid, to_grid, motion)
+    moved = move_labels(labels, grid, to_grid, motion, METASTASIS_REGIONS)
     assert set(np.unique(moved)) == {0, 1}
     for centre in ((20, 22, 12), (42, 30, 16), (30, 50, 5)):
         place = np.linalg.inv(to_affine) @ motion @ grid.affine @ np.array([*centre, 1.0])
         assert moved[tuple(np.rint(place[:3]).astype(int))] == 1
     volume = [labels.sum() * grid.voxel_volume_mm3, moved.sum() * to_grid.voxel_volume_mm3]
     assert volume[1] == pytest.approx(volume[0], rel=0.15)
-    nothing = metastases_to(np.zeros_like(labels), grid, to_grid, motion)
+    nothing = move_labels(np.zeros_like(labels), grid, to_grid, motion, METASTASIS_REGIONS)
     assert not nothing.any()
 
 
@@ -130,13 +131,27 @@ def test_a_metastasis_outside_the_grid_leaves_no_voxel_on_its_border():
     grid, to_grid = Grid((20, 20, 40), np.eye(4)), Grid((20, 20, 20), np.eye(4))
     labels = np.zeros(grid.shape, dtype=np.uint8)
     labels[16:20, 16:20, 30:34] = 1
-    assert not metastases_to(labels, grid, to_grid, np.eye(4)).any()
-    assert metastases_outside(labels, grid, to_grid, np.eye(4)) == 1
+    assert not move_labels(labels, grid, to_grid, np.eye(4), METASTASIS_REGIONS).any()
+    assert lesions_outside(labels, grid, to_grid, np.eye(4), METASTASIS_REGIONS) == 1
     labels[3:6, 3:6, 17:23] = 1
-    moved = metastases_to(labels, grid, to_grid, np.eye(4))
+    moved = move_labels(labels, grid, to_grid, np.eye(4), METASTASIS_REGIONS)
     np.testing.assert_array_equal(moved, np.where(np.indices(grid.shape)[2] < 20, labels, 0)[..., :20])
-    assert metastases_outside(labels, grid, to_grid, np.eye(4)) == 1, "one is partly on it"
-    assert metastases_outside(np.zeros_like(labels), grid, to_grid, np.eye(4)) == 0
+    assert lesions_outside(labels, grid, to_grid, np.eye(4), METASTASIS_REGIONS) == 1, "one is partly on it"
+    assert lesions_outside(np.zeros_like(labels), grid, to_grid, np.eye(4), METASTASIS_REGIONS) == 0
+
+
+def test_a_lesions_parts_are_moved_region_by_region():
+    """Oedema about an enhancing part, and a lone enhancing voxel in oedema that a coarse grid would lose."""
+    grid, to_grid = Grid((24, 24, 24), np.eye(4)), Grid((12, 12, 8), np.diag([2.0, 2.0, 3.0, 1.0]))
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    labels[2:20, 2:20, 3:21] = 2
+    labels[6:12, 6:12, 6:12] = 3
+    labels[15, 15, 16] = 3
+    moved = move_labels(labels, grid, to_grid, np.eye(4), BRATS_REGIONS)
+    assert set(np.unique(moved)) == {0, 2, 3}
+    assert (moved[3:6, 3:6, 2:4] == 3).all()
+    assert moved[8, 8, 5] == 3
+    assert lesions_outside(labels, grid, to_grid, shift(100, 0, 0), BRATS_REGIONS) == 1, "one lesion, of three parts"
 
 
 @pytest.mark.parametrize(("beyond", "voxels"), [(0.45, 1), (0.5, 1), (0.55, 0)])
@@ -146,5 +161,5 @@ def test_a_small_metastasis_in_the_outer_half_of_the_last_slice_is_kept(beyond, 
     for slice_, motion in ((19, shift(0.4, 0.4, beyond)), (0, shift(0.4, 0.4, -beyond))):
         labels = np.zeros(grid.shape, dtype=np.uint8)
         labels[10, 10, slice_] = 1
-        moved = metastases_to(labels, grid, grid, motion)
+        moved = move_labels(labels, grid, grid, motion, METASTASIS_REGIONS)
         np.testing.assert_array_equal(np.argwhere(moved), [[10, 10, slice_]] * voxels or np.zeros((0, 3)))

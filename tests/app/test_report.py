@@ -1,6 +1,8 @@
 import csv
+import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,16 @@ import pytest
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.findings import WORDS, blank_note, count_notes, edge_notes
+from metseg.labels import RC
 from metseg.report.case_from_files import find_label_map
-from metseg.report.case_store import case_folder, read_piece
+from metseg.report.case_report import CaseReport
+from metseg.report.case_store import locate_case, read_case_report
 from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
-from metseg.report.run_json import BundleFacts, DeviceFacts, RunFile
-from metseg.report.tables import CASE_COLUMNS, LESION_COLUMNS
+from metseg.report.run_json import BundleFacts, DeviceFacts, RunJson
+from metseg.report.tables import format_cases, name_case_columns, name_lesion_columns
+from metseg.report.viewer import collect_cases, find_paths, render_viewer
+from metseg.run.record import CaseRecord
+from metseg.systems import BRATS, RADIOSURGERY
 from report_support import lesion_map, phantom, write_case, write_cohort, write_labels
 
 
@@ -59,12 +66,13 @@ def test_every_column_says_its_unit_or_is_a_count_or_a_word():
     units = re.compile(r"_(mm3|mm|s|mib|voxel|bits|wt|tc|members|share)$|^voxels$")
     words = {"case_id", "outcome", "members", "flags", "warnings", "error", "measurable_from_10_mm",
              "measurable_lesions_from_10_mm", "touches_brain_edge"}  # fmt: skip
-    assert [name for name in (*CASE_COLUMNS, *LESION_COLUMNS) if not units.search(name) and name not in words] == []
-    assert sum("26connected" in name for name in LESION_COLUMNS) == 2
+    cases, lesions = name_case_columns(BRATS), name_lesion_columns(BRATS)
+    assert [name for name in (*cases, *lesions) if not units.search(name) and name not in words] == []
+    assert sum("26connected" in name for name in lesions) == 2
 
 
 def test_the_run_file_keeps_its_schema_and_hashes(made):
-    content = RunFile.model_validate_json((made / RUN_FILE).read_bytes())
+    content = RunJson.model_validate_json((made / RUN_FILE).read_bytes())
     assert content.schema_version == "1.1"
     assert content.labels == {"1": "NETC", "2": "SNFH", "3": "ET", "4": "RC"}
     assert content.command == "report"
@@ -181,7 +189,7 @@ def test_a_name_that_is_not_unicode_is_escaped(tmp_path):
         pytest.skip("this file system holds Unicode names only")
     write_labels(tmp_path / f"maps/{name}.nii.gz", lesion_map())
     assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
-    assert read_piece(tmp_path / "r", name).case_id == "caf\\udce9"
+    assert read_case_report(tmp_path / "r", name).case_id == "caf\\udce9"
 
 
 def test_the_page_is_self_contained_and_small_pictures_are_in_it(made):
@@ -207,10 +215,10 @@ def test_a_large_page_leaves_its_pictures_beside_it(tmp_path, monkeypatch):
 def test_a_picture_that_fails_costs_the_picture(tmp_path, monkeypatch):
     data, maps = write_cohort(tmp_path, 1)
 
-    def fail(_scene):
+    def fail(_volumes, _lesions):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("metseg.report.case_from_files.draw_planes", fail)
+    monkeypatch.setattr("metseg.report.describe.draw_planes", fail)
     assert report(data, maps, tmp_path / "r") == ExitCode.DONE
     (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
     assert "no pictures: no ink" in case["warnings"]
@@ -218,19 +226,19 @@ def test_a_picture_that_fails_costs_the_picture(tmp_path, monkeypatch):
 
 
 def test_pieces_come_back_as_they_were(made):
-    piece = read_piece(made, "c0")
+    piece = read_case_report(made, "c0")
     assert piece is not None
     assert piece.lesions[0].voxels == 11**3
     assert piece.pictures == ("planes.webp", "lesions.webp")
     assert piece.reference.lesions == 2
-    assert read_piece(made, "nobody") is None
+    assert read_case_report(made, "nobody") is None
 
 
 def test_a_damaged_piece_is_no_piece(tmp_path):
-    folder = case_folder(tmp_path, "c0")
+    folder = locate_case(tmp_path, "c0")
     folder.mkdir(parents=True)
     (folder / "case.json").write_text('{"record": 5}')
-    assert read_piece(tmp_path, "c0") is None
+    assert read_case_report(tmp_path, "c0") is None
 
 
 def test_the_cases_folder_may_be_reported_on_itself(tmp_path):
@@ -238,3 +246,30 @@ def test_the_cases_folder_may_be_reported_on_itself(tmp_path):
     write_labels(folder / "c0-seg.nii.gz", lesion_map())
     assert report(tmp_path / "data", tmp_path / "data", tmp_path / "r") == ExitCode.DONE
     assert rows_of(tmp_path / "r" / CASES_TABLE)[0]["lesions_26connected_wt"] == "2"
+
+
+def test_a_cavity_is_shown_wherever_regions_are(tmp_path):
+    labels = lesion_map()
+    labels[3:8, 3:9, 3:8] = RC
+    write_case(tmp_path / "data", "c0")
+    write_labels(tmp_path / "maps/c0.nii.gz", labels)
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    (case,) = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert (float(case["rc_volume_mm3"]), case["lesions_26connected_wt"]) == (5 * 6 * 5, "2")
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    assert "resection cavity 150 mm³" in page
+    assert "resection cavity pink" in page
+    assert "tumour core, enhancing tumour and resection cavity" in page
+    paths = find_paths(tmp_path / "r", None, None, None)
+    viewer = render_viewer(collect_cases(tmp_path / "r", paths)["c0"])
+    assert "resection cavity" in viewer.split('class="legend"')[1].split("</p>")[0]
+
+
+def test_a_table_of_two_systems_has_the_columns_of_the_default_one():
+    record = CaseRecord("h0", "present")
+    head = CaseReport(record, RADIOSURGERY.name, (4, 4, 4), (1, 1, 1), {"metastasis": 5.0})
+    brain = CaseReport(replace(record, case_id="b0"), BRATS.name, (4, 4, 4), (1, 1, 1), {"WT": 7.0, "TC": 2.0})
+    alone, both = (list(csv.DictReader(io.StringIO(format_cases(cases)))) for cases in ([head], [head, brain]))
+    assert alone[0]["metastasis_volume_mm3"] == "5"
+    assert [row["wt_volume_mm3"] for row in both] == ["5", "7"]
+    assert [row["tc_volume_mm3"] for row in both] == ["", "2"]

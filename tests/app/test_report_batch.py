@@ -4,22 +4,23 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from metseg.predict.ensemble import load_ensemble
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import load_ensemble
 from metseg.predict.windows import paste_region
 from metseg.report import batch_report
-from metseg.report.case_store import read_piece
-from metseg.report.run_json import RunFile
-from metseg.report.votes import agreement_volume, collect_votes
+from metseg.report.case_store import read_case_report
+from metseg.report.from_segmentation import collect_votes, compute_agreement
+from metseg.report.run_json import RunJson
 from metseg.run.pipeline import load_case, segment_case
 from metseg.run.record import Stopwatch
 from metseg.space.resampling import volume_to_source
-from support import ALL, SUB, folder_bytes, phantom, write_bundle, write_case
+from phantoms import phantom
+from support import ALL, SUB, folder_bytes, write_bundle, write_case
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def rows_of(path):
 
 
 def test_a_batch_reports_every_case(done):
-    content = RunFile.model_validate_json((done / "r/run.json").read_bytes())
+    content = RunJson.model_validate_json((done / "r/run.json").read_bytes())
     assert [case.outcome for case in content.cases] == ["segmented"] * 3
     assert content.exit_code == 0
     assert (content.device.name, content.bundle.plan) == ("cpu", "test")
@@ -91,7 +92,7 @@ def test_an_added_member_is_reported_as_it_is_fused(data, tmp_path):
     )
     np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.resampling), atol=1e-6)
     assert (len(votes.member_maps), len(votes.added_maps)) == (1, 1)
-    share = agreement_volume(votes)
+    share = compute_agreement(votes, ensemble.plan.regions)
     called, silent = votes.added_maps[0] > 0, votes.added_maps[0] == 0
     assert called.any()
     assert set(np.unique(share[called])) <= {0.5, 1.0}
@@ -112,7 +113,7 @@ def test_saved_volumes_lie_on_the_source_grid(done, data):
     agreement = np.asanyarray(nib.load(folder / "agreement-wt.nii.gz").dataobj)
     assert set(np.unique(agreement)) <= {0, 0.5, 1}
     assert (agreement[labels > 0] > 0).mean() > 0.9
-    assert read_piece(done / "r", "c0").saved == (
+    assert read_case_report(done / "r", "c0").saved == (
         "probability-wt.nii.gz", "probability-tc.nii.gz", "probability-et.nii.gz", "agreement-wt.nii.gz",
     )  # fmt: skip
 
@@ -121,7 +122,7 @@ def test_votes_are_those_of_the_pipeline_where_nothing_is_resampled(done, data, 
     ensemble = load_ensemble(open_bundle(bundle), choose_device("cpu"))
     loaded = load_case(discover_cases(data)[0], ensemble)
     expected = segment_case(loaded.prepared, ensemble, loaded.watch).agreement
-    found = read_piece(done / "r", "c0").lesions
+    found = read_case_report(done / "r", "c0").lesions
     key = lambda item: (item.voxels, round(item.vote_share, 6), item.finders)  # noqa: E731
     assert sorted(map(key, found)) == sorted(map(key, expected))
 
@@ -156,7 +157,7 @@ def test_a_batch_that_stops_reports_what_was_done(bundle, tmp_path):
     assert json.loads((tmp_path / "r/run.json").read_text())["exit_code"] == ExitCode.INPUT
 
 
-@pytest.mark.parametrize("broken", ["describe_and_draw", "write_piece", "write_report", "make_folder"])
+@pytest.mark.parametrize("broken", ["describe_and_draw", "write_case_report", "write_report", "make_folder"])
 def test_whatever_breaks_in_the_report_the_label_maps_and_the_exit_code_stay(  # noqa: PLR0917
     broken, data, bundle, done, tmp_path, monkeypatch
 ):
@@ -184,7 +185,7 @@ def test_a_stopped_batch_has_a_report_whatever_its_cases_are_called(bundle, tmp_
         write_case(tmp_path / "data", name, images=phantom(seed=1))
     (tmp_path / "data" / "b" / "b-t1c.nii.gz").write_bytes(b"junk")
     assert infer(tmp_path / "data", bundle, tmp_path / "out", f"--report-dir={tmp_path / 'r'}") == ExitCode.INPUT
-    (case,) = RunFile.model_validate_json((tmp_path / "r/run.json").read_bytes()).cases
+    (case,) = RunJson.model_validate_json((tmp_path / "r/run.json").read_bytes()).cases
     assert case.outcome == "segmented"
 
 

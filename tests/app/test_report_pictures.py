@@ -6,10 +6,12 @@ from PIL import Image
 
 from metseg.labels import ET, NETC
 from metseg.report.canvas import Canvas, Frame, Outline, trace_outline
+from metseg.report.case_volumes import CaseVolumes
 from metseg.report.lesions import measure_lesions
-from metseg.report.pictures import COLOURS, Scene, draw_planes, draw_thumbnails, volume_text
-from metseg.report.slices import cut, plan_view, plane_spacing_mm
+from metseg.report.pictures import draw_planes, draw_thumbnails, show_volume
+from metseg.report.slices import choose_view, cut, measure_pixel
 from metseg.space.grid import Grid
+from metseg.systems import BRATS
 from report_support import lesion_map, phantom
 from support import LPS
 
@@ -40,15 +42,15 @@ def test_planes_are_shown_in_radiological_orientation(name):
     corners = np.indices(grid.shape).reshape(3, -1)
     place = (grid.affine[:3, :3] @ corners).sum(axis=0).argmax()
     volume[tuple(corners[:, place])] = 1
-    view = plan_view(grid)
+    view = choose_view(grid)
     turned = view.turn(volume)
     for plane, index in (("axial", 0), ("coronal", 0), ("sagittal", 0)):
         shown = cut(turned, plane, index)
         assert shown[0, 0] == 1, plane  # right or anterior on the left; anterior or superior at the top
         assert shown.sum() == 1
     assert view.turn_index(tuple(corners[:, place])) == (0, 0, 0)
-    assert plane_spacing_mm(view, "coronal") == (2, 1)
-    assert plane_spacing_mm(view, "axial") == (1, 1)
+    assert measure_pixel(view, "coronal") == (2, 1)
+    assert measure_pixel(view, "axial") == (1, 1)
 
 
 def test_an_outline_runs_half_way_between_voxels():
@@ -69,63 +71,75 @@ def test_a_canvas_puts_outlines_where_the_mask_is():
     assert (columns.min(), columns.max()) == pytest.approx((160, 190), abs=2)
 
 
-def scene(labels=None, reference=None, modalities=("t1c", "t2f")):
+def volumes(labels=None, reference=None, modalities=("t1c", "t2f")):
     images = {name: image for name, image in phantom().items() if name in modalities}
     labels = lesion_map() if labels is None else labels
     grid = Grid(labels.shape, LPS)
-    return Scene(grid, images, labels, measure_lesions(labels, grid), reference)
+    return CaseVolumes(grid, labels, BRATS, images, reference=reference)
+
+
+def lesions(case):
+    return measure_lesions(case.labels, case.grid, case.system.regions)
+
+
+def planes(case):
+    return opened(draw_planes(case, lesions(case)))
+
+
+def thumbnails(case):
+    return opened(draw_thumbnails(case, lesions(case)))
 
 
 def test_the_planes_show_contours_of_every_region():
     labels = lesion_map()
     labels[19:24, 21:31, 15:25] = NETC  # where core and enhancement end apart
-    red, green, blue = np.moveaxis(opened(draw_planes(scene(labels)))[:-30], -1, 0)
+    red, green, blue = np.moveaxis(planes(volumes(labels))[:-30], -1, 0)
     assert (blue - red > 40).sum() > 20  # WT
     assert ((red - blue > 60) & (green - blue > 60)).sum() > 20  # TC
     assert ((red - green > 60) & (red - blue > 60)).sum() > 20  # ET
 
 
 def test_a_reference_adds_a_row_and_its_broken_lines():
-    without, compared = draw_planes(scene()), draw_planes(scene(reference=np.roll(lesion_map(), 3, axis=0)))
-    heights = [opened(picture).shape[0] - 24 for picture in (without, compared)]
+    compared = volumes(reference=np.roll(lesion_map(), 3, axis=0))
+    heights = [planes(case).shape[0] - 24 for case in (volumes(), compared)]
     assert heights[1] == heights[0] / 2 * 3
-    with_dashes = opened(draw_thumbnails(scene(reference=np.roll(lesion_map(), 3, axis=0))))
-    assert near(with_dashes, "#ffffff", 60).sum() > near(opened(draw_thumbnails(scene())), "#ffffff", 60).sum() + 50
+    assert near(thumbnails(compared), "#ffffff", 60).sum() > near(thumbnails(volumes()), "#ffffff", 60).sum() + 50
 
 
 def test_every_lesion_has_a_thumbnail():
-    few = opened(draw_thumbnails(scene()))
+    few = thumbnails(volumes())
     boxes = tuple((x, y, 15, 2) for x in range(4, 34, 5) for y in range(4, 40, 5))
-    many = opened(draw_thumbnails(scene(lesion_map(boxes=boxes))))
+    many = thumbnails(volumes(lesion_map(boxes=boxes)))
     rows = -(-len(boxes) // 8)
     assert many.shape[0] - 24 == rows * (few.shape[0] - 24)
 
 
 @pytest.mark.parametrize("modalities", [("t1c",), ("t2f",), ("t1n",)])
 def test_one_image_is_enough(modalities):
-    assert opened(draw_planes(scene(modalities=modalities))).size
+    assert planes(volumes(modalities=modalities)).size
 
 
 def test_a_case_without_lesion_is_shown_in_the_middle():
-    empty = scene(np.zeros((40, 48, 32), dtype=np.uint8))
-    assert draw_thumbnails(empty) is None
-    assert not near(opened(draw_planes(empty))[:-30], COLOURS["ET"], 30).any()
+    empty = volumes(np.zeros((40, 48, 32), dtype=np.uint8))
+    assert draw_thumbnails(empty, ()) is None
+    assert not near(planes(empty)[:-30], BRATS.region_kinds["ET"].colour, 30).any()
 
 
 def test_an_empty_image_can_be_drawn():
     labels = np.zeros((10, 10, 10), dtype=np.uint8)
     labels[5, 5, 5] = ET
     grid = Grid(labels.shape, np.eye(4))
-    empty = Scene(grid, {"t1c": np.zeros((10, 10, 10), np.float32)}, labels, measure_lesions(labels, grid))
-    assert opened(draw_planes(empty)).size
-    assert opened(draw_thumbnails(empty)).size
+    empty = CaseVolumes(grid, labels, BRATS, {"t1c": np.zeros((10, 10, 10), np.float32)})
+    assert planes(empty).size
+    assert thumbnails(empty).size
 
 
 def test_the_same_case_gives_the_same_picture():
-    assert draw_planes(scene()) == draw_planes(scene())
+    case = volumes()
+    assert draw_planes(case, lesions(case)) == draw_planes(case, lesions(case))
 
 
 def test_volumes_read_well():
-    assert [volume_text(volume) for volume in (0, 27, 999, 1250, 123456)] == [
+    assert [show_volume(volume) for volume in (0, 27, 999, 1250, 123456)] == [
         "0 mm³", "27 mm³", "999 mm³", "1.25 cm³", "123 cm³",
     ]  # fmt: skip

@@ -8,22 +8,22 @@ import pytest
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode, WeightsError
-from metseg.files.case import Case
 from metseg.plan.bundle import bundles_root, open_bundle
 from metseg.plan.plan import FusionPlan
 from metseg.plan.radiosurgery import RegistrationPlan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import MemberPrediction
 from metseg.prepare.registration import HEAD_HU
-from metseg.run.pipeline import Segmentation
-from metseg.selftest import head_phantom
-from metseg.selftest import run as self_test_run
-from metseg.selftest.expected import EXPECTED_FILE, make_expected, read_expected, write_expected
-from metseg.selftest.phantom import METASTASES, SHAPE, make_phantom
-from metseg.selftest.phantoms import phantom_of
-from metseg.selftest.run import Result, Verdict, run_self_test, segment_phantom, self_test_plan
-from metseg.space.grid import Grid
-from metseg.space.resampling import plan_resampling
+from metseg.selftest.expected import EXPECTED_FILE, read_expected, write_expected
+from metseg.selftest.phantoms import STRIPPED_HEAD, WHOLE_HEAD, find_phantom
+from metseg.selftest.verdict import (
+    Result,
+    Verdict,
+    expect_again,
+    find_undecided,
+    run_self_test,
+    segment_phantom,
+    shorten_plan,
+)
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
 
@@ -33,31 +33,23 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory):
     """A bundle of untrained members with the result that it gives."""
-    folder = write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL,), window={"size": SHAPE})
+    folder = write_bundle(
+        tmp_path_factory.mktemp("weights") / "b", channels=(ALL,), window={"size": STRIPPED_HEAD.shape}
+    )
     bundle = open_bundle(folder)
     result = segment_phantom(bundle, choose_device("cpu", precision="float32"))
-    write_expected(folder, expected_of(result, bundle))
+    write_expected(folder, expect_again(result, bundle))
     return folder, result
 
 
-def expected_of(result, bundle):
-    return make_expected(
-        result.labels,
-        result.undecided,
-        lesions=result.lesions,
-        phantom_sha256=phantom_of(bundle.plan.system.name).sha256,
-        plan_sha256=self_test_plan(bundle.plan).sha256,
-    )
-
-
 def test_the_phantom_is_the_same_everywhere():
-    images = make_phantom()
-    assert phantom_of("brats").sha256 == "d259a2feed1c146d817b77de6acbbb25a9345fa831f957860d0e26cd54ab459c"
-    assert {image.shape for image in images.values()} == {SHAPE}
-    for lesion in METASTASES:
-        x, y, z = (round(value) for value in lesion.centre)
+    images = STRIPPED_HEAD.images
+    assert STRIPPED_HEAD.sha256 == "d259a2feed1c146d817b77de6acbbb25a9345fa831f957860d0e26cd54ab459c"
+    assert {image.shape for image in images.values()} == {STRIPPED_HEAD.shape}
+    for parts, radius in zip(STRIPPED_HEAD.metastases, (9, 5, 4), strict=True):
+        x, y, z = (round(value) for value in parts[0].centre)
         brain = np.median(images["t1c"][images["t1c"] > 0])
-        assert images["t1c"][x, y, z + round(lesion.enhancing) - 1] > 1.5 * brain
+        assert images["t1c"][x, y, z + radius - 1] > 1.5 * brain
 
 
 def test_the_same_weights_pass_in_float32(tested, capsys, monkeypatch):
@@ -73,9 +65,8 @@ def test_the_same_weights_pass_in_float32(tested, capsys, monkeypatch):
 def test_another_result_fails(tested, capsys, monkeypatch):
     folder, result = tested
     wrong = np.roll(result.labels, 3, axis=0)
-    monkeypatch.setattr(
-        self_test_run, "segment_phantom", lambda *_: Result(wrong, result.undecided, result.lesions, 1.0)
-    )
+    found = Result(wrong, result.undecided, result.lesions, 1.0)
+    monkeypatch.setattr("metseg.selftest.verdict.segment_phantom", lambda *_: found)
     assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.DEVICE
     captured = capsys.readouterr()
     assert "FAILED" in captured.out
@@ -121,8 +112,8 @@ def test_only_undecided_voxels_may_differ(tested):
 def test_a_plans_name_and_tta_do_not_matter(tested):
     plan = open_bundle(tested[0]).plan
     other = plan.model_copy(update={"name": "x", "description": "y"})
-    assert self_test_plan(plan).sha256 == self_test_plan(other).sha256
-    assert self_test_plan(plan).tta.variant == "none"
+    assert shorten_plan(plan).sha256 == shorten_plan(other).sha256
+    assert shorten_plan(plan).tta.variant == "none"
 
 
 def test_a_bundle_without_or_with_a_damaged_result_says_so(tested, tmp_path, capsys):
@@ -172,23 +163,30 @@ def radiosurgery(tmp_path_factory):
     return write_untrained_bundle(folder, {"unet": ("ct", "t1c")}, fusion={"method": "mean"})
 
 
-def test_the_head_phantom_is_the_same_everywhere_and_shows_what_it_should():
-    phantom = phantom_of("radiosurgery")
+def test_the_whole_head_is_the_same_everywhere_and_shows_what_it_should():
+    phantom = WHOLE_HEAD
     assert phantom.sha256 == "55017fb9d6ac1de3493aeee9d1bae3cbb7dccc5de82852d37120a51bb6f6368b"
     head = phantom.images["ct"] > HEAD_HU
-    assert head.sum() * np.prod(head_phantom.SPACING_MM) / 1000 > RegistrationPlan().smallest_head_ml
-    for metastasis in head_phantom.METASTASES:
-        x, y, z = (round(c / side) for c, side in zip(metastasis.centre, head_phantom.SPACING_MM, strict=True))
-        rim = phantom.images["t1c"][x + round(metastasis.radius) - 2, y, z]
+    assert head.sum() * np.prod(phantom.spacing_mm) / 1000 > RegistrationPlan().smallest_head_ml
+    for outer, *_ in phantom.metastases:
+        x, y, z = (round(c / side) for c, side in zip(outer.centre, phantom.spacing_mm, strict=True))
+        rim = phantom.images["t1c"][x + round(outer.half_axes[0]) - 2, y, z]
         assert rim > 2 * np.median(phantom.images["t1c"][head])
+
+
+def test_a_bundle_gets_the_phantom_that_has_its_images():
+    assert find_phantom({"t1c", "t2f"}) is STRIPPED_HEAD
+    assert find_phantom({"t1c", "ct"}) is WHOLE_HEAD
+    with pytest.raises(WeightsError, match="ct, t2f"):
+        find_phantom({"t2f", "ct"})
 
 
 def test_a_radiosurgery_bundle_goes_through_registration_and_passes(radiosurgery, capsys, monkeypatch):
     bundle, fixed = open_bundle(radiosurgery), choose_device("cpu", precision="float32")
     result = segment_phantom(bundle, fixed)
-    assert result.labels.shape == head_phantom.SHAPE
+    assert result.labels.shape == WHOLE_HEAD.shape
     assert 0 < (result.labels > 0).mean() < 1
-    write_expected(radiosurgery, expected_of(result, bundle))
+    write_expected(radiosurgery, expect_again(result, bundle))
     monkeypatch.setattr("metseg.predict.device.choose_device", lambda _choice: fixed)
     assert run(["self-test", f"--weights={radiosurgery}", "--device=cpu"]) == ExitCode.DONE
     assert "every decided voxel as stored" in capsys.readouterr().out
@@ -197,14 +195,6 @@ def test_a_radiosurgery_bundle_goes_through_registration_and_passes(radiosurgery
 def test_the_mean_of_probabilities_near_the_threshold_is_undecided(radiosurgery):
     """Two members may be sure and opposed."""
     plan = open_bundle(radiosurgery).plan
-    sure = [np.full((1, *head_phantom.SHAPE), value, dtype=np.float32) for value in (0.2, 0.8)]
-    grid = Grid(head_phantom.SHAPE, np.array(head_phantom.AFFINE))
-    plan = plan.model_copy(update={"spacing_mm": head_phantom.SPACING_MM, "frame": None})
-    members = tuple(MemberPrediction(str(number), item) for number, item in enumerate(sure))
-    resampling = plan_resampling(grid, plan.spacing_mm)
-    empty = np.zeros(head_phantom.SHAPE, dtype=np.uint8)
-    segmentation = Segmentation(empty, grid, empty, 0, ("0", "1"), (), members, (0, 0, 0))
-    case = Case("c", grid, {}, b"")
-    assert resampling.network.shape == head_phantom.SHAPE
-    assert self_test_run._undecided(segmentation, case, plan).all()
-    assert not self_test_run._undecided(segmentation, case, plan.model_copy(update={"fusion": FusionPlan()})).any()
+    sure = [np.full((1, 2, 3, 4), value, dtype=np.float32) for value in (0.2, 0.8)]
+    assert find_undecided(sure, plan).all()
+    assert not find_undecided(sure, plan.model_copy(update={"fusion": FusionPlan()})).any()

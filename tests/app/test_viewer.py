@@ -11,8 +11,8 @@ from metseg.errors import InputError
 from metseg.report.folder_report import report_label_maps
 from metseg.report.server import Site, ViewerServer
 from metseg.report.viewer import collect_cases, find_paths
+from phantoms import lesion_map
 from report_support import (
-    lesion_map,
     open_browser,
     prefer,
     requested_urls,

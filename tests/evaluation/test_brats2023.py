@@ -6,7 +6,7 @@ from benchmarks.scores import plain_brats2023
 from evaluation import score_case
 from evaluation.brats2023 import CHALLENGES, Brats2023
 from metseg.errors import InputError, UsageError
-from tests.evaluation.phantoms import UNIT, cube, draw_map, map_pairs, spacings
+from phantoms import UNIT, cube, draw_map, map_pairs, spacings
 
 SCORES = ("sensitivity", "specificity", "legacy_dice", "legacy_hd95_mm", "lesion_wise_dice", "lesion_wise_hd95_mm")
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from benchmarks.scores import plain_brats2026
 from evaluation import score_case
 from evaluation.brats2026 import Brats2026
-from tests.evaluation.phantoms import UNIT, cube, draw_map, map_pairs, spacings
+from phantoms import UNIT, cube, draw_map, map_pairs, spacings
 
 
 def score_et(reference, prediction, spacing=UNIT, protocol="brats2026"):

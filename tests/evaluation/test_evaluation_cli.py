@@ -155,7 +155,8 @@ def test_another_origin_is_a_warning(score, folders, caplog):
     assert "origin 5.0 voxels away" in caplog.text
 
 
-def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folders, tmp_path):
+@pytest.mark.parametrize("jobs", [(), ("--jobs", "2")], ids=["one process", "two"])
+def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folders, tmp_path, jobs):
     path = folders[1] / "one.nii.gz"
     score("--output", tmp_path / "a.json")
     write_like(path, read(path).astype(np.float32))
@@ -164,9 +165,9 @@ def test_float_maps_of_whole_numbers_are_accepted_and_others_listed(score, folde
     values = read(path).copy()
     values[0, 0, :3] = [5, -1, 0.25]
     write_like(path, values)
-    code, _, err = score()
+    code, _, err = score(*jobs)
     assert code == 3
-    assert "one.nii.gz holds values outside the label convention 0..4: -1, 0.25, 5" in err
+    assert "one.nii.gz: holds -1, 0.25, 5, expected whole numbers from 0 to 4" in err
 
 
 def test_broken_files_are_input_errors(score, folders):
@@ -213,6 +214,14 @@ def test_damaged_headers_are_input_errors(score, folders, tmp_path, fields):
     assert "2 of 3 cases can't be scored" in err
     assert all(str(folders[1] / f"{name}.nii.gz") in err for name in ("one", "few"))
     assert not (tmp_path / "s.json").exists()
+
+
+@pytest.mark.parametrize("side", [0, -1], ids=["zero", "negative"])
+def test_voxel_sizes_are_mended_as_the_official_reader_does(score, folders, tmp_path, side):
+    score("--output", tmp_path / "a.json", protocol="brats2026")
+    with_header(folders[0] / "one-seg.nii.gz", pixdim=(2, side))
+    assert score("--output", tmp_path / "b.json", protocol="brats2026")[0] == 0
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
 
 
 def test_a_damaged_reference_is_named_where_its_prediction_is_missing(score, folders):

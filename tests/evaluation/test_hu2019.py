@@ -86,4 +86,4 @@ def test_a_written_entry_is_read_back():
     reference, prediction = maps()
     protocol = find_protocol("hu2019")
     scores = protocol.score(reference, prediction, SPACING)
-    assert protocol.regions_of_json(scores.to_json()) == {"metastasis": scores.regions[0].columns()}
+    assert protocol.parse_json(scores.to_json()) == {"metastasis": scores.regions[0].columns()}

@@ -7,7 +7,7 @@ from evaluation.batch import ScoredCase
 from evaluation.brats2023 import CHALLENGES, Brats2023
 from evaluation.brats2026 import Brats2026
 from evaluation.hu2019 import Hu2019
-from evaluation.sizes import bands_by_size, check_picture, plot_sizes
+from evaluation.sizes import check_picture, plot_sizes, sort_by_size
 from metseg.errors import UsageError
 
 SHAPE = (60, 40, 40)
@@ -41,7 +41,7 @@ def cohort():
 
 
 def test_bands(cohort):
-    bands = {band.name: band for band in bands_by_size(cohort) if band.region == "ET"}
+    bands = {band.name: band for band in sort_by_size(cohort) if band.region == "ET"}
     assert list(bands) == ["<= 27", "27-100", "100-1000", "> 1000"]
     assert [(band.lesions, band.found) for band in bands.values()] == [(1, 1), (1, 0), (1, 1), (0, 0)]
     assert bands["<= 27"].false_positives_per_case == pytest.approx(1 / 3)
@@ -58,7 +58,7 @@ def test_lesions_of_one_patient_stay_together():
     for index in range(10):
         cube(reference, (5 * index + 3, 10, 10), 2)
     cohort = [scored("found", reference, reference), scored("missed", reference, np.zeros_like(reference))]
-    band = next(band for band in bands_by_size(cohort) if band.region == "WT")
+    band = next(band for band in sort_by_size(cohort) if band.region == "WT")
     assert band.sensitivity == pytest.approx(0.5)
     assert (band.sensitivity_interval.low, band.sensitivity_interval.high) == (0, 1)
 
@@ -70,8 +70,8 @@ def test_found_and_missing_are_counted_alike(protocol):
     cube(reference, (5, 5, 5), 3)
     cube(reference, (30, 20, 20), 4)
     missing = ScoredCase("b", protocol.score_missing(reference, SPACING), np.eye(4), missing=True)
-    bands = bands_by_size([scored("a", reference, reference, protocol), missing])
-    region = "metastasis" if protocol.name == "hu2019" else "ET"
+    bands = sort_by_size([scored("a", reference, reference, protocol), missing])
+    region = protocol.scored_regions[0].name
     found = [(band.lesions, band.found, band.sensitivity) for band in bands if band.region == region]
     assert found[:2] == [(2, 1, 0.5), (2, 1, 0.5)]
     assert sum(band.found for band in bands if band.region == "RC") == 0
@@ -79,7 +79,7 @@ def test_found_and_missing_are_counted_alike(protocol):
 
 def test_plot_is_a_picture(cohort, tmp_path):
     path = tmp_path / "sizes.png"
-    plot_sizes(bands_by_size(cohort), path)
+    plot_sizes(sort_by_size(cohort), path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from image_support import NOBODY, Folders, assert_label_map, names, run
-from metseg.selftest.phantoms import CASE_ID, phantom_of
+from metseg.selftest.painting import CASE_ID
+from metseg.selftest.phantoms import WHOLE_HEAD
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(900)]
 
 
 def test_a_head_with_a_planning_ct(engine, image, tmp_path):
     folders = Folders.under(tmp_path)
-    phantom = phantom_of("radiosurgery")
-    case = phantom.write(folders.data)
+    case = WHOLE_HEAD.write(folders.data)
     ended = run(engine, image, ["infer", "--weights", "srs-demo"], volumes=folders.mounts())
     assert ended.exit_code == 0, ended.log
     assert names(folders.output) == [f"{CASE_ID}.nii.gz"]

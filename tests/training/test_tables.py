@@ -14,9 +14,9 @@ from metseg.predict.device import choose_device
 from metseg.predict.engine import load_engine
 from metseg.run.pipeline import segment
 from support import write_bundle
-from training.data.prepared import reference_path
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
+from training.references import find_reference
 from training.runs.checkpoint import Progress
 from training.tables import stages
 from training.tables.command import write_section
@@ -275,7 +275,7 @@ def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_step
     (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
     scores = score_steps(files, steps).scores
     labels = segment(files, steps.engine).labels
-    reference = read_label_map(reference_path(files))
+    reference = read_label_map(find_reference(files))
     regions = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023").regions
     expected = {region.region: (region.legacy_dice, region.fp) for region in regions}
     assert {name: (row[1], row[4]) for name, row in scores["frozen+post"].items()} == expected

@@ -18,7 +18,7 @@ from scipy import ndimage
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_case
-from metseg.labels import LabelMap
+from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case
 from training.cohort.case import SyntheticCase
@@ -27,8 +27,8 @@ from training.cohort.fields import Volume
 from training.cohort.lesions import place_lesions
 from training.cohort.settings import MODALITIES, LesionSettings, Modality
 from training.cohort.writing import write_case
-from training.data.prepared import read_reference
 from training.patients import find_patient
+from training.references import read_reference
 
 FIRST_TIMEPOINT: Final = 101
 """Variants are numbered as timepoints of the patient, far from real ones, so that no split tears them apart."""
@@ -76,7 +76,7 @@ def read_background(files: CaseFiles) -> RealBackground:
             f"case {files.case_id}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
         )
     prepared = prepare_case(read_case(files, modalities=MODALITIES), IntensityPlan())
-    labels = read_reference(files, prepared.resampling)
+    labels = read_reference(files, prepared.resampling, BRATS_REGIONS)
     images: dict[Modality, Volume] = {name: np.asarray(prepared.channels[name], np.float32) for name in MODALITIES}
     mask = ndimage.binary_fill_holes(np.logical_or.reduce([image > 0 for image in images.values()]))
     return RealBackground(

@@ -36,23 +36,23 @@ def check(
     from metseg.files.rules import check_cases  # noqa: PLC0415
     from metseg.files.submission import check_submission  # noqa: PLC0415
     from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415
-    from metseg.predict.memory import memory_problems  # noqa: PLC0415
+    from metseg.predict.memory import find_memory_shortage  # noqa: PLC0415
 
     if prediction_path is not None:
-        problems = check_submission(data_path, prediction_path)
+        findings = check_submission(data_path, prediction_path)
         subject = f"label maps in {prediction_path}"
     else:
         chosen = open_bundle(bundle_folder(weights), plan).plan
-        problems = check_cases(
+        findings = check_cases(
             data_path,
             required=sorted(chosen.required_modalities),
             optional=sorted(chosen.modalities - chosen.required_modalities),
         )
-        problems += memory_problems(data_path, chosen)
+        findings += find_memory_shortage(data_path, chosen)
         subject = f"cases in {data_path}"
-    errors = sum(problem.severity == "error" for problem in problems)
-    if problems:
+    errors = sum(finding.severity == "error" for finding in findings)
+    if findings:
         console = Console() if sys.stdout.isatty() else Console(width=200)
-        console.print(findings_table(problems))
-    logger.info("%s: %d errors, %d warnings", subject, errors, len(problems) - errors)
+        console.print(findings_table(findings))
+    logger.info("%s: %d errors, %d warnings", subject, errors, len(findings) - errors)
     return int(ExitCode.INPUT if errors else ExitCode.DONE)

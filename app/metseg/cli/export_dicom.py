@@ -1,20 +1,14 @@
 """`metseg export-dicom`: a label map as a DICOM Segmentation object."""
 
 import logging
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from metseg.systems import SystemName
+
 logger = logging.getLogger(__name__)
-
-
-class SystemOption(StrEnum):
-    """Which system's bundle made the label map."""
-
-    BRATS = "brats"
-    RADIOSURGERY = "radiosurgery"
 
 
 def export_dicom(
@@ -31,12 +25,13 @@ def export_dicom(
     ],
     output: Annotated[Path, typer.Option("--output", "--output_path", help="The DICOM file to write.")],
     system: Annotated[
-        SystemOption, typer.Option("--system", help="What the labels mean; radiosurgery: label 1 is a metastasis.")
-    ] = SystemOption.BRATS,
+        SystemName, typer.Option("--system", help="What the labels mean; radiosurgery: label 1 is a metastasis.")
+    ] = "brats",
 ) -> int:
     """Writes a label map as DICOM Segmentation on its reference's series, checked by reading it back."""
     from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
+    from metseg.systems import find_system  # noqa: PLC0415 - imports numpy
 
-    voxels = export_segmentation(label_map, dicom_series, output, system.value)
+    voxels = export_segmentation(label_map, dicom_series, output, find_system(system))
     logger.info("%s: %s", output, "; ".join(f"{name}: {count} voxels" for name, count in voxels.items()))
     return 0

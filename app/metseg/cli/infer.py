@@ -2,13 +2,14 @@
 
 import logging
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from metseg.errors import UsageError
+from metseg.errors import OnError, UsageError
+from metseg.predict.device import DeviceChoice
+from metseg.systems import LabelGrid
 
 logger = logging.getLogger(__name__)
 
@@ -19,29 +20,6 @@ CONTAINER_OUTPUT = "/output"
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="A bundle's folder or name. \\[default: METSEG_WEIGHTS, or mets]")
 ]
-
-
-class OnErrorOption(StrEnum):
-    """What happens when a case can't be segmented."""
-
-    STOP = "stop"
-    SKIP = "skip"
-    BLANK = "blank"
-
-
-class GridOption(StrEnum):
-    """Whose grid label maps take."""
-
-    T1C = "t1c"
-    CT = "ct"
-
-
-class DeviceOption(StrEnum):
-    """Where the networks run."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def infer(  # noqa: PLR0917 - typer passes options by name
@@ -77,10 +55,10 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         str, typer.Option("--save", help="Also save to the report folder: probabilities, agreement, or both, by comma.")
     ] = "",
     device: Annotated[
-        DeviceOption | None, typer.Option("--device", help="Where the networks run. \\[default: auto]")
+        DeviceChoice | None, typer.Option("--device", help="Where the networks run. \\[default: auto]")
     ] = None,
     on_error: Annotated[
-        OnErrorOption | None,
+        OnError | None,
         typer.Option(
             "--on-error",
             "--on_error",
@@ -89,8 +67,8 @@ def infer(  # noqa: PLR0917 - typer passes options by name
     ] = None,
     *,
     grid: Annotated[
-        GridOption, typer.Option("--grid", help="Whose grid label maps take; ct: the planning CT's.")
-    ] = GridOption.T1C,
+        LabelGrid, typer.Option("--grid", help="Whose grid label maps take; ct: the planning CT's.")
+    ] = "t1c",
     resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing or empty in the output.")] = False,
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N with I from 0: every N-th case, from the I-th on.")
@@ -121,7 +99,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         save=frozenset(part for part in save.split(",") if part),
         resume=resume,
         shard=parse_shard(shard),
-        grid=grid.value,
+        grid=grid,
     )
 
 

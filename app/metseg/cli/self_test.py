@@ -5,29 +5,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metseg.cli.infer import DeviceOption, WeightsOption
+from metseg.cli.infer import WeightsOption
 from metseg.errors import ExitCode
+from metseg.predict.device import DeviceChoice
 
 if TYPE_CHECKING:
     from metseg.predict.device import Device
-    from metseg.selftest.run import Verdict
+    from metseg.selftest.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
 
 def self_test(
     weights: WeightsOption = None,
-    device: Annotated[DeviceOption, typer.Option("--device", help="Where the networks run.")] = DeviceOption.AUTO,
+    device: Annotated[DeviceChoice, typer.Option("--device", help="Where the networks run.")] = "auto",
 ) -> int:
     """Segments a bundled phantom and compares with the stored result; exits with 5 when this one differs."""
     from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415 - heavy
     from metseg.predict.device import choose_device  # noqa: PLC0415
     from metseg.selftest.expected import read_expected  # noqa: PLC0415
-    from metseg.selftest.run import run_self_test  # noqa: PLC0415
+    from metseg.selftest.verdict import run_self_test  # noqa: PLC0415
 
     bundle = open_bundle(bundle_folder(weights))
     expected = read_expected(bundle.folder)
-    verdicts = run_self_test(bundle, expected, _devices(choose_device(device.value)))
+    verdicts = run_self_test(bundle, expected, _devices(choose_device(device)))
     for verdict in verdicts:
         typer.echo(_line(verdict))
     if all(verdict.passed for verdict in verdicts):

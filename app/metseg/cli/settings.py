@@ -4,16 +4,15 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
-from metseg.errors import UsageError, WeightsError
+from metseg.errors import OnError, UsageError, WeightsError
 from metseg.plan.bundle import PLAN_FILE, Bundle, bundle_folder, open_bundle
 from metseg.plan.document import YamlFileError, read_yaml, show_value
 from metseg.predict.device import DeviceChoice
 
 logger = logging.getLogger(__name__)
 
-OnErrorName = Literal["stop", "skip", "blank"]
 PARAMETERS = ("weights", "plan", "device", "on_error")
 
 
@@ -29,7 +28,7 @@ class Settings:
 
     bundle: Bundle
     device: DeviceChoice
-    on_error: OnErrorName
+    on_error: OnError
 
 
 def resolve_settings(
@@ -63,7 +62,7 @@ def resolve_settings(
     return Settings(
         bundle=open_bundle(folder, plan),
         device=cast("DeviceChoice", _one_of("device", chosen_device, get_args(DeviceChoice))),
-        on_error=cast("OnErrorName", _one_of("on_error", chosen_on_error, get_args(OnErrorName))),
+        on_error=cast("OnError", _one_of("on_error", chosen_on_error, get_args(OnError))),
     )
 
 

@@ -1,11 +1,13 @@
-"""Files that appear complete or not at all, beside whatever a killed predecessor left behind.
+"""Files that appear complete or not at all.
 
-`/tmp` is another file system than the output folder in every container, so a finished file can't be moved from there
-atomically. Instead the bytes go to a file without a name in the output folder (Linux O_TMPFILE), which gets its name
-when it is complete: a process that is killed leaves nothing. File systems that can't do that, and files that replace
-others, pass through `.<name>.<8 hex digits>.partial`; such a file is locked while it is being written, so that
-`remove_partials` takes away only what nobody is working on. A file can't be created and locked in one step, and some
-file systems have no locks: who finds his partial file taken away writes it again.
+`/tmp` is another file system than the output folder in every container, so a finished file can't be moved from there in
+one step. Instead the bytes go to a file without a name in the output folder (Linux O_TMPFILE). It gets its name when it
+is complete: a process that is killed leaves nothing.
+
+File systems without O_TMPFILE, and files that replace others, take a second way: `.<name>.<8 hex digits>.partial` is
+written and renamed when it is complete. It is locked while it is being written, so `remove_partials` takes away only
+what nobody is working on. A file can't be created and locked in one step, and some file systems have no locks. A writer
+whose partial file was taken away therefore writes it again.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ _LONGEST_NAME: Final = 255
 """Bytes, on nearly all file systems; a name that just fits leaves no room for what marks a partial file."""
 
 _ATTEMPTS: Final = 10
-"""How often a partial file may be taken away under its writer's hands; once is rare."""
+"""How often a partial file may be taken away while it is being written; once is rare."""
 
 _HARMLESS_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES})
 """What file systems that don't know fsync answer; a failing disk answers EIO, ENOSPC or EDQUOT."""

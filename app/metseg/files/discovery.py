@@ -1,4 +1,4 @@
-"""From a folder to its cases: by what the folders hold, never by how they are called."""
+"""The cases of a folder, found by what its sub-folders hold and not by what they are called."""
 
 import logging
 import os

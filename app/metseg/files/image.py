@@ -1,7 +1,7 @@
 """One NIfTI file: header, grid and voxels, read within bounded memory whatever the file claims.
 
-nibabel interprets the header (header.py); the bytes are read here, because a header is not to be believed before
-the file has delivered what it promises, and because a damaged gzip stream must be noticed (nibabel skips the checksum).
+nibabel interprets the header (header.py). The voxels are read here: memory is taken only for what the file holds, and
+a damaged gzip stream is noticed, whose checksum nibabel skips (docs/decisions/056-own-nifti-reader.md).
 """
 
 import gzip

@@ -21,7 +21,7 @@ from metseg.plan.plan import Plan, Spacing, WindowPlan, sides_of
 from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling
-from metseg.systems import modalities_to_find
+from metseg.systems import OWN_GRID, SOURCE_MODALITY, modalities_to_find
 
 FLOAT_BYTES: Final = 4
 
@@ -61,30 +61,30 @@ class MemoryNeed:
         return PROGRAM_BYTES + self.held + self.window
 
 
-def estimate_need(grid: Grid, plan: Plan, scan: Grid | None = None) -> MemoryNeed:
+def estimate_need(grid: Grid, plan: Plan, scans: Sequence[Grid] = ()) -> MemoryNeed:
     """Estimates the peak of one case in a batch of such cases.
 
     Args:
-        grid: of the case's t1c.
+        grid: of the case's source image.
         plan: window, members, spacing.
-        scan: the planning CT's own grid, of a case that has one.
+        scans: the grids of scans that have one of their own.
     """
     network_shape = plan_resampling(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
     keys = {(plan.window_of(member), plan.spacing_of(member)) for member in plan.members}
-    sides = {key: _window_and_region(grid, plan, *key) for key in keys}
-    region = sum(math.prod(covered) for _, covered in sides.values())
+    sides = {key: _window_and_box(grid, plan, *key) for key in keys}
+    box = sum(math.prod(covered) for _, covered in sides.values())
     channels = {channel for member in plan.members for channel in member.channels}
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
-    images = len(plan.modalities) * source if scan is None else source + math.prod(scan.shape)
+    images = (len(plan.modalities) - len(scans)) * source + sum(math.prod(scan.shape) for scan in scans)
     on_own_grids = sum(math.prod(plan_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
     noises = NOISE_DRAWS * widest if uses_noise(plan.tta) else 0
-    on_region = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
+    on_box = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
-        held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_region * region),
+        held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_box * box),
         window=max(
             _window_bytes(member.network, math.prod(sides[plan.window_of(member), plan.spacing_of(member)][0]))
             for member in plan.members
@@ -101,7 +101,7 @@ def free_memory() -> int | None:
     return min((found for found in (_free_on_machine(), *_free_in_cgroup()) if found is not None), default=None)
 
 
-def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) -> tuple[Finding, ...]:
+def find_memory_shortage(data_path: Path, plan: Plan, free_bytes: int | None = None) -> tuple[Finding, ...]:
     """A warning for each case that probably needs more memory than there is.
 
     Args:
@@ -116,15 +116,17 @@ def memory_problems(data_path: Path, plan: Plan, free_bytes: int | None = None) 
         cases = survey_cases(data_path, modalities=modalities_to_find(plan.modalities)).cases
     except InputError:
         return ()
-    return tuple(problem for case in cases for problem in _case_problem(case, plan, free))
+    return tuple(finding for case in cases for finding in _case_shortage(case, plan, free))
 
 
-def _case_problem(files: CaseFiles, plan: Plan, free: int) -> Iterable[Finding]:
-    grids = {modality: _read_grid(path) for modality, path in files.images.items() if modality in {"t1c", "ct"}}
-    grid, scan = grids.get("t1c"), grids.get("ct")
+def _case_shortage(files: CaseFiles, plan: Plan, free: int) -> Iterable[Finding]:
+    wanted = {SOURCE_MODALITY, *OWN_GRID}
+    grids = {modality: _read_grid(path) for modality, path in files.images.items() if modality in wanted}
+    grid = grids.get(SOURCE_MODALITY)
     if grid is None:
         return
-    need = estimate_need(grid, plan, scan).total
+    scans = [found for modality, found in grids.items() if modality in OWN_GRID and found is not None]
+    need = estimate_need(grid, plan, scans).total
     if need > free:
         what = f"needs about {need / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are free"
         hint = "Run it where there is more, or with a plan of smaller windows."
@@ -140,10 +142,10 @@ def _read_grid(path: Path) -> Grid | None:
     return grid
 
 
-def _window_and_region(
+def _window_and_box(
     grid: Grid, plan: Plan, window: WindowPlan, spacing_mm: Spacing
 ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-    """Sides of a window, and of the region that such windows cover, in voxels of the spacing."""
+    """Sides of a window, and of the box that such windows cover, in voxels of the spacing."""
     shape = plan_resampling(grid, spacing_mm, plan.frame).network.shape
     brain = [
         min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, sides_of(spacing_mm), strict=True)

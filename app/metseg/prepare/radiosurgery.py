@@ -51,12 +51,12 @@ def prepare_radiosurgery(
     """
     mr = to_network(case.images["t1c"], resampling)
     channels: dict[ChannelName, FloatVolume] = {"t1c": standardise(equalise(mr, intensity))}
-    if registration is None or "ct" not in case.scans:
+    if registration is None or not case.scans:
         return Channels(channels, head_box(mr))
-    ct = case.scans["ct"]
+    ((name, ct),) = case.scans.items()
     found = register(ct, case.images["t1c"], case.grid, registration)
     hounsfield = resample_rigid(ct.voxels, ct.grid, resampling.network, found.mr_to_ct, outside=AIR_HU)
-    channels["ct"] = standardise(window_hounsfield(hounsfield, intensity))
+    channels[name] = standardise(window_hounsfield(hounsfield, intensity))
     return Channels(channels, brain_box_of_ct(hounsfield), found)
 
 

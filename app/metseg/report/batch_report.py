@@ -18,18 +18,24 @@ from metseg.files.read import read_label_map
 from metseg.files.write import write_volume
 from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
-from metseg.report.case_from_files import CasePaths, describe_and_draw, find_label_map, hash_inputs, report_from_files
-from metseg.report.case_report import CaseReport, Evidence, describe_case
-from metseg.report.case_store import case_folder, file_sha256, make_folder, read_piece, write_piece
-from metseg.report.from_segmentation import collect_evidence
-from metseg.report.peak_memory import gpu_peak_memory_mib, peak_memory_mib
+from metseg.report.case_from_files import CasePaths, find_label_map, hash_inputs, report_from_files
+from metseg.report.case_report import CaseReport
+from metseg.report.case_store import hash_file, locate_case, make_folder, read_case_report, write_case_report
+from metseg.report.case_volumes import CaseVolumes
+from metseg.report.describe import describe_and_draw, describe_case, describe_unmeasured
+from metseg.report.from_segmentation import (
+    collect_volumes,
+    collect_votes,
+    compute_agreement,
+    restore_probabilities,
+)
+from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
 from metseg.report.report_files import RUN_FILE, Entry, write_report
 from metseg.report.run_json import RunFacts
-from metseg.report.votes import agreement_volume, collect_votes, probability_volumes
 from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
 from metseg.space.grid import FloatVolume
-from metseg.systems import SystemName
+from metseg.systems import System
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +107,11 @@ class BatchReport:
             return
         try:
             self._collect()
-            own = [self._entry(record) for record in records]
+            own = [self._make_entry(record) for record in records]
             run = self._settings.run.model_copy(update={"exit_code": exit_code})
             index, count = self._settings.shard
             name = RUN_FILE if count == 1 else f"run-{index}-of-{count}.json"
-            entries = [*own, *self._others({record.case_id for record in records})]
+            entries = [*own, *self._list_others({record.case_id for record in records})]
             write_report(self._settings.report_dir, entries, run, run_file=name, own=len(own))
         except Exception as error:  # the label maps are there: a report is not worth the batch
             logger.warning("no report: %s", error, exc_info=not isinstance(error, MetsegError))
@@ -131,7 +137,7 @@ class BatchReport:
                 "case %s: not in the report: %s", record.case_id, error, exc_info=not isinstance(error, MetsegError)
             )
             known = replace(record, findings=(*record.findings, warning("not-shown", f"not measured: {error}")))
-            report = describe_case(known, None, self._settings.plan.system.name)
+            report = describe_unmeasured(known, self._settings.plan.system)
         return report
 
     def _describe(self, record: CaseRecord, segmented: Segmented | None) -> CaseReport:
@@ -139,22 +145,22 @@ class BatchReport:
         saved: tuple[str, ...] = ()
         pictures: Mapping[str, bytes] = {}
         if segmented is None:
-            report = _without_segmentation(
-                record, find_label_map(settings.output_path, record.case_id), settings.plan.system.name
+            report = _describe_failed(
+                record, find_label_map(settings.output_path, record.case_id), settings.plan.system
             )
         else:
-            report, pictures = describe_and_draw(record, collect_evidence(segmented, settings.plan))
+            report, pictures = describe_and_draw(record, collect_volumes(segmented, settings.plan))
             saved = self._save(segmented)
         label_map = find_label_map(settings.output_path, record.case_id)
         report = replace(
             report,
             saved=saved,
             input_sha256=hash_inputs(files),
-            label_map_sha256=file_sha256(label_map) if label_map else "",
-            peak_memory_mib=peak_memory_mib(),
-            gpu_peak_memory_mib=gpu_peak_memory_mib(),
+            label_map_sha256=hash_file(label_map) if label_map else "",
+            peak_memory_mib=measure_peak_memory_mib(),
+            gpu_peak_memory_mib=measure_gpu_peak_memory_mib(),
         )
-        write_piece(settings.report_dir, files.case_id, report, pictures)
+        write_case_report(settings.report_dir, files.case_id, report, pictures)
         at_edge = sum(bool(lesion.at_brain_edge) for lesion in report.lesions)
         for flag in edge_notes(at_edge, len(report.lesions)):
             logger.info("case %s: %s", report.case_id, flag.sentence)
@@ -164,51 +170,52 @@ class BatchReport:
         settings = self._settings
         if not settings.save:
             return ()
-        folder = case_folder(settings.report_dir, segmented.case.case_id)
+        folder = locate_case(settings.report_dir, segmented.case.case_id)
         make_folder(folder)
         volumes: dict[str, FloatVolume] = {}
         if "probabilities" in settings.save:
-            found = probability_volumes(segmented, settings.plan)
+            found = restore_probabilities(segmented, settings.plan)
             volumes |= {f"probability-{region.lower()}.nii.gz": volume for region, volume in found.items()}
         if "agreement" in settings.save:
-            volumes[f"agreement-{settings.plan.regions.whole.name.lower()}.nii.gz"] = agreement_volume(
-                collect_votes(segmented, settings.plan)
+            volumes[f"agreement-{settings.plan.regions.whole.name.lower()}.nii.gz"] = compute_agreement(
+                collect_votes(segmented, settings.plan), settings.plan.regions
             )
         for name, volume in volumes.items():
             rounded = volume.astype(HALF_PRECISION).astype("float32")
             write_volume(folder / name, rounded, segmented.case.source_header)
         return tuple(volumes)
 
-    def _entry(self, record: CaseRecord) -> Entry:
+    def _make_entry(self, record: CaseRecord) -> Entry:
         files = self._files[record.case_id]
         report = self._reports.get(record.case_id)
         if report is None:
-            report = self._present(files, record)
+            report = self._describe_present(files, record)
         return Entry(files.case_id, report)
 
-    def _present(self, files: CaseFiles, record: CaseRecord) -> CaseReport:
+    def _describe_present(self, files: CaseFiles, record: CaseRecord) -> CaseReport:
         """A case whose label map was there already: what an earlier run said of it, if it is still about this file."""
-        piece = self._piece_of(files)
-        if piece is not None:
-            return replace(piece, record=replace(piece.record, outcome=record.outcome))
+        earlier = self._read_earlier(files)
+        if earlier is not None:
+            return replace(earlier, record=replace(earlier.record, outcome=record.outcome))
         paths = CasePaths(files, find_label_map(self._settings.output_path, files.case_id))
-        return report_from_files(paths, self._settings.report_dir, record, plan=self._settings.plan)
+        plan = self._settings.plan
+        return report_from_files(paths, self._settings.report_dir, plan.system, record, plan=plan)
 
-    def _others(self, own: set[str]) -> list[Entry]:
+    def _list_others(self, own: set[str]) -> list[Entry]:
         """What other shards have finished."""
-        found = ((files, self._piece_of(files)) for files in self._settings.cases if files.case_id not in own)
-        return [Entry(files.case_id, piece) for files, piece in found if piece is not None]
+        found = ((files, self._read_earlier(files)) for files in self._settings.cases if files.case_id not in own)
+        return [Entry(files.case_id, earlier) for files, earlier in found if earlier is not None]
 
-    def _piece_of(self, files: CaseFiles) -> CaseReport | None:
-        piece = read_piece(self._settings.report_dir, files.case_id)
+    def _read_earlier(self, files: CaseFiles) -> CaseReport | None:
+        earlier = read_case_report(self._settings.report_dir, files.case_id)
         label_map = find_label_map(self._settings.output_path, files.case_id)
-        same = piece is not None and label_map is not None and file_sha256(label_map) == piece.label_map_sha256
-        return piece if same else None
+        same = earlier is not None and label_map is not None and hash_file(label_map) == earlier.label_map_sha256
+        return earlier if same else None
 
 
-def _without_segmentation(record: CaseRecord, label_map: Path | None, system: SystemName) -> CaseReport:
+def _describe_failed(record: CaseRecord, label_map: Path | None, system: System) -> CaseReport:
     """A case that failed, with the grid of its blank map where it has one."""
     if record.outcome != "blank" or label_map is None:
-        return describe_case(record, None, system)
+        return describe_unmeasured(record, system)
     image = read_label_map(label_map)
-    return describe_case(record, Evidence(image.grid, image.labels, system=system))
+    return describe_case(record, CaseVolumes(image.grid, image.labels, system))

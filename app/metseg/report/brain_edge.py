@@ -13,7 +13,7 @@ FACE_NEIGHBOURS: Final = 6
 """Background is 6-connected: it does not leak through the corner between two brain voxels."""
 
 
-def outside_brain(images: Iterable[FloatVolume]) -> NDArray[np.bool_]:
+def find_outside(images: Iterable[FloatVolume]) -> NDArray[np.bool_]:
     """The background around a skull-stripped brain.
 
     Args:
@@ -33,12 +33,12 @@ def outside_brain(images: Iterable[FloatVolume]) -> NDArray[np.bool_]:
     return outside
 
 
-def touches_edge(voxels: NDArray[np.intp], outside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def find_touching(voxels: NDArray[np.intp], outside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which voxels lie at the brain's edge.
 
     Args:
         voxels: shape (3, n): indices.
-        outside: see `outside_brain`.
+        outside: see `find_outside`.
 
     Returns:
         Shape (n,): true for a voxel that is outside, has a face in common with one that is, or lies at the volume's

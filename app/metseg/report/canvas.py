@@ -106,8 +106,8 @@ class Canvas:
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
         canvas = FigureCanvasAgg(figure)
         renderer = canvas.get_renderer()
-        renderer.draw_image(renderer.new_gc(), 0, 0, _opaque(self._background))
-        for lines in self._line_collections(height):
+        renderer.draw_image(renderer.new_gc(), 0, 0, _make_opaque(self._background))
+        for lines in self._list_lines(height):
             lines.set_figure(figure)
             lines.draw(renderer)
         image = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3]))
@@ -117,7 +117,7 @@ class Canvas:
                 (x, y),
                 text,
                 fill=colour,
-                font=_font(size_px),
+                font=_load_font(size_px),
                 anchor=PILLOWS_ANCHORS[anchor],
                 stroke_width=1,  # or it is lost on bright voxels
                 stroke_fill="black",
@@ -126,7 +126,7 @@ class Canvas:
         image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=2)
         return buffer.getvalue()
 
-    def _line_collections(self, height: int) -> "Iterator[LineCollection]":
+    def _list_lines(self, height: int) -> "Iterator[LineCollection]":
         """Lines of one colour, width and kind each, in pixels from the top left."""
         from matplotlib.collections import LineCollection  # noqa: PLC0415 - heavy
         from matplotlib.transforms import Affine2D  # noqa: PLC0415
@@ -139,7 +139,7 @@ class Canvas:
 
 
 @cache
-def _font(size_px: int) -> "FreeTypeFont":
+def _load_font(size_px: int) -> "FreeTypeFont":
     """DejaVu Sans, which matplotlib brings along."""
     from matplotlib import get_data_path  # noqa: PLC0415 - heavy
     from PIL import ImageFont  # noqa: PLC0415
@@ -147,7 +147,7 @@ def _font(size_px: int) -> "FreeTypeFont":
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
-def _opaque(grey: Pixels) -> NDArray[np.uint8]:
+def _make_opaque(grey: Pixels) -> NDArray[np.uint8]:
     """RGBA, the last row first, as the renderer takes it."""
     rgba = np.full((*grey.shape, 4), 255, dtype=np.uint8)
     rgba[:, :, :3] = grey[::-1, :, None]

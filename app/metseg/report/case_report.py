@@ -1,16 +1,12 @@
 """What a report says of one case: plain data, from which tables, page and `run.json` are made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from metseg.findings import Finding, agreement_notes, count_notes, edge_notes, printable
-from metseg.labels import LabelMap, whole_tumour
-from metseg.report.lesions import Lesion, Votes, measure_lesions, region_volumes_mm3
+from metseg.report.lesions import Lesion
 from metseg.run.record import CaseRecord
-from metseg.space.components import find_components
-from metseg.space.grid import FloatVolume, Grid
-from metseg.systems import Modality, SystemName
+from metseg.systems import SOURCE_MODALITY, Modality, System, SystemName, find_system
 
 PLANES_FILE: Final = "planes.webp"
 LESIONS_FILE: Final = "lesions.webp"
@@ -21,12 +17,12 @@ class Reference:
     """What a reference label map holds, for comparison at a glance; `python -m evaluation` scores.
 
     Attributes:
-        lesions: 26-connected components of WT.
-        wt_volume_mm3: whole tumour.
+        lesions: number of lesions in the reference.
+        volume_mm3: of all lesions of the reference together.
     """
 
     lesions: int
-    wt_volume_mm3: float
+    volume_mm3: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +30,28 @@ class CaseReport:
     """What the report says of one case.
 
     Attributes:
-        record: what became of it; the number of lesions in it was counted on the network's grid, that of `lesions` on
-            the label map's, and the two may differ where the grid was resampled. Its findings are complete.
+        record: what became of the case. The number of lesions in the record was counted on the network's grid, that of
+            `lesions` on the label map's; the two may differ where the grid was resampled. Its findings are complete.
+        system_name: names the system that says what the label map's numbers mean.
         shape: voxels of the label map along each axis; None where there is no label map.
-        spacing_mm: voxel sides; None likewise.
-        wt_volume_mm3: whole tumour of the whole label map.
-        tc_volume_mm3: tumour core.
-        et_volume_mm3: enhancing tumour.
-        rc_volume_mm3: resection cavity (label 4, which this program never writes).
-        lesions: by volume, the largest first.
-        reference: where there is one.
+        spacing_mm: voxel sides of the label map; None where there is no label map.
+        volumes_mm3: volume of each region of the whole label map, by the region's name; empty without a label map.
+        lesions: the lesions by volume, the largest first.
+        reference: what the reference label map holds; None where there is no reference.
         input_sha256: file name of each image to the hash of the file.
         label_map_sha256: hash of the label map's file; empty where there is none.
         peak_memory_mib: the process's largest memory so far when the case was done; None where it wasn't measured.
-        gpu_peak_memory_mib: the same for the GPU's memory.
+        gpu_peak_memory_mib: the GPU's largest memory so far when the case was done; None where it wasn't measured.
         pictures: names of pictures in the case's folder of the report.
-        saved: names of other files there (--save).
-        system: what the label map's numbers mean. Without parts the whole tumour is the core, and nothing enhances.
-        label_grid: whose grid the label map has, and the world coordinates of its lesions.
+        saved: names of other files in that folder (--save).
+        label_grid: the modality whose grid the label map has, and whose world coordinates its lesions have.
     """
 
     record: CaseRecord
+    system_name: SystemName
     shape: tuple[int, int, int] | None = None
     spacing_mm: tuple[float, float, float] | None = None
-    wt_volume_mm3: float = 0.0
-    tc_volume_mm3: float = 0.0
-    et_volume_mm3: float = 0.0
-    rc_volume_mm3: float = 0.0
+    volumes_mm3: Mapping[str, float] = field(default_factory=dict)
     lesions: tuple[Lesion, ...] = ()
     reference: Reference | None = None
     input_sha256: Mapping[str, str] = field(default_factory=dict)
@@ -69,8 +60,7 @@ class CaseReport:
     gpu_peak_memory_mib: float | None = None
     pictures: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
-    system: SystemName = "brats"
-    label_grid: Modality = "t1c"
+    label_grid: Modality = SOURCE_MODALITY
 
     @property
     def case_id(self) -> str:
@@ -78,88 +68,21 @@ class CaseReport:
         return self.record.case_id
 
     @property
+    def system(self) -> System:
+        """What the label map's numbers mean."""
+        return find_system(self.system_name)
+
+    @property
+    def volume_mm3(self) -> float:
+        """Volume of all lesions of the label map together; 0 without a label map."""
+        return self.volumes_mm3.get(self.system.regions.whole.name, 0.0)
+
+    @property
+    def is_on_source_grid(self) -> bool:
+        """Whether the label map has the source image's grid."""
+        return self.label_grid == SOURCE_MODALITY
+
+    @property
     def measurable_lesions(self) -> int:
         """Lesions that RANO-BM would follow by their diameter."""
         return sum(lesion.is_measurable for lesion in self.lesions)
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a case's lesions are measured on, all on one grid.
-
-    Attributes:
-        grid: of everything else.
-        labels: the label map.
-        images: what could be read; may be empty.
-        votes: the members', where they are known.
-        reference: label map to compare with, where there is one.
-        system: what the labels mean; the images of `radiosurgery` show whole heads.
-        label_grid: whose grid it is.
-    """
-
-    grid: Grid
-    labels: LabelMap
-    images: Mapping[Modality, FloatVolume] = field(default_factory=dict)
-    votes: Votes | None = None
-    reference: LabelMap | None = None
-    system: SystemName = "brats"
-    label_grid: Modality = "t1c"
-
-
-def describe_case(record: CaseRecord, evidence: Evidence | None, system: SystemName = "brats") -> CaseReport:
-    """Measures a case and completes its findings.
-
-    Args:
-        record: what became of the case.
-        evidence: None where there is no label map; of a blank one nothing is measured.
-        system: of a case without evidence, which has its own.
-    """
-    record = _printable(record)
-    if evidence is None:
-        return CaseReport(record, system=system)
-    wt, tc, et, rc = region_volumes_mm3(evidence.labels, evidence.grid)
-    stripped = evidence.images.values() if evidence.system == "brats" else ()  # whole heads don't tell the brain's edge
-    lesions = measure_lesions(evidence.labels, evidence.grid, images=stripped, votes=evidence.votes)
-    return CaseReport(
-        record=replace(record, findings=_complete(record, lesions)),
-        shape=evidence.grid.shape,
-        spacing_mm=evidence.grid.spacing_mm,
-        wt_volume_mm3=wt,
-        tc_volume_mm3=tc,
-        et_volume_mm3=et,
-        rc_volume_mm3=rc,
-        lesions=lesions,
-        reference=_reference(evidence),
-        system=evidence.system,
-        label_grid=evidence.label_grid,
-    )
-
-
-def _printable(record: CaseRecord) -> CaseRecord:
-    """Names and messages as any file can hold them: folders' names are opaque bytes."""
-    return replace(
-        record,
-        case_id=printable(record.case_id),
-        findings=tuple(replace(finding, what=printable(finding.what)) for finding in record.findings),
-        error=printable(record.error),
-    )
-
-
-def _complete(record: CaseRecord, lesions: tuple[Lesion, ...]) -> tuple[Finding, ...]:
-    """The record's findings and those that measuring the label map adds; of one kind the measured one counts."""
-    if record.outcome == "blank":
-        return record.findings
-    counted = {"no-lesion", "many-lesions", "low-agreement", "brain-edge"}  # on this grid, not on the network's
-    return (
-        *(finding for finding in record.findings if finding.code not in counted),
-        *count_notes(len(lesions)),
-        *agreement_notes(lesions),
-        *edge_notes(sum(bool(lesion.at_brain_edge) for lesion in lesions), len(lesions)),
-    )
-
-
-def _reference(evidence: Evidence) -> Reference | None:
-    if evidence.reference is None:
-        return None
-    wt = whole_tumour(evidence.reference)
-    return Reference(find_components(wt).sizes.size, float(wt.sum()) * evidence.grid.voxel_volume_mm3)

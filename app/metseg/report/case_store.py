@@ -20,11 +20,11 @@ from metseg.report.case_report import CaseReport
 logger = logging.getLogger(__name__)
 
 CASES_FOLDER: Final = "cases"
-PIECE_FILE: Final = "case.json"
+CASE_FILE: Final = "case.json"
 
 
-def case_folder(report_dir: Path, case_id: str) -> Path:
-    """Where a case's part of the report lies."""
+def locate_case(report_dir: Path, case_id: str) -> Path:
+    """Folder of a case's part of the report."""
     return report_dir / CASES_FOLDER / case_id
 
 
@@ -43,22 +43,22 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def write_piece(report_dir: Path, case_id: str, report: CaseReport, pictures: Mapping[str, bytes]) -> None:
-    """Writes a case's pictures and then its `case.json`, which makes the piece complete.
+def write_case_report(report_dir: Path, case_id: str, report: CaseReport, pictures: Mapping[str, bytes]) -> None:
+    """Writes a case's pictures and then its `case.json`, which makes the case's part complete.
 
     Raises:
         OutputError: one of the files can't be written.
     """
-    folder = case_folder(report_dir, case_id)
+    folder = locate_case(report_dir, case_id)
     make_folder(folder)
     for name, content in pictures.items():
         write_atomically(folder / name, content)
-    write_atomically(folder / PIECE_FILE, _adapter().dump_json(report, indent=1))
+    write_atomically(folder / CASE_FILE, _adapter().dump_json(report, indent=1))
 
 
-def read_piece(report_dir: Path, case_id: str) -> CaseReport | None:
+def read_case_report(report_dir: Path, case_id: str) -> CaseReport | None:
     """Reads a case's part back; None where there is none, or one that this version can't read."""
-    path = case_folder(report_dir, case_id) / PIECE_FILE
+    path = locate_case(report_dir, case_id) / CASE_FILE
     try:
         return _adapter().validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def read_piece(report_dir: Path, case_id: str) -> CaseReport | None:
         return None
 
 
-def file_sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes; empty where it can't be read."""
     try:
         with path.open("rb") as file:

@@ -37,13 +37,13 @@ class AxialDiameter:
     slice_index: int
 
 
-def axial_axis(grid: Grid) -> int:
+def find_axial_axis(grid: Grid) -> int:
     """The array axis across axial slices: the one that runs closest to inferior-superior."""
-    return _axial_axis(np.asarray(grid.affine, dtype=np.float64).tobytes())
+    return _find_axial_axis(np.asarray(grid.affine, dtype=np.float64).tobytes())
 
 
 @lru_cache(maxsize=16)
-def _axial_axis(affine: bytes) -> int:
+def _find_axial_axis(affine: bytes) -> int:
     """Remembered, because each lesion asks three times and the answer takes a millisecond."""
     from nibabel.orientations import io_orientation  # noqa: PLC0415 - half a second that `--help` does without
 
@@ -51,7 +51,7 @@ def _axial_axis(affine: bytes) -> int:
     return int(np.flatnonzero(axes == 2)[0])  # noqa: PLR2004 - the third of R, A, S
 
 
-def longest_axial_diameter(mask: Mask, grid: Grid) -> AxialDiameter:
+def measure_axial_diameter(mask: Mask, grid: Grid) -> AxialDiameter:
     """The longest diameter in the plane of any axial slice, as RANO-BM measures (Lin et al. 2015).
 
     Slices are the grid's own: on an oblique grid they tilt with it, as they do on the reader's screen.
@@ -63,23 +63,23 @@ def longest_axial_diameter(mask: Mask, grid: Grid) -> AxialDiameter:
     Returns:
         Length and slice; of slices with equal diameters the first.
     """
-    axis = axial_axis(grid)
+    axis = find_axial_axis(grid)
     in_plane = np.delete(grid.affine[:3, :3], axis, axis=1)
     layers = np.moveaxis(mask, axis, 0)
-    limits_mm = [_limit_mm(layer, in_plane) for layer in layers]
+    limits_mm = [_bound_mm(layer, in_plane) for layer in layers]
     best = AxialDiameter(0.0, 0)
     # The most promising slices first: the others' limits then rule most of them out.
     for number in sorted(range(len(layers)), key=lambda index: -limits_mm[index]):
         if not limits_mm[number] or limits_mm[number] < best.length_mm - ROUNDING_MM:
             break
-        length_mm = _farthest_mm(_outline(layers[number]) @ in_plane.T)
+        length_mm = _measure_farthest_mm(_find_outline(layers[number]) @ in_plane.T)
         ahead = length_mm - best.length_mm
         if ahead > ROUNDING_MM or (ahead > -ROUNDING_MM and number < best.slice_index):
             best = AxialDiameter(length_mm, number)
     return best
 
 
-def _limit_mm(layer: NDArray[np.bool_], in_plane: NDArray[np.float64]) -> float:
+def _bound_mm(layer: NDArray[np.bool_], in_plane: NDArray[np.float64]) -> float:
     """No two points of a slice's outline lie further apart than its box's longer diagonal; 0 for an empty slice."""
     rows, columns = np.flatnonzero(layer.any(axis=1)), np.flatnonzero(layer.any(axis=0))
     if not rows.size:
@@ -88,12 +88,12 @@ def _limit_mm(layer: NDArray[np.bool_], in_plane: NDArray[np.float64]) -> float:
     return float(max(np.linalg.norm(first + second), np.linalg.norm(first - second)))
 
 
-def longest_3d_diameter_mm(mask: Mask, grid: Grid) -> float:
+def measure_3d_diameter_mm(mask: Mask, grid: Grid) -> float:
     """The longest distance between two points of a mask's surface, in any direction; 0 for an empty mask."""
-    return _farthest_mm(_outline(mask) @ grid.affine[:3, :3].T) if mask.any() else 0.0
+    return _measure_farthest_mm(_find_outline(mask) @ grid.affine[:3, :3].T) if mask.any() else 0.0
 
 
-def _outline(mask: NDArray[np.bool_]) -> Points:
+def _find_outline(mask: NDArray[np.bool_]) -> Points:
     """Centres of the faces between inside and outside, in voxels."""
     padded = np.pad(mask, 1)
     points = []
@@ -106,23 +106,23 @@ def _outline(mask: NDArray[np.bool_]) -> Points:
     return np.concatenate(points)
 
 
-def _farthest_mm(points: Points) -> float:
+def _measure_farthest_mm(points: Points) -> float:
     if len(points) > HULL_FROM:
         from scipy.spatial import ConvexHull  # noqa: PLC0415 - slow to import
 
         # An outline of a mask encloses an area (volume), so the hull never degenerates.
-        points = points[_vertices(ConvexHull(_own_axes(points)))]
+        points = points[_list_vertices(ConvexHull(_reduce_axes(points)))]
     from scipy.spatial.distance import pdist  # noqa: PLC0415
 
     return float(pdist(points).max())
 
 
-def _own_axes(points: Points) -> Points:
+def _reduce_axes(points: Points) -> Points:
     """The same distances in as many coordinates as the points have dimensions: a slice's points lie in a plane."""
     centred = points - points.mean(axis=0)
     _, spread, directions = np.linalg.svd(centred, full_matrices=False)
     return np.asarray(centred @ directions[spread > 1e-6 * spread[0]].T)
 
 
-def _vertices(hull: object) -> NDArray[np.intp]:
+def _list_vertices(hull: object) -> NDArray[np.intp]:
     return np.asarray(hull.vertices)  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +14,10 @@ import metseg
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.atomic import write_atomically
 from metseg.files.read import read_label_map
-from metseg.labels import ET, METASTASIS, NETC, RC, SNFH, LabelMap
+from metseg.labels import LabelMap
 from metseg.report.dicom_series import Series, read_series
 from metseg.space.grid import Grid, grid_difference
-from metseg.systems import SystemName
+from metseg.systems import SYSTEMS, LabelKind, System
 
 logger = logging.getLogger(__name__)
 
@@ -28,37 +27,7 @@ Frames = NDArray[np.uint8]
 CATEGORY: Final = ("49755003", "SCT", "Morphologically Abnormal Structure")
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentType:
-    """How a label is called in DICOM: a code among those that the standard proposes for segments (CID 7151, 7159).
-
-    Attributes:
-        name: shown to readers.
-        code: value, scheme, meaning.
-    """
-
-    name: str
-    code: tuple[str, str, str]
-
-
-METASTASIS_TYPE: Final = SegmentType("metastasis", ("14799000", "SCT", "Neoplasm, Secondary"))
-
-BRATS_TYPES: Final[dict[int, SegmentType]] = {
-    NETC: SegmentType("NETC, non-enhancing tumour core", ("C81175", "NCIt", "Non-Enhancing Lesion")),
-    SNFH: SegmentType("SNFH, surrounding FLAIR hyperintensity", ("79654002", "SCT", "Edema")),
-    ET: SegmentType("ET, enhancing tumour", ("C113842", "NCIt", "Enhancing Lesion")),
-    RC: SegmentType("RC, resection cavity", ("52988006", "SCT", "Lesion")),
-}
-SEGMENT_TYPES: Final[dict[SystemName, dict[int, SegmentType]]] = {
-    "brats": BRATS_TYPES,
-    "radiosurgery": {METASTASIS: METASTASIS_TYPE},
-}
-"""Segment numbers are the labels'."""
-
-
-def export_segmentation(
-    label_map: Path, series_folder: Path, output: Path, system: SystemName = "brats"
-) -> dict[str, int]:
+def export_segmentation(label_map: Path, series_folder: Path, output: Path, system: System) -> dict[str, int]:
     """Writes a label map as a DICOM Segmentation on its reference's series.
 
     Args:
@@ -81,37 +50,42 @@ def export_segmentation(
     image = read_label_map(label_map)
     _check_labels(label_map, image.labels, system)
     series = read_series(series_folder)
-    frames = to_frames(image.labels, image.grid, series)
+    frames = arrange_frames(image.labels, image.grid, series)
     content = encode_segmentation(frames, series, system)
     if not np.array_equal(decode_segmentation(content, series), frames):
         raise OutputError(f"{output}: the segmentation does not read back as it was written; nothing was written")
     write_atomically(output, content)
-    types = SEGMENT_TYPES[system]
-    return {types[number].name: int((frames == number).sum()) for number in _segments(frames, system)}
+    return {
+        system.label_kinds[label].dicom_name: int((frames == label).sum()) for label in _list_segments(frames, system)
+    }
 
 
-def _check_labels(label_map: Path, labels: LabelMap, system: SystemName) -> None:
+def _check_labels(label_map: Path, labels: LabelMap, system: System) -> None:
     found = {int(label) for label in np.unique(labels)} - {0}
-    strange = sorted(found - {*SEGMENT_TYPES[system]})
+    strange = sorted(found - system.label_kinds.keys())
     if strange:
         raise InputError(
-            f"label map {label_map}: holds {strange}, but {system} label maps know {sorted(SEGMENT_TYPES[system])}",
+            f"label map {label_map}: holds {strange}, but {system.name} label maps know {sorted(system.label_kinds)}",
             hint="Leave --system out for label maps of a BraTS bundle.",
         )
-    if found == {METASTASIS} and system == "brats":
-        logger.warning(
-            "%s holds label 1 alone, which is exported as %s; of a radiosurgery bundle's add --system radiosurgery",
-            label_map,
-            BRATS_TYPES[NETC].name,
-        )
+    for other in SYSTEMS.values():
+        if found == other.label_kinds.keys() and found < system.label_kinds.keys():
+            logger.warning(
+                "%s holds label %s alone, which is exported as %s; of a %s bundle's add --system %s",
+                label_map,
+                ", ".join(map(str, sorted(found))),
+                ", ".join(system.label_kinds[label].dicom_name for label in sorted(found)),
+                other.name,
+                other.name,
+            )
 
 
-def _segments(frames: Frames, system: SystemName) -> list[int]:
-    """A system's labels; RC only where it occurs."""
-    return [number for number in SEGMENT_TYPES[system] if number != RC or (frames == RC).any()]
+def _list_segments(frames: Frames, system: System) -> list[int]:
+    """The labels of the system's nested regions, and of its others those that occur."""
+    return [label for label in system.label_kinds if label in system.regions.whole.labels or (frames == label).any()]
 
 
-def to_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
+def arrange_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
     """The label map in the order of the series' slices, rows and columns.
 
     Raises:
@@ -137,19 +111,19 @@ def to_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
     return np.ascontiguousarray(turned.transpose(2, 1, 0))
 
 
-def encode_segmentation(frames: Frames, series: Series, system: SystemName = "brats") -> bytes:
-    """A binary DICOM Segmentation with one segment a label of the system; labels 1 to 3 always, 4 where it occurs."""
+def encode_segmentation(frames: Frames, series: Series, system: System) -> bytes:
+    """A binary DICOM Segmentation with one segment per label of the system; that of a cavity only where it occurs."""
     import highdicom as hd  # noqa: PLC0415 - an optional extra
     from pydicom.uid import ExplicitVRLittleEndian  # noqa: PLC0415
 
     algorithm = hd.AlgorithmIdentificationSequence(
-        name="metseg", version=metseg.__version__, family=_code(("123109", "DCM", "Artificial Intelligence"))
+        name="metseg", version=metseg.__version__, family=_make_code(("123109", "DCM", "Artificial Intelligence"))
     )
     segmentation = hd.seg.Segmentation(
         source_images=list(series.images),
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_descriptions(_segments(frames, system), algorithm, SEGMENT_TYPES[system]),
+        segment_descriptions=_describe_segments(_list_segments(frames, system), algorithm, system.label_kinds),
         series_instance_uid=hd.UID(),
         series_number=int(series.images[0].get("SeriesNumber") or 0) + 1000,
         sop_instance_uid=hd.UID(),
@@ -182,23 +156,23 @@ def decode_segmentation(content: bytes, series: Series) -> Frames:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _descriptions(numbers: Sequence[int], algorithm: Any, types: Mapping[int, SegmentType]) -> list[Any]:
+def _describe_segments(labels: Sequence[int], algorithm: Any, kinds: Mapping[int, LabelKind]) -> list[Any]:
     import highdicom as hd  # noqa: PLC0415 - an optional extra
 
     return [
         hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=types[number].name,
-            segmented_property_category=_code(CATEGORY),
-            segmented_property_type=_code(types[number].code),
+            segment_number=label,
+            segment_label=kinds[label].dicom_name,
+            segmented_property_category=_make_code(CATEGORY),
+            segmented_property_type=_make_code(kinds[label].dicom_code),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )
-        for number in numbers
+        for label in labels
     ]
 
 
-def _code(code: tuple[str, str, str]) -> Any:
+def _make_code(code: tuple[str, str, str]) -> Any:
     from highdicom.sr import CodedConcept  # noqa: PLC0415 - an optional extra
 
     value, scheme, meaning = code

@@ -51,7 +51,7 @@ def read_series(folder: Path) -> Series:
         raise InputError(
             f"DICOM folder {folder}: multi-frame (enhanced) images", hint="Export the series as single-frame images."
         )
-    return _ordered(images, folder)
+    return _order(images, folder)
 
 
 def _read_headers(folder: Path) -> list[Any]:
@@ -77,7 +77,7 @@ def _read_headers(folder: Path) -> list[Any]:
     return images
 
 
-def _ordered(images: Sequence[Any], folder: Path) -> Series:
+def _order(images: Sequence[Any], folder: Path) -> Series:
     first = images[0]
     row, column = np.array(first.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
     normal = np.cross(row, column)
@@ -89,7 +89,7 @@ def _ordered(images: Sequence[Any], folder: Path) -> Series:
             )
     positions = np.array([image.ImagePositionPatient for image in images], dtype=np.float64)
     order = np.argsort(positions @ normal, kind="stable")
-    step = _step(positions[order], normal * float(first.get("SliceThickness") or 1), folder)
+    step = _measure_step(positions[order], normal * float(first.get("SliceThickness") or 1), folder)
     row_mm, column_mm = (float(side) for side in first.PixelSpacing)
     affine = np.eye(4)
     # Within a row the column index grows along the first direction, by the second of PixelSpacing's values.
@@ -99,7 +99,7 @@ def _ordered(images: Sequence[Any], folder: Path) -> Series:
     return Series(tuple(images[index] for index in order), Grid(shape, LPS_TO_RAS @ affine))
 
 
-def _step(positions: NDArray[np.float64], lone: NDArray[np.float64], folder: Path) -> NDArray[np.float64]:
+def _measure_step(positions: NDArray[np.float64], lone: NDArray[np.float64], folder: Path) -> NDArray[np.float64]:
     """From one slice to the next; `lone` for a single slice."""
     if len(positions) == 1:
         return lone

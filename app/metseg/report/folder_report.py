@@ -14,7 +14,7 @@ from metseg.report.case_store import make_folder
 from metseg.report.report_files import Entry, write_report
 from metseg.report.run_json import describe_run
 from metseg.run.record import CaseRecord
-from metseg.systems import SYSTEMS, SystemName, modalities_to_find, system_of_images
+from metseg.systems import OWN_GRID, System, modalities_to_find, system_of_images
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def report_label_maps(
         listener: told about each case when it is done.
 
     Returns:
-        One report a case, in order.
+        One report per case, in order.
 
     Raises:
         InputError: there is no case, or a folder is missing.
@@ -49,21 +49,21 @@ def report_label_maps(
     options = {"data_path": str(data_path.resolve()), "prediction_path": str(prediction_path.resolve())}
     options |= {"reference_path": str(reference_path.resolve())} if reference_path else {}
     run = describe_run("report", options)
-    found = survey_cases(data_path, modalities=modalities_to_find(["ct"])).cases
-    system = system_of_images(name for files in found for name in (*files.images, *files.rivals)).name
-    cases = discover_cases(data_path, modalities=SYSTEMS[system].modalities)
+    found = survey_cases(data_path, modalities=modalities_to_find(OWN_GRID)).cases
+    system = system_of_images(name for files in found for name in (*files.images, *files.rivals))
+    cases = discover_cases(data_path, modalities=system.modalities)
     make_folder(report_dir)
     entries = []
     for files in cases:
-        report = _report(files, prediction_path, reference_path, report_dir, system)
+        report = _report_case(files, prediction_path, reference_path, report_dir, system)
         entries.append(Entry(files.case_id, report))
         listener(report)
     write_report(report_dir, entries, run)
     return tuple(entry.report for entry in entries)
 
 
-def _report(
-    files: CaseFiles, predictions: Path, references: Path | None, report_dir: Path, system: SystemName
+def _report_case(
+    files: CaseFiles, predictions: Path, references: Path | None, report_dir: Path, system: System
 ) -> CaseReport:
     reference = find_label_map(references, files.case_id) if references else None
     paths = CasePaths(files, find_label_map(predictions, files.case_id), reference)
@@ -71,4 +71,4 @@ def _report(
     if references and reference is None:
         warnings = (warning("not-shown", f"no reference of {printable(files.case_id)} found"),)
     record = CaseRecord(files.case_id, "present", findings=warnings)
-    return report_from_files(paths, report_dir, record, system=system)
+    return report_from_files(paths, report_dir, system, record)

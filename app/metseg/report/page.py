@@ -5,7 +5,7 @@ import hashlib
 import os
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as package_files
@@ -14,11 +14,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from metseg.report.case_report import LESIONS_FILE, CaseReport
-from metseg.report.case_store import CASES_FOLDER, case_folder
-from metseg.report.pictures import volume_text
-from metseg.report.run_json import RunFile
-from metseg.report.tables import lesion_flags
-from metseg.report.words import WORDS, common_system
+from metseg.report.case_store import CASES_FOLDER, locate_case
+from metseg.report.pictures import show_volume
+from metseg.report.run_json import RunJson
+from metseg.report.tables import list_lesion_flags
+from metseg.systems import COLOUR_NAMES, RegionKind, System, common_system
 
 VOLUME_BINS_MM3: Final = (0, 10, 100, 1000, 10_000, float("inf"))
 """Of the histogram: each ten times the one before."""
@@ -60,31 +60,31 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """The batch at a glance.
+class Totals:
+    """The sums of a batch.
 
     Attributes:
-        outcomes: cases of each outcome.
-        lesions: in all cases together.
-        measurable: of them, from 10 mm on.
-        wt_volume_mm3: of all cases together.
-        flags: words to the number of cases.
-        warnings: cases with a warning.
-        case_s: median seconds of work on a case; None when nothing was segmented.
-        bars: lesions by volume.
+        outcomes: each outcome with the number of its cases.
+        lesions: number of lesions in all cases together.
+        measurable: number of the lesions that are measurable, from 10 mm on.
+        volume_mm3: of all lesions of all cases together.
+        flags: the words of each flag with the number of its cases.
+        warnings: number of cases with a warning.
+        case_s: median seconds of work per case; None when nothing was segmented.
+        bars: the lesions by volume, as a histogram.
     """
 
     outcomes: Sequence[tuple[str, int]]
     lesions: int
     measurable: int
-    wt_volume_mm3: float
+    volume_mm3: float
     flags: Sequence[tuple[str, int]]
     warnings: int
     case_s: float | None
     bars: tuple[Bar, ...]
 
 
-def render_page(cases: Sequence[PageCase], run: RunFile, *, report_dir: Path, embed: bool) -> str:
+def render_page(cases: Sequence[PageCase], run: RunJson, *, report_dir: Path, embed: bool) -> str:
     """The page's HTML.
 
     Args:
@@ -93,36 +93,38 @@ def render_page(cases: Sequence[PageCase], run: RunFile, *, report_dir: Path, em
         report_dir: where the cases' pictures lie.
         embed: whether the pictures go into the page or stay beside it.
     """
-    style, script = asset("report.css"), asset("report.js")
-    shown = [(number, case.report, _pictures(case, report_dir, embed)) for number, case in enumerate(cases, start=1)]
+    style, script = read_asset("report.css"), read_asset("report.js")
+    shown = [
+        (number, case.report, _list_pictures(case, report_dir, embed)) for number, case in enumerate(cases, start=1)
+    ]
     text: str = (
-        environment()
+        make_environment()
         .get_template("report.html")
         .render(
             cases=shown,
-            glance=glance([case.report for case in cases]),
+            totals=add_up([case.report for case in cases]),
             run=run,
-            words=WORDS[common_system([case.report for case in cases])],
+            system=common_system(case.report.system for case in cases),
             style=style,
             script=script,
-            policy=_policy(style, script),
+            policy=_make_policy(style, script),
         )
     )
     return text
 
 
-def glance(cases: Sequence[CaseReport]) -> Glance:
+def add_up(cases: Sequence[CaseReport]) -> Totals:
     """Sums of a batch."""
     lesions = [lesion for case in cases for lesion in case.lesions]
-    volumes = [lesion.wt_volume_mm3 for lesion in lesions]
-    counts = [sum(low <= volume < high for volume in volumes) for low, high in zip(*_bin_edges(), strict=True)]
+    volumes = [lesion.volume_mm3 for lesion in lesions]
+    counts = [sum(low <= volume < high for volume in volumes) for low, high in zip(*_list_bin_edges(), strict=True)]
     largest = max([*counts, 1])
     seconds = [case.record.elapsed_s for case in cases if case.record.elapsed_s]
-    return Glance(
+    return Totals(
         outcomes=Counter(case.record.outcome for case in cases).most_common(),
         lesions=len(lesions),
         measurable=sum(lesion.is_measurable for lesion in lesions),
-        wt_volume_mm3=sum(case.wt_volume_mm3 for case in cases),
+        volume_mm3=sum(case.volume_mm3 for case in cases),
         flags=Counter(flag.words for case in cases for flag in case.record.notes).most_common(),
         warnings=sum(bool(case.record.warnings) for case in cases),
         case_s=statistics.median(seconds) if seconds else None,
@@ -130,8 +132,24 @@ def glance(cases: Sequence[CaseReport]) -> Glance:
     )
 
 
+def list_shown_regions(system: System, cases: Iterable[CaseReport]) -> tuple[RegionKind, ...]:
+    """The nested regions of a system, and of its others those that some case shows."""
+    regions, cases = system.regions, tuple(cases)
+    shown = (other for other in regions.disjoint if any(case.volumes_mm3.get(other.name) for case in cases))
+    return tuple(system.region_kinds[region.name] for region in (*regions.nested, *shown))
+
+
+def name_colours(system: System, cases: Iterable[CaseReport]) -> str:
+    """The contours of the pictures in words: each region with its colour."""
+    parts = system.regions.nested[1:]
+    return ", ".join(
+        f"{kind.short if kind.region in parts else kind.words} {COLOUR_NAMES[kind.colour]}"
+        for kind in list_shown_regions(system, cases)
+    )
+
+
 @cache
-def environment() -> Any:
+def make_environment() -> Any:
     """Jinja's environment, escaping everything; a name that a template asks for in vain is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - not for other commands
 
@@ -142,17 +160,17 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"volume": volume_text, "clock": clock, "number": number_text}
-    made.globals |= {"lesion_flags": lesion_flags}
+    made.filters |= {"volume": show_volume, "clock": show_seconds, "number": show_number, "heading": head_column}
+    made.globals |= {"list_lesion_flags": list_lesion_flags, "name_colours": name_colours}
     return made
 
 
-def asset(name: str) -> str:
+def read_asset(name: str) -> str:
     """The text of a file beside the templates."""
     return package_files("metseg.report.assets").joinpath(name).read_text(encoding="utf-8")
 
 
-def clock(seconds: float) -> str:
+def show_seconds(seconds: float) -> str:
     """Seconds as people say them: 4.2 s, 3 min 5 s."""
     if seconds < SECONDS_PER_MINUTE:
         return f"{seconds:.1f} s"
@@ -161,48 +179,54 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def number_text(value: float | None, digits: int = 1) -> str:
+def head_column(region_name: str, system: System) -> str:
+    """A region as the heading of a column."""
+    return system.region_kinds[region_name].short.capitalize()
+
+
+def show_number(value: float | None, digits: int = 1) -> str:
     """A number with this many decimals; a dash where there is none."""
     return DASH if value is None else f"{value:.{digits}f}"
 
 
-def _bin_edges() -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _list_bin_edges() -> tuple[tuple[float, ...], tuple[float, ...]]:
     return VOLUME_BINS_MM3[:-1], VOLUME_BINS_MM3[1:]
 
 
-def _pictures(case: PageCase, report_dir: Path, embed: bool) -> tuple[Picture, ...]:  # noqa: FBT001 - internal
-    folder = case_folder(report_dir, case.folder_name)
+def _list_pictures(case: PageCase, report_dir: Path, embed: bool) -> tuple[Picture, ...]:  # noqa: FBT001 - internal
+    folder = locate_case(report_dir, case.folder_name)
     return tuple(
-        Picture(_source(folder / name, case.folder_name, embed), _text(name, case.report))
+        Picture(_address(folder / name, case.folder_name, embed), _describe_picture(name, case.report))
         for name in case.report.pictures
         if (folder / name).is_file()
     )
 
 
-def _source(path: Path, folder_name: str, embed: bool) -> str:  # noqa: FBT001 - internal
+def _address(path: Path, folder_name: str, embed: bool) -> str:  # noqa: FBT001 - internal
     if embed:
         return f"data:image/webp;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
     return f"{CASES_FOLDER}/{quote(os.fsencode(folder_name))}/{path.name}"
 
 
-def _text(name: str, case: CaseReport) -> str:
+def _describe_picture(name: str, case: CaseReport) -> str:
     if name == LESIONS_FILE:
         return (
             f"Axial thumbnails of the {len(case.lesions)} lesions of {case.case_id}, ordered by volume; see the table"
         )
     through = (
-        f"through the largest lesion ({volume_text(case.lesions[0].wt_volume_mm3)})"
+        f"through the largest lesion ({show_volume(case.lesions[0].volume_mm3)})"
         if case.lesions
         else "through the middle of the brain, no lesion"
     )
-    parts = "whole tumour, tumour core and enhancing tumour" if WORDS[case.system].has_parts else "metastases"
+    *others, last = (kind.words for kind in list_shown_regions(case.system, [case]))
+    contours = f"{', '.join(others)} and {last}" if others else last
     return (
-        f"Axial, coronal and sagittal slices of {case.case_id} {through}, with contours of {parts}; "
+        f"Axial, coronal and sagittal slices of {case.case_id} {through}, with contours of {contours}; "
         "radiological orientation, the patient's right is on the left"
     )
 
 
-def _policy(style: str, script: str) -> str:
+def _make_policy(style: str, script: str) -> str:
     """What the page may load: its own style and script, pictures in it and beside it, nothing else."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (

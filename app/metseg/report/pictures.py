@@ -1,22 +1,20 @@
 """Pictures of a case: three planes through its largest lesion, and a thumbnail of every lesion."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.labels import ET, METASTASIS, NETC, RC, LabelMap, whole_tumour
+from metseg.labels import LabelMap, Region
 from metseg.report.canvas import Canvas, Frame, Outline, Pixels
+from metseg.report.case_volumes import CaseVolumes
 from metseg.report.lesions import Lesion
-from metseg.report.slices import LETTERS, RADIOLOGICAL, PlaneName, View, cut, plan_view, plane_spacing_mm
+from metseg.report.slices import LETTERS, RADIOLOGICAL, PlaneName, View, choose_view, cut, measure_pixel
 from metseg.space.components import bounding_box
-from metseg.space.grid import FloatVolume, Grid
-from metseg.systems import Modality, SystemName
-
-SHOWN_MODALITIES: Final[tuple[Modality, ...]] = ("t1c", "t2f", "ct")
-"""Enhancing lesions show on the first, oedema on the second; on the CT one sees whether it was registered well."""
+from metseg.space.grid import FloatVolume
+from metseg.systems import Modality, System
 
 PLANES: Final[tuple[PlaneName, ...]] = ("axial", "coronal", "sagittal")
 
@@ -43,90 +41,73 @@ MAX_THUMBNAILS: Final = 400
 WINDOW_PERCENTILES: Final = (0.5, 99.7)
 """Of the voxels that are not 0: grey-scale ends."""
 
-COLOURS: Final = {"WT": "#56b4e9", "TC": "#f0e442", "ET": "#d55e00", "RC": "#cc79a7", "metastasis": "#d55e00"}
-"""Okabe and Ito's palette, told apart by colour-blind readers too."""
-LINE_PX: Final = {"WT": 1.2, "TC": 2.6, "ET": 1.2, "RC": 1.2, "metastasis": 1.2}
-"""TC and ET often end in the same place: the wider line shows on both sides of the narrower one."""
 REFERENCE_COLOUR: Final = "#ffffff"
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What the pictures of a case are made of, all on one grid.
-
-    Attributes:
-        grid: of everything else.
-        images: by modality; at least one.
-        labels: the segmentation.
-        lesions: measured on `labels`, the largest first.
-        reference: the label map to compare with, where there is one.
-        system: what the labels mean.
-    """
-
-    grid: Grid
-    images: Mapping[Modality, FloatVolume]
-    labels: LabelMap
-    lesions: tuple[Lesion, ...]
-    reference: LabelMap | None = None
-    system: SystemName = "brats"
-
-
-def draw_planes(scene: Scene) -> bytes:
+def draw_planes(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> bytes:
     """Axial, coronal and sagittal slices through the largest lesion, or through the brain's middle where there is none.
 
-    One row a modality with the segmentation's contours; below them the first modality with the reference's.
+    Each modality has a row with the segmentation's contours; below them is the first modality with the reference's.
+
+    Args:
+        volumes: of the case, with at least one image.
+        lesions: measured on the label map, the largest first.
 
     Returns:
         A WebP file.
     """
-    view = plan_view(scene.grid)
-    shown = [modality for modality in SHOWN_MODALITIES if modality in scene.images] or list(scene.images)[:1]
-    images = {modality: view.turn(scene.images[modality]) for modality in shown}
-    labels = view.turn(scene.labels)
+    view = choose_view(volumes.grid)
+    shown = _choose_modalities(volumes)
+    images = {modality: view.turn(volumes.images[modality]) for modality in shown}
+    labels = view.turn(volumes.labels)
     rows: list[tuple[Modality, str, LabelMap]] = [(modality, modality, labels) for modality in shown]
-    if scene.reference is not None:
-        rows.append((shown[0], "reference", view.turn(scene.reference)))
-    box = _brain_box(images.values(), view)
-    px_per_mm = _scale(box, view)
-    sizes = {plane: _size_px(box, view, plane, px_per_mm) for plane in PLANES}
+    if volumes.reference is not None:
+        rows.append((shown[0], "reference", view.turn(volumes.reference)))
+    box = _find_brain_box(images.values(), view)
+    px_per_mm = _choose_scale(box, view)
+    sizes = {plane: _measure_px(box, view, plane, px_per_mm) for plane in PLANES}
     width = sum(size[0] for size in sizes.values()) + GAP_PX * (len(PLANES) - 1)
     height = max(size[1] for size in sizes.values()) + GAP_PX
     canvas = Canvas(width, height * len(rows) + FOOTER_PX)
-    at = _planes_through(scene, view, box)
+    at = _choose_slices(volumes, lesions, view, box)
     for number, (modality, title, shown_labels) in enumerate(rows):
-        window = _window(images[modality])
+        window = _choose_window(images[modality])
         left = 0
         for plane in PLANES:
             frame = Frame(left, number * height, *sizes[plane])
             part = _crop(box, plane)
             image = cut(images[modality], plane, at[plane])[part]
-            outlines = region_outlines(cut(shown_labels, plane, at[plane])[part], scene.system)
+            outlines = outline_regions(cut(shown_labels, plane, at[plane])[part], volumes.system)
             canvas.add_panel(_grey(image, window), frame, outlines)
             _annotate(canvas, frame, plane, f"{title}, {plane}", px_per_mm)
             left += sizes[plane][0] + GAP_PX
-    _add_footer(canvas, width, height * len(rows) + FOOTER_PX // 2, _shown_regions(scene))
+    _add_footer(canvas, width, height * len(rows) + FOOTER_PX // 2, volumes)
     return canvas.to_webp()
 
 
-def draw_thumbnails(scene: Scene) -> bytes | None:
-    """Every lesion in its axial slice, ordered by volume; the reference's whole tumour and core as broken white lines.
+def draw_thumbnails(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> bytes | None:
+    """Every lesion in its axial slice, ordered by volume; the reference's whole region and core as broken white lines.
+
+    Args:
+        volumes: of the case, with at least one image.
+        lesions: measured on the label map, the largest first.
 
     Returns:
         A WebP file; None where there is no lesion.
     """
-    if not scene.lesions:
+    if not lesions:
         return None
-    view = plan_view(scene.grid)
-    modality = next((name for name in SHOWN_MODALITIES if name in scene.images), next(iter(scene.images)))
-    volumes = _Turned(
+    view = choose_view(volumes.grid)
+    modality = _choose_modalities(volumes)[0]
+    turned = _Turned(
         view=view,
-        image=view.turn(scene.images[modality]),
-        labels=view.turn(scene.labels),
-        reference=None if scene.reference is None else view.turn(scene.reference),
-        window=_window(scene.images[modality]),
-        system=scene.system,
+        image=view.turn(volumes.images[modality]),
+        labels=view.turn(volumes.labels),
+        reference=None if volumes.reference is None else view.turn(volumes.reference),
+        window=_choose_window(volumes.images[modality]),
+        system=volumes.system,
     )
-    shown = scene.lesions[:MAX_THUMBNAILS]
+    shown = lesions[:MAX_THUMBNAILS]
     columns = min(THUMBNAIL_COLUMNS, max(4, len(shown)))
     rows = -(-len(shown) // columns)
     cell = THUMBNAIL_PX + CAPTION_PX
@@ -135,29 +116,31 @@ def draw_thumbnails(scene: Scene) -> bytes | None:
     for place, lesion in enumerate(shown):
         row, column = divmod(place, columns)
         frame = Frame(column * (THUMBNAIL_PX + GAP_PX), row * cell, THUMBNAIL_PX, THUMBNAIL_PX)
-        _draw_thumbnail(canvas, frame, lesion, volumes)
-    left_out = len(scene.lesions) - len(shown)
+        _draw_thumbnail(canvas, frame, lesion, turned)
+    left_out = len(lesions) - len(shown)
     more = f"; {left_out} smaller lesions are not shown" if left_out else ""
-    dashes = "; white broken lines: reference" if scene.reference is not None else ""
+    dashes = "; white broken lines: reference" if volumes.reference is not None else ""
     text = f"{modality}, axial, the patient's right on the left{dashes}{more}"
     canvas.add_text(4, rows * cell + FOOTER_PX // 2, text, size_px=11)
     return canvas.to_webp()
 
 
-def region_outlines(labels: NDArray[np.uint8], system: SystemName = "brats") -> tuple[Outline, ...]:
-    """Contours of WT, TC, ET and RC of one slice of a label map, or of its metastases."""
-    if system == "radiosurgery":
-        name = "metastasis"
-        return (Outline(labels == METASTASIS, COLOURS[name], LINE_PX[name]),)
-    wt = whole_tumour(labels)
-    masks = {"WT": wt, "TC": (labels == ET) | (labels == NETC), "ET": labels == ET, "RC": labels == RC}
-    return tuple(Outline(mask, COLOURS[name], LINE_PX[name]) for name, mask in masks.items())
+def outline_regions(labels: NDArray[np.uint8], system: System) -> tuple[Outline, ...]:
+    """Contours of the regions of one slice of a label map."""
+    kinds = [system.region_kinds[name] for name in system.regions.names]
+    return tuple(Outline(system.regions.mask(labels, kind.region), kind.colour, kind.line_px) for kind in kinds)
 
 
-def _reference_outlines(labels: NDArray[np.uint8]) -> tuple[Outline, ...]:
-    wt = whole_tumour(labels)
-    core = (labels == ET) | (labels == NETC)
-    return tuple(Outline(mask, REFERENCE_COLOUR, dashed=True) for mask in (wt, core))
+def _outline_reference(labels: NDArray[np.uint8], system: System) -> tuple[Outline, ...]:
+    """Contours of the whole region and the core."""
+    regions = system.regions
+    masks = (regions.mask(labels, region) for region in (regions.whole, regions.core))
+    return tuple(Outline(mask, REFERENCE_COLOUR, dashed=True) for mask in masks)
+
+
+def _choose_modalities(volumes: CaseVolumes) -> list[Modality]:
+    """What the pictures show: those that the system asks for, else the first image."""
+    return [name for name in volumes.system.pictured if name in volumes.images] or list(volumes.images)[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +152,11 @@ class _Turned:
     labels: LabelMap
     reference: LabelMap | None
     window: tuple[float, float]
-    system: SystemName
+    system: System
 
 
-def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, volumes: _Turned) -> None:
-    view = volumes.view
+def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, turned: _Turned) -> None:
+    view = turned.view
     first, last = (np.array(view.turn_index(corner)) for corner in (lesion.box_first_voxel, lesion.box_last_voxel))
     low, high = np.minimum(first, last), np.maximum(first, last)
     place = [0.0, 0.0, 0.0]
@@ -182,31 +165,31 @@ def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, volumes: _Turn
     index = int(view.turn_index((place[0], place[1], place[2]))[2])
     spacing = np.array(view.spacing_mm)
     side_mm = max(THUMBNAIL_MIN_MM, THUMBNAIL_MARGIN * float(((high - low + 1) * spacing)[:2].max()))
-    parts = [_around((low[axis] + high[axis]) / 2, side_mm / spacing[axis]) for axis in (0, 1)]
+    parts = [_span_voxels((low[axis] + high[axis]) / 2, side_mm / spacing[axis]) for axis in (0, 1)]
     area = (parts[1], parts[0])
 
     def layer(volume: NDArray[np.generic]) -> NDArray[np.generic]:
         return _cut_padded(cut(volume, "axial", index), area)
 
-    shown_labels = layer(volumes.labels).astype(np.uint8)
-    outlines = region_outlines(shown_labels, volumes.system)
-    if volumes.reference is not None:
-        outlines += _reference_outlines(layer(volumes.reference).astype(np.uint8))
-    canvas.add_panel(_grey(layer(volumes.image).astype(np.float32), volumes.window), frame, outlines)
+    shown_labels = layer(turned.labels).astype(np.uint8)
+    outlines = outline_regions(shown_labels, turned.system)
+    if turned.reference is not None:
+        outlines += _outline_reference(layer(turned.reference).astype(np.uint8), turned.system)
+    canvas.add_panel(_grey(layer(turned.image).astype(np.float32), turned.window), frame, outlines)
     canvas.add_text(frame.left + 5, frame.top + 9, f"{lesion.number}", size_px=12)
     width_mm = (parts[0][1] - parts[0][0]) * spacing[0]
     canvas.add_scale_bar(frame, THUMBNAIL_PX / float(width_mm), THUMBNAIL_BAR_MM)
-    caption = f"{volume_text(lesion.wt_volume_mm3)}, {lesion.longest_axial_diameter_mm:.1f} mm"
+    caption = f"{show_volume(lesion.volume_mm3)}, {lesion.longest_axial_diameter_mm:.1f} mm"
     middle = frame.left + THUMBNAIL_PX / 2
     canvas.add_text(middle, frame.top + THUMBNAIL_PX + CAPTION_PX // 2, caption, anchor="center", size_px=10)
 
 
-def volume_text(volume_mm3: float) -> str:
+def show_volume(volume_mm3: float) -> str:
     """A volume in the unit that reads best: 27 mm3, 1.25 cm3."""
     return f"{volume_mm3 / 1000:.3g} cm³" if volume_mm3 >= 1000 else f"{volume_mm3:.3g} mm³"  # noqa: PLR2004 - mm3 per cm3
 
 
-def _around(centre: float, length: float) -> tuple[int, int]:
+def _span_voxels(centre: float, length: float) -> tuple[int, int]:
     """First and last + 1 of a stretch of voxels; may overhang."""
     half = max(length / 2, 1)
     return round(centre - half), round(centre + half) + 1
@@ -221,7 +204,7 @@ def _cut_padded(layer: NDArray[np.generic], area: tuple[tuple[int, int], tuple[i
     return out
 
 
-def _brain_box(images: Iterable[FloatVolume], view: View) -> tuple[slice, ...]:
+def _find_brain_box(images: Iterable[FloatVolume], view: View) -> tuple[slice, ...]:
     """The box of what is not 0 in the turned images, with room for letters around it."""
     boxes = [bounding_box(image[::2, ::2, ::2] != 0) for image in images]
     found = [box for box in boxes if box is not None]
@@ -238,21 +221,21 @@ def _brain_box(images: Iterable[FloatVolume], view: View) -> tuple[slice, ...]:
     )
 
 
-def _scale(box: tuple[slice, ...], view: View) -> float:
+def _choose_scale(box: tuple[slice, ...], view: View) -> float:
     """Pixels per millimetre with which the three planes fill the width."""
-    width_mm = sum(_size_mm(box, view, plane)[0] for plane in PLANES)
+    width_mm = sum(_measure_mm(box, view, plane)[0] for plane in PLANES)
     low, high = PX_PER_MM_RANGE
     return min(max(WIDTH_PX / width_mm, low), high)
 
 
-def _size_mm(box: tuple[slice, ...], view: View, plane: PlaneName) -> tuple[float, float]:
+def _measure_mm(box: tuple[slice, ...], view: View, plane: PlaneName) -> tuple[float, float]:
     rows, columns = _crop(box, plane)
-    row_mm, column_mm = plane_spacing_mm(view, plane)
+    row_mm, column_mm = measure_pixel(view, plane)
     return (columns.stop - columns.start) * column_mm, (rows.stop - rows.start) * row_mm
 
 
-def _size_px(box: tuple[slice, ...], view: View, plane: PlaneName, px_per_mm: float) -> tuple[int, int]:
-    width, height = _size_mm(box, view, plane)
+def _measure_px(box: tuple[slice, ...], view: View, plane: PlaneName, px_per_mm: float) -> tuple[int, int]:
+    width, height = _measure_mm(box, view, plane)
     return max(1, round(width * px_per_mm)), max(1, round(height * px_per_mm))
 
 
@@ -262,32 +245,34 @@ def _crop(box: tuple[slice, ...], plane: PlaneName) -> tuple[slice, slice]:
     return {"axial": (y, x), "coronal": (z, x), "sagittal": (z, y)}[plane]
 
 
-def _planes_through(scene: Scene, view: View, box: tuple[slice, ...]) -> dict[PlaneName, int]:
+def _choose_slices(
+    volumes: CaseVolumes, lesions: Sequence[Lesion], view: View, box: tuple[slice, ...]
+) -> dict[PlaneName, int]:
     """For each plane the slice with most of the largest lesion's core, or of its oedema where it has none.
 
     Where there is no lesion: the brain's middle.
     """
-    if not scene.lesions:
+    if not lesions:
         x, y, z = ((part.start + part.stop - 1) // 2 for part in box)
         return {"sagittal": x, "coronal": y, "axial": z}
-    first, last = scene.lesions[0].box_first_voxel, scene.lesions[0].box_last_voxel
+    first, last = lesions[0].box_first_voxel, lesions[0].box_last_voxel
     place = tuple(slice(low, high + 1) for low, high in zip(first, last, strict=True))
     # Within its box the largest lesion may have neighbours, which hardly matter for choosing a slice.
-    inner = scene.labels[place]
-    core = (inner == ET) | (inner == NETC)
-    mask = core if core.any() else whole_tumour(inner)
-    best = [first[axis] + _fullest(mask.sum(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    inner, regions = volumes.labels[place], volumes.system.regions
+    core = regions.mask(inner, regions.core)
+    mask = core if core.any() else regions.whole_mask(inner)
+    best = [first[axis] + _find_fullest(mask.sum(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     x, y, z = (int(index) for index in view.turn_index((best[0], best[1], best[2])))
     return {"sagittal": x, "coronal": y, "axial": z}
 
 
-def _fullest(areas: NDArray[np.intp]) -> int:
+def _find_fullest(areas: NDArray[np.intp]) -> int:
     """The slice with the largest area, of equal ones the middle one."""
     equal = np.flatnonzero(areas == areas.max())
     return int(equal[equal.size // 2])
 
 
-def _window(image: FloatVolume) -> tuple[float, float]:
+def _choose_window(image: FloatVolume) -> tuple[float, float]:
     values = image[::2, ::2, ::2]
     values = values[values != 0]
     if not values.size:
@@ -315,16 +300,17 @@ def _annotate(canvas: Canvas, frame: Frame, plane: PlaneName, title: str, px_per
     canvas.add_scale_bar(frame, px_per_mm, SCALE_BAR_MM)
 
 
-def _shown_regions(scene: Scene) -> Sequence[str]:
-    if scene.system == "radiosurgery":
-        return ("metastasis",)
-    return ("WT", "TC", "ET", "RC") if (scene.labels == RC).any() else ("WT", "TC", "ET")
+def _find_shown_regions(volumes: CaseVolumes) -> list[Region]:
+    """The nested regions, and of the others those that occur."""
+    regions = volumes.system.regions
+    return [*regions.nested, *(other for other in regions.disjoint if regions.mask(volumes.labels, other).any())]
 
 
-def _add_footer(canvas: Canvas, width: int, y: int, names: Sequence[str]) -> None:
+def _add_footer(canvas: Canvas, width: int, y: int, volumes: CaseVolumes) -> None:
     canvas.add_text(4, y, RADIOLOGICAL, size_px=11)
     x = width - 4.0
-    for name in reversed(names):
-        canvas.add_text(x, y, name, colour=COLOURS[name], anchor="right", size_px=12)
+    for region in reversed(_find_shown_regions(volumes)):
+        name, colour = region.name, volumes.system.region_kinds[region.name].colour
+        canvas.add_text(x, y, name, colour=colour, anchor="right", size_px=12)
         x -= 26 if len(name) <= 2 else 7 * len(name)  # noqa: PLR2004 - letters of a region's short name
     canvas.add_text(x, y, "contours:", anchor="right", size_px=11)

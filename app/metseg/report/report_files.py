@@ -7,10 +7,10 @@ from typing import Final
 
 from metseg.files.atomic import write_atomically
 from metseg.report.case_report import CaseReport
-from metseg.report.case_store import case_folder, make_folder
+from metseg.report.case_store import locate_case, make_folder
 from metseg.report.page import PageCase, render_page
-from metseg.report.run_json import RunFacts, RunFile, make_run_file
-from metseg.report.tables import cases_csv, lesions_csv
+from metseg.report.run_json import RunFacts, RunJson, make_run_json
+from metseg.report.tables import format_cases, format_lesions
 
 PAGE_FILE: Final = "report.html"
 LESIONS_TABLE: Final = "lesions.csv"
@@ -29,7 +29,7 @@ class Entry:
 
     Attributes:
         folder_name: the case's ID as the file system spells it.
-        report: what is said of it.
+        report: what is said of the case.
     """
 
     folder_name: str
@@ -42,7 +42,7 @@ def write_report(
     """Writes the four files; each appears complete or not at all.
 
     Args:
-        report_dir: the report's folder, which holds the cases' pieces.
+        report_dir: the report's folder, which holds a folder per case.
         entries: in the order of the page.
         run: what ran.
         run_file: name of `run.json`; shards of one batch have one each.
@@ -53,18 +53,18 @@ def write_report(
     """
     make_folder(report_dir)
     cases = [entry.report for entry in entries]
-    record = make_run_file(run, cases[:own])
+    record = make_run_json(run, cases[:own])
     for name, text in (
-        (LESIONS_TABLE, lesions_csv(cases)),
-        (CASES_TABLE, cases_csv(cases)),
+        (LESIONS_TABLE, format_lesions(cases)),
+        (CASES_TABLE, format_cases(cases)),
         (run_file, record.model_dump_json(indent=1) + "\n"),
-        (PAGE_FILE, _page(report_dir, entries, record)),
+        (PAGE_FILE, _render(report_dir, entries, record)),
     ):
         write_atomically(report_dir / name, text.encode())
 
 
-def _page(report_dir: Path, entries: Sequence[Entry], run: RunFile) -> str:
-    folders = [case_folder(report_dir, entry.folder_name) for entry in entries]
+def _render(report_dir: Path, entries: Sequence[Entry], run: RunJson) -> str:
+    folders = [locate_case(report_dir, entry.folder_name) for entry in entries]
     sizes = sum(
         path.stat().st_size
         for entry, folder in zip(entries, folders, strict=True)

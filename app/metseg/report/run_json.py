@@ -1,8 +1,11 @@
 """`run.json`: what ran, on what, with what, and what became of each case. Versioned; described in docs/run-json.md."""
 
+import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,17 +16,18 @@ from metseg.plan.bundle import Bundle
 from metseg.predict.device import Device
 from metseg.prepare.registration import Registration
 from metseg.report.case_report import CaseReport
-from metseg.report.peak_memory import cuda_version, gpu_driver, gpu_peak_memory_mib, peak_memory_mib
-from metseg.report.words import common_system
+from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
 from metseg.run.record import Outcome
 from metseg.run.versions import package_versions, platform_name, python_version
-from metseg.systems import SYSTEMS
+from metseg.systems import common_system
 
 SCHEMA_VERSION: Final = "1.1"
 """The first number changes when a reader of the old schema would break, the second when keys join it.
 
 1.1: `labels`, and `registration` of a case.
 """
+
+DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 
 Command = Literal["infer", "report"]
 
@@ -110,7 +114,7 @@ class CaseFacts(Part):
     registration: RegistrationFacts | None = None
 
 
-class RunFile(Part):
+class RunJson(Part):
     """The whole file."""
 
     schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
@@ -130,7 +134,7 @@ class RunFile(Part):
 
 
 class RunFacts(Part):
-    """What is known of a run before its cases: the caller's part of `RunFile`."""
+    """What is known of a run before its cases: the caller's part of `RunJson`."""
 
     command: Command
     options: Mapping[str, str]
@@ -150,15 +154,15 @@ def describe_run(
         command=command,
         options=options,
         started=datetime.now(UTC),
-        bundle=_bundle_facts(bundle) if bundle else None,
-        device=_device_facts(device) if device else None,
+        bundle=_tell_bundle(bundle) if bundle else None,
+        device=_tell_device(device) if device else None,
     )
 
 
-def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
+def make_run_json(run: RunFacts, cases: Sequence[CaseReport]) -> RunJson:
     """Puts a run and its cases together, now that it has finished."""
     elapsed_s = time.monotonic() - run.started_s  # the wall clock may have been set meanwhile
-    return RunFile(
+    return RunJson(
         program=Program(
             version=metseg.__version__,
             python=python_version(),
@@ -173,14 +177,14 @@ def make_run_file(run: RunFacts, cases: Sequence[CaseReport]) -> RunFile:
         exit_code=run.exit_code,
         bundle=run.bundle,
         device=run.device,
-        peak_memory_mib=peak_memory_mib(),
-        gpu_peak_memory_mib=gpu_peak_memory_mib(),
-        labels={str(number): name for number, name in SYSTEMS[common_system(cases)].label_names.items()},
-        cases=tuple(_case_facts(case) for case in cases),
+        peak_memory_mib=measure_peak_memory_mib(),
+        gpu_peak_memory_mib=measure_gpu_peak_memory_mib(),
+        labels={str(number): name for number, name in common_system(case.system for case in cases).label_names.items()},
+        cases=tuple(_tell_case(case) for case in cases),
     )
 
 
-def _case_facts(case: CaseReport) -> CaseFacts:
+def _tell_case(case: CaseReport) -> CaseFacts:
     record = case.record
     return CaseFacts(
         case_id=case.case_id,
@@ -196,11 +200,11 @@ def _case_facts(case: CaseReport) -> CaseFacts:
         elapsed_s=record.elapsed_s,
         peak_memory_mib=case.peak_memory_mib,
         gpu_peak_memory_mib=case.gpu_peak_memory_mib,
-        registration=_registration_facts(record.registration),
+        registration=_tell_registration(record.registration),
     )
 
 
-def _registration_facts(found: Registration | None) -> RegistrationFacts | None:
+def _tell_registration(found: Registration | None) -> RegistrationFacts | None:
     if found is None:
         return None
     return RegistrationFacts(
@@ -213,18 +217,33 @@ def _registration_facts(found: Registration | None) -> RegistrationFacts | None:
     )
 
 
-def _bundle_facts(bundle: Bundle) -> BundleFacts:
+def _tell_bundle(bundle: Bundle) -> BundleFacts:
     plan = bundle.plan
     members = tuple(MemberFacts(name=item.name, weights=item.weights, sha256=item.sha256) for item in plan.members)
     return BundleFacts(folder=str(bundle.folder), plan=plan.name, plan_sha256=plan.sha256, members=members)
 
 
-def _device_facts(device: Device) -> DeviceFacts:
+def _tell_device(device: Device) -> DeviceFacts:
     return DeviceFacts(
         name=device.name,
         description=device.description,
         precision=device.precision,
         threads=device.threads,
-        driver=gpu_driver() if device.is_cuda else None,
-        cuda=cuda_version() if device.is_cuda else None,
+        driver=_find_gpu_driver() if device.is_cuda else None,
+        cuda=_find_cuda_version() if device.is_cuda else None,
     )
+
+
+def _find_gpu_driver() -> str | None:
+    """Version of the NVIDIA driver, such as 580.65.06; None where the kernel doesn't say."""
+    try:
+        found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", DRIVER_FILE.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        return None
+    return found.group() if found else None
+
+
+def _find_cuda_version() -> str | None:
+    """The CUDA version that torch was built for; None without torch or CUDA."""
+    torch = sys.modules.get("torch")
+    return None if torch is None else str(torch.version.cuda)

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 from typing_extensions import override
 
 from metseg.errors import OutputError
-from metseg.report.case_store import CASES_FOLDER, case_folder
-from metseg.report.page import asset
+from metseg.report.case_store import CASES_FOLDER, locate_case
+from metseg.report.page import read_asset
 from metseg.report.report_files import PAGE_FILE
 from metseg.report.viewer import ViewerCase, render_viewer
 
@@ -74,7 +74,7 @@ class Site:
             case [""]:
                 return self._page()
             case ["assets", name] if name in ASSETS:
-                return Answer(asset(name).encode(), ASSETS[name])
+                return Answer(read_asset(name).encode(), ASSETS[name])
             case ["viewer", case_id, ""] if case_id in self.cases:
                 return Answer(render_viewer(self.cases[case_id]).encode(), "text/html; charset=utf-8")
             case ["viewer", case_id, "volumes", name] if case_id in self.cases:
@@ -92,7 +92,7 @@ class Site:
         return Answer(shown.encode(), "text/html; charset=utf-8", policy="")
 
     def _volume(self, case: ViewerCase, url_name: str) -> Answer | None:
-        for name, known in case.url_names().items():
+        for name, known in case.url_names.items():
             if known == url_name:
                 return Answer(case.volumes[name], "application/octet-stream")
         return None
@@ -101,7 +101,7 @@ class Site:
         known = (case.folder_name for case in self.cases.values() if name in case.report.pictures)
         if folder_name not in known:
             return None
-        return Answer(case_folder(self.report_dir, folder_name) / name, "image/webp")
+        return Answer(locate_case(self.report_dir, folder_name) / name, "image/webp")
 
 
 class ViewerServer(http.server.ThreadingHTTPServer):

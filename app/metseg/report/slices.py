@@ -32,9 +32,9 @@ class View:
     Axes are only permuted and flipped; an oblique grid is shown in its own planes, lettered by the closest direction.
 
     Attributes:
-        grid: the volumes' grid.
-        axes: for the turned axes L, P, I: the grid's axis that runs along it.
-        reversed_: whether that axis is flipped.
+        grid: the grid of the volumes to turn.
+        axes: for each of the turned axes L, P, I the grid's axis that runs along it.
+        reversed_: for each of the turned axes L, P, I whether the grid's axis is flipped.
         spacing_mm: voxel sides along L, P, I.
     """
 
@@ -57,7 +57,7 @@ class View:
         return x, y, z
 
 
-def plan_view(grid: Grid) -> View:
+def choose_view(grid: Grid) -> View:
     """How to turn volumes on this grid."""
     resampling = plan_resampling(grid)  # towards R, A, S: each axis the other way round
     spacing = grid.spacing_mm
@@ -77,7 +77,7 @@ def cut(turned: NDArray[Element], plane: PlaneName, index: int) -> NDArray[Eleme
     return turned[tuple(place)].T
 
 
-def plane_spacing_mm(view: View, plane: PlaneName) -> tuple[float, float]:
-    """Height of a row and width of a column of a slice."""
+def measure_pixel(view: View, plane: PlaneName) -> tuple[float, float]:
+    """Height of a row and width of a column of a slice, in millimetres."""
     column, row = np.delete(view.spacing_mm, AXIS_OF[plane])
     return float(row), float(column)

@@ -12,35 +12,17 @@ from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.findings import printable
-from metseg.labels import ET, METASTASIS, NETC, RC, SNFH
 from metseg.report.case_from_files import find_label_map
 from metseg.report.case_report import CaseReport
-from metseg.report.case_store import read_piece
-from metseg.report.page import environment
-from metseg.report.pictures import COLOURS
+from metseg.report.case_store import read_case_report
+from metseg.report.page import list_shown_regions, make_environment
 from metseg.report.report_files import CASES_TABLE, RUN_FILE
-from metseg.report.words import WORDS
-from metseg.systems import Modality, SystemName, modalities_to_find
+from metseg.systems import OWN_GRID, Modality, modalities_to_find
 
 logger = logging.getLogger(__name__)
 
 SEGMENTATION: Final = "segmentation"
 REFERENCE: Final = "reference"
-IMAGE_ORDER: Final = ("t1c", "t2f", "t1n", "t2w", "ct")
-
-CT_WINDOW_HU: Final = (0, 80)
-"""The brain window of most readers, and of the radiosurgery system's plans."""
-
-LEGENDS: Final[dict[SystemName, tuple[tuple[int, str, str], ...]]] = {
-    "brats": (
-        (NETC, "non-enhancing core", COLOURS["TC"]),
-        (SNFH, "oedema (SNFH)", COLOURS["WT"]),
-        (ET, "enhancing", COLOURS["ET"]),
-        (RC, "resection cavity", COLOURS["RC"]),
-    ),
-    "radiosurgery": ((METASTASIS, "metastasis", COLOURS["metastasis"]),),
-}
-"""Label, words, colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +30,8 @@ class ViewerCase:
     """A case in the viewer.
 
     Attributes:
-        report: what the report says of it.
-        folder_name: its ID as the file system spells it.
+        report: what the report says of the case.
+        folder_name: the case's ID as the file system spells it.
         volumes: name to file: the images by modality, `segmentation`, `reference`.
     """
 
@@ -57,8 +39,9 @@ class ViewerCase:
     folder_name: str
     volumes: Mapping[str, Path]
 
+    @property
     def url_names(self) -> Mapping[str, str]:
-        """Name to the last part of its address: NiiVue tells a compressed file by its suffix."""
+        """Name of each volume to the last part of its address: NiiVue tells a compressed file by its suffix."""
         return {
             name: f"{name}.nii.gz" if path.name.endswith(".gz") else f"{name}.nii"
             for name, path in self.volumes.items()
@@ -80,10 +63,10 @@ def find_paths(report_dir: Path, data: Path | None, predictions: Path | None, re
     Raises:
         InputError: neither says where the images or the label maps are, or they are not there.
     """
-    options = _options(report_dir)
-    data = data or _path(options, "data_path")
-    predictions = predictions or _path(options, "prediction_path")
-    references = references or _path(options, "reference_path")
+    options = _read_options(report_dir)
+    data = data or _find_path(options, "data_path")
+    predictions = predictions or _find_path(options, "prediction_path")
+    references = references or _find_path(options, "reference_path")
     for name, path in (("data", data), ("prediction", predictions)):
         if path is None or not path.is_dir():
             where = "is not known" if path is None else f"{path} is not there"
@@ -101,15 +84,15 @@ def collect_cases(report_dir: Path, paths: ViewerPaths) -> Mapping[str, ViewerCa
     Raises:
         InputError: there is no report, or none of its cases is in the data folder.
     """
-    files_of = {
-        printable(files.case_id): files for files in discover_cases(paths.data, modalities=modalities_to_find(["ct"]))
+    found = {
+        printable(files.case_id): files for files in discover_cases(paths.data, modalities=modalities_to_find(OWN_GRID))
     }
     cases = {}
-    for case_id in _reported(report_dir):
-        files = files_of.get(case_id)
-        report = read_piece(report_dir, files.case_id) if files else None
+    for case_id in _list_reported(report_dir):
+        files = found.get(case_id)
+        report = read_case_report(report_dir, files.case_id) if files else None
         if files and report:
-            cases[case_id] = ViewerCase(report, files.case_id, _volumes(files, paths, report))
+            cases[case_id] = ViewerCase(report, files.case_id, _find_volumes(files, paths, report))
     if not cases:
         raise InputError(f"report {report_dir}: none of its cases is in {paths.data}", hint="Name --data-path.")
     return cases
@@ -117,35 +100,36 @@ def collect_cases(report_dir: Path, paths: ViewerPaths) -> Mapping[str, ViewerCa
 
 def render_viewer(case: ViewerCase) -> str:
     """The viewer's page of a case."""
-    names = case.url_names()
-    images = [name for name in IMAGE_ORDER if name in names]
+    names, system = case.url_names, case.report.system
+    images = [name for name in dict.fromkeys((*system.pictured, *system.modalities)) if name in names]
+    shown = {label for kind in list_shown_regions(system, [case.report]) for label in kind.region.labels}
     overlays = [name for name in (SEGMENTATION, REFERENCE) if name in names]
     state: dict[str, Any] = {
         "volumes": {name: f"volumes/{url}" for name, url in names.items()},
         "images": images,
         "overlays": overlays,
         "labels": [
-            {"value": value, "name": name, "colour": colour} for value, name, colour in LEGENDS[case.report.system]
+            {"value": label, "name": kind.legend, "colour": kind.colour} for label, kind in system.label_kinds.items()
         ],
-        "windows": {"ct": CT_WINDOW_HU},
+        "windows": dict.fromkeys(OWN_GRID, system.window_hu),
         "lesions": [{"number": item.number, "mm": item.inside_ras_mm} for item in case.report.lesions],
     }
     text: str = (
-        environment()
+        make_environment()
         .get_template("viewer.html")
         .render(
             case=case.report,
             images=images,
             overlays=overlays,
             state=state,
-            labels=state["labels"][:3],
-            words=WORDS[case.report.system],
+            labels=[label for label in state["labels"] if label["value"] in shown],
+            system=system,
         )
     )
     return text
 
 
-def _volumes(files: CaseFiles, paths: ViewerPaths, report: CaseReport) -> Mapping[str, Path]:
+def _find_volumes(files: CaseFiles, paths: ViewerPaths, report: CaseReport) -> Mapping[str, Path]:
     volumes: dict[str, Path] = {
         str(modality): path for modality, path in files.images.items() if _is_in_place(modality, report)
     }
@@ -156,14 +140,15 @@ def _volumes(files: CaseFiles, paths: ViewerPaths, report: CaseReport) -> Mappin
 
 
 def _is_in_place(modality: Modality, report: CaseReport) -> bool:
-    """Whether the label map lies right over this image's file: a CT was brought there by a transform, if at all."""
-    if report.system == "brats":
-        return modality != "ct"
+    """Whether the label map lies right over this image's file: a registered one was brought there by a transform."""
+    if modality not in report.system.modalities:
+        return False
     found = report.record.registration
-    return modality == report.label_grid or (found is not None and found.is_identity)
+    is_moved = report.system.is_registered and modality != report.label_grid
+    return not is_moved or (found is not None and found.is_identity)
 
 
-def _reported(report_dir: Path) -> tuple[str, ...]:
+def _list_reported(report_dir: Path) -> tuple[str, ...]:
     path = report_dir / CASES_TABLE
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -175,7 +160,7 @@ def _reported(report_dir: Path) -> tuple[str, ...]:
         ) from error
 
 
-def _options(report_dir: Path) -> Mapping[str, str]:
+def _read_options(report_dir: Path) -> Mapping[str, str]:
     files = [report_dir / RUN_FILE, *sorted(report_dir.glob("run-*-of-*.json"))]
     for path in files:
         try:
@@ -186,5 +171,5 @@ def _options(report_dir: Path) -> Mapping[str, str]:
     return {}
 
 
-def _path(options: Mapping[str, str], name: str) -> Path | None:
+def _find_path(options: Mapping[str, str], name: str) -> Path | None:
     return Path(options[name]) if options.get(name) else None

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Literal
+from typing import Final
 
-from metseg.errors import ExitCode, InputError, MetsegError, OutputError
+from metseg.errors import ExitCode, InputError, MetsegError, OnError, OutputError
 from metseg.files.atomic import remove_partials
 from metseg.files.blank import blank_label_map
 from metseg.files.case import CaseFiles
@@ -32,8 +32,6 @@ from metseg.run.record import CaseRecord, record_segmented
 from metseg.systems import SOURCE_MODALITY, Modality
 
 logger = logging.getLogger(__name__)
-
-OnError = Literal["stop", "skip", "blank"]
 
 CASES_AT_ONCE: Final = 3
 """One is read ahead, one is at work, one is written."""

@@ -31,7 +31,7 @@ from metseg.prepare.prepare import PreparedCase, prepare
 from metseg.prepare.registration import Registration
 from metseg.space.grid import Grid
 from metseg.space.resampling import Resampling, labels_to_source
-from metseg.space.rigid import metastases_outside, metastases_to
+from metseg.space.rigid import lesions_outside, move_labels
 from metseg.systems import SOURCE_MODALITY, Modality
 
 Stage = Literal["read", "prepare", "predict", "decide", "restore"]
@@ -147,13 +147,17 @@ def restore(decision: Decision, prepared: PreparedCase, plan: Plan, grid: Modali
     resampled = not resampling.only_turns
     lost: tuple[Finding, ...] = ()
     if grid == SOURCE_MODALITY or registration is None:
-        labels, there, header = labels_to_source(network_labels, resampling), case.grid, case.source_header
+        labels, there, header = (
+            labels_to_source(network_labels, resampling, plan.regions),
+            case.grid,
+            case.source_header,
+        )
     else:
         scan = case.scans[grid]
         there, header, resampled = scan.grid, scan.header, True
-        place = (network_labels, resampling.network, scan.grid, registration.mr_to_ct)
-        labels = metastases_to(*place)
-        outside = metastases_outside(*place)
+        place = (network_labels, resampling.network, scan.grid, registration.mr_to_ct, plan.regions)
+        labels = move_labels(*place)
+        outside = lesions_outside(*place)
         lesions = f"{outside} of {len(decision.agreement)} {plan.system.whole}"
         what = f"{lesions} lie outside the {plan.system.scan}, not in its label map"
         lost = (warning("outside-grid", what),) if outside else ()

@@ -1,20 +1,19 @@
 """What the self-test should find: a file beside a bundle's weights, written once when the bundle is frozen."""
 
-import base64
 import hashlib
 import math
 import zlib
+from base64 import b64encode
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, ValidationError, model_validator
 
 from metseg.errors import WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.labels import BACKGROUND, LabelMap
-from metseg.selftest.phantom import SHAPE
 
 EXPECTED_FILE: Final = "self-test.json"
 MARGIN: Final = 1e-3
@@ -29,9 +28,9 @@ class Expected(BaseModel):
     Attributes:
         schema_version: of this file.
         phantom_sha256: of the phantom's voxels.
-        plan_sha256: of the plan that the self-test ran (`metseg.selftest.run.self_test_plan`).
-        lesions: 26-connected components of WT.
-        shape: of the phantom; the first files did not state theirs.
+        plan_sha256: of the plan that the self-test ran (`metseg.selftest.verdict.shorten_plan`).
+        lesions: 26-connected components of the bundle's largest region.
+        shape: of the phantom.
         labels_zlib_base64: the label map, uint8 in C order.
         undecided_zlib_base64: voxels where some member's probability came within MARGIN of the threshold, one bit each:
             which side they fall to depends on how a processor rounds.
@@ -44,38 +43,27 @@ class Expected(BaseModel):
     phantom_sha256: str
     plan_sha256: str
     lesions: int
-    shape: tuple[int, int, int] = SHAPE
-    labels_zlib_base64: str
-    undecided_zlib_base64: str
+    shape: tuple[int, int, int]
+    labels_zlib_base64: Base64Bytes
+    undecided_zlib_base64: Base64Bytes
     decided_sha256: str
 
     @property
     def labels(self) -> LabelMap:
-        """Shape `shape`.
-
-        Raises:
-            WeightsError: the stored map is damaged.
-        """
-        try:
-            labels = np.frombuffer(_unpack(self.labels_zlib_base64), dtype=np.uint8).reshape(self.shape)
-        except (ValueError, zlib.error) as error:
-            raise WeightsError(f"{EXPECTED_FILE}: the stored label map is damaged: {error}", hint=HINT) from error
-        if self.hash_decided(labels) != self.decided_sha256:
-            raise WeightsError(f"{EXPECTED_FILE}: the stored label map does not have its hash", hint=HINT)
-        return labels
+        """The label map, shape `shape`."""
+        return _unpack(self.labels_zlib_base64).reshape(self.shape)
 
     @property
     def undecided(self) -> NDArray[np.bool_]:
-        """Shape `shape`: see `undecided_zlib_base64`.
+        """The undecided voxels, shape `shape`."""
+        bits = np.unpackbits(_unpack(self.undecided_zlib_base64), count=math.prod(self.shape))
+        return bits.astype(np.bool_).reshape(self.shape)
 
-        Raises:
-            WeightsError: what is stored is damaged.
-        """
-        try:
-            bits = np.frombuffer(_unpack(self.undecided_zlib_base64), dtype=np.uint8)
-            return np.unpackbits(bits, count=math.prod(self.shape)).astype(np.bool_).reshape(self.shape)
-        except (ValueError, zlib.error) as error:
-            raise WeightsError(f"{EXPECTED_FILE}: the undecided voxels are damaged: {error}", hint=HINT) from error
+    @model_validator(mode="after")
+    def _check_hash(self) -> Self:
+        if self.hash_decided(self.labels) != self.decided_sha256:
+            raise ValueError("the stored label map does not have its hash")
+        return self
 
     def hash_decided(self, labels: LabelMap) -> str:
         """Hash of a label map's voxels, the undecided ones set to 0."""
@@ -86,30 +74,28 @@ def make_expected(
     labels: LabelMap, undecided: NDArray[np.bool_], *, lesions: int, phantom_sha256: str, plan_sha256: str
 ) -> Expected:
     """What is stored of a result; both arrays have the phantom's shape."""
-    x, y, z = labels.shape
-    return Expected(
-        phantom_sha256=phantom_sha256,
-        plan_sha256=plan_sha256,
-        lesions=lesions,
-        shape=(x, y, z),
-        labels_zlib_base64=_pack(np.ascontiguousarray(labels).tobytes()),
-        undecided_zlib_base64=_pack(np.packbits(np.ascontiguousarray(undecided)).tobytes()),
-        decided_sha256=_hash(labels, undecided),
+    return Expected.model_validate(
+        {
+            "phantom_sha256": phantom_sha256,
+            "plan_sha256": plan_sha256,
+            "lesions": lesions,
+            "shape": labels.shape,
+            "labels_zlib_base64": b64encode(zlib.compress(labels.tobytes(), level=9)),
+            "undecided_zlib_base64": b64encode(zlib.compress(np.packbits(undecided).tobytes(), level=9)),
+            "decided_sha256": _hash(labels, undecided),
+        }
     )
 
 
 def _hash(labels: LabelMap, undecided: NDArray[np.bool_]) -> str:
-    return hashlib.sha256(
-        np.ascontiguousarray(np.where(undecided, BACKGROUND, labels), dtype=np.uint8).tobytes()
-    ).hexdigest()
+    return hashlib.sha256(np.where(undecided, BACKGROUND, labels).astype(np.uint8).tobytes()).hexdigest()
 
 
-def _pack(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, level=9)).decode("ascii")
-
-
-def _unpack(text: str) -> bytes:
-    return zlib.decompress(base64.b64decode(text, validate=True))
+def _unpack(content: bytes) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(zlib.decompress(content), dtype=np.uint8)
+    except zlib.error as error:
+        raise ValueError(f"a stored map is damaged: {error}") from error
 
 
 def write_expected(folder: Path, expected: Expected) -> Path:
@@ -123,7 +109,7 @@ def read_expected(folder: Path) -> Expected:
     """Reads the file of a bundle.
 
     Raises:
-        WeightsError: there is none, or it is not one.
+        WeightsError: there is none, it is not one, or it is damaged.
     """
     path = folder / EXPECTED_FILE
     try:
@@ -133,4 +119,6 @@ def read_expected(folder: Path) -> Expected:
             f"{path}: can't be read: {error.strerror}: no self-test for this bundle", hint=HINT
         ) from error
     except ValidationError as error:
-        raise WeightsError(f"{path}: {str(error).splitlines()[0]}", hint=HINT) from error
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise WeightsError(f"{path}: {place + ': ' if place else ''}{first['msg']}", hint=HINT) from error

@@ -3,6 +3,7 @@
 Everything here costs time in proportion to the mask's bounding box, not to the volume around it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +25,8 @@ Box = tuple[slice, ...]
 class Components:
     """The components of a mask.
 
-    Numbers start at 1 and follow the order in which a scan of the array meets the components (last axis fastest), so
-    they depend on the mask alone, never on how it lies in memory.
+    Numbers start at 1 and follow the order in which a scan of the array meets the components (last axis fastest). They
+    depend on the mask alone, never on how it lies in memory; those of a transposed mask follow the transposed array.
 
     Attributes:
         voxels: shape (v,): flat indices, in C order and ascending, of the mask's voxels.
@@ -38,6 +39,18 @@ class Components:
     component_of: NDArray[np.intp]
     sizes: NDArray[np.intp]
     shape: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, voxels: NDArray[np.intp], component_of: NDArray[np.intp], count: int, shape: tuple[int, ...]
+    ) -> "Components":
+        """Counts the voxels of each of `count` components, however they were made."""
+        return cls(voxels, component_of, np.bincount(component_of, minlength=count + 1)[1:], shape)
+
+    @property
+    def count(self) -> int:
+        """How many components there are."""
+        return self.sizes.size
 
     def smaller_than(self, voxels: float) -> NDArray[np.bool_]:
         """Shape (components,): which have strictly fewer voxels, or less volume in voxels, than that."""
@@ -53,6 +66,20 @@ class Components:
         volume = np.zeros(int(np.prod(self.shape)), dtype=np.int32)
         volume[self.voxels] = self.component_of
         return volume.reshape(self.shape)
+
+    def centroids(self, start: Sequence[int] = (0, 0, 0)) -> NDArray[np.float64]:
+        """Mean voxel coordinates of each component, shape (components, 3), columns in the order of the array's axes.
+
+        Args:
+            start: coordinates of the array's first voxel: those of a part of a volume count from the volume's.
+        """
+        axes = np.unravel_index(self.voxels, self.shape)
+        sums = [
+            np.bincount(self.component_of, weights=along + first, minlength=self.count + 1)[1:]
+            for along, first in zip(axes, start, strict=True)
+        ]
+        centroids: NDArray[np.float64] = np.stack(sums, axis=1) / self.sizes[:, None]
+        return centroids
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box | None:
@@ -75,20 +102,37 @@ def find_components(mask: NDArray[np.bool_]) -> Components:
     """
     box = bounding_box(mask)
     if box is None:
-        nothing = np.zeros(0, dtype=np.intp)
-        return Components(nothing, nothing, nothing, mask.shape)
+        return components_of_voxels(np.zeros(0, dtype=np.intp), mask.shape)
     inner = mask[box]
-    # cc3d 4.1 reserves (x + 1)(y + 1)(z + 1) / 8 labels, background included: one too few where all sides are odd and
-    # every second voxel is a component. It then raises, so each side is made even with a background layer.
-    boxed = np.zeros([side + side % 2 for side in inner.shape], dtype=np.bool_)
-    boxed[tuple(slice(side) for side in inner.shape)] = inner
-    volume = cc3d.connected_components(boxed, connectivity=CONNECTIVITY)
-    inside = np.flatnonzero(boxed)
-    numbers = volume.ravel()[inside].astype(np.intp)
-    corner = [side.start for side in box]
-    position = np.unravel_index(inside, boxed.shape)
-    voxels = np.ravel_multi_index([axis + start for axis, start in zip(position, corner, strict=True)], mask.shape)
-    return _in_scanning_order(voxels, numbers, mask.shape)
+    in_box = np.flatnonzero(inner)
+    position = np.unravel_index(in_box, inner.shape)
+    in_mask = [axis + side.start for axis, side in zip(position, box, strict=True)]
+    voxels = np.ravel_multi_index(in_mask, mask.shape)
+    return _in_scanning_order(voxels, _numbers(in_box, inner.shape), mask.shape)
+
+
+def components_of_voxels(voxels: NDArray[np.intp], shape: tuple[int, ...]) -> Components:
+    """The same for a mask that is given by its voxels, in time in proportion to its shape.
+
+    Args:
+        voxels: shape (v,): flat indices, in C order and ascending.
+        shape: of the mask: three sides.
+    """
+    if not voxels.size:
+        nothing = np.zeros(0, dtype=np.intp)
+        return Components(nothing, nothing, nothing, shape)
+    return _in_scanning_order(voxels, _numbers(voxels, shape), shape)
+
+
+def _numbers(voxels: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """The component of each voxel, from 1, in any order of numbers."""
+    # cc3d 4.1 reserves (x + 1)(y + 1)(z + 1) / 8 labels, background included, and raises where every second voxel is a
+    # component: one too few where all sides are odd. Two more planes, which move no flat index, are room for one more.
+    dense = np.zeros((shape[0] + 2, *shape[1:]), dtype=np.bool_)
+    dense.reshape(-1)[voxels] = True
+    volume = cc3d.connected_components(dense, connectivity=CONNECTIVITY, binary_image=True)
+    numbers: NDArray[np.intp] = volume.reshape(-1)[voxels].astype(np.intp)
+    return numbers
 
 
 def _in_scanning_order(voxels: NDArray[np.intp], numbers: NDArray[np.intp], shape: tuple[int, ...]) -> Components:

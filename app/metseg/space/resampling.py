@@ -1,9 +1,9 @@
-"""The resampling of a case: from the grid of its files to the network's grid, and back (docs/geometry.md).
+"""Between the grid of a case's files and the network's grid, there and back (docs/geometry.md).
 
 The network's grid has RAS+ axes (the closest, by permuting and flipping array axes: an oblique grid stays oblique) and
 1 mm spacing. An axis that has that spacing already is not resampled, so a case on the SRI24 atlas only has its axes
-turned. Elsewhere both grids cover the same field of view, with the same centre: voxel centres, not corners, are what
-coordinates count, so half-voxel offsets follow from the spacings.
+turned. Elsewhere both grids cover the same field of view, with the same centre. Coordinates count voxel centres, not
+corners, so half-voxel offsets follow from the spacings.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.labels import BACKGROUND, REGIONS, LabelMap, RegionMasks, decode_regions, region_masks
+from metseg.labels import BACKGROUND, LabelMap, RegionMasks, Regions
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume, Grid
 from metseg.space.sampling import AxisSampling, Positions, sample, sample_mask
-from metseg.space.tiny_lesions import Indices, restore_lost_lesions
+from metseg.space.tiny_lesions import restore_lost_lesions
 
 SPACING_TOLERANCE: Final = 1e-3
 """Relative: an axis this close to the network's spacing is taken as it is; over 240 voxels that is a quarter voxel."""
@@ -59,7 +59,7 @@ class Resampling:
 def plan_resampling(
     grid: Grid, spacing_mm: float | tuple[float, float, float] = 1.0, frame: tuple[int, int] | None = None
 ) -> Resampling:
-    """Plans the resampling from a source grid.
+    """Plans how a case comes to the network's grid and back.
 
     Args:
         grid: the source grid; its axes don't coincide.
@@ -129,70 +129,44 @@ def volume_to_source(volume: FloatVolume, resampling: Resampling) -> FloatVolume
     return _move_volume(volume, _to_source(resampling))
 
 
-def regions_to_source(masks: RegionMasks, resampling: Resampling) -> RegionMasks:
-    """Brings region masks back to the source grid.
+def labels_to_source(labels: LabelMap, resampling: Resampling, regions: Regions) -> LabelMap:
+    """Brings a label map back to the source grid, region by region.
 
-    Each region is interpolated linearly and cut at a half. A lesion (26-connected component of a region) whose own
-    voxels' nearest source voxels all came out empty keeps one, in its region and in every larger region it lies in: a
-    small lesion on a coarse grid is not lost. Two such lesions within one source voxel become one. Outside the
-    network's grid (a frame smaller than the field of view) there is nothing, and nothing comes from beyond the field of
-    view (a larger one).
+    Each region is interpolated linearly and cut at a half; the regions then become labels again (`Regions.decode`). A
+    lesion (26-connected component of a region) is lost when the source voxels nearest to its own are all empty. It then
+    keeps one voxel, in its region and in every larger region that it lies in, so a coarse grid loses no small lesion.
+    Two such lesions within one source voxel become one.
 
-    Args:
-        masks: shape (3, x, y, z) on the network's grid, channels WT, TC, ET.
-        resampling: see `plan_resampling`.
-
-    Returns:
-        Shape (3, x, y, z) on the source grid.
-    """
-    if resampling.only_turns:
-        return np.stack([_turn_back(mask, resampling) for mask in masks])
-    return _move_regions(masks, _to_source(resampling)).masks
-
-
-def regions_to_network(masks: RegionMasks, resampling: Resampling) -> RegionMasks:
-    """Brings a reference's region masks to the network's grid; the inverse of `regions_to_source`, by the same rules.
+    Where the network's grid covers less than the field of view (a smaller frame), there is nothing outside it. Where it
+    covers more, nothing comes back from beyond the field of view.
 
     Args:
-        masks: shape (3, x, y, z) on the source grid, channels WT, TC, ET.
+        labels: shape of the network's grid.
         resampling: see `plan_resampling`.
+        regions: those of the label map.
 
     Returns:
-        Shape (3, x, y, z) on the network's grid.
-    """
-    if resampling.only_turns:
-        return np.stack([_turn(mask, resampling) for mask in masks])
-    return _move_regions(masks, _to_network(resampling)).masks
-
-
-def labels_to_source(labels: LabelMap, resampling: Resampling) -> LabelMap:
-    """Brings a label map back to the source grid, region by region (`regions_to_source`).
-
-    Args:
-        labels: shape of the network's grid, labels 0..3.
-        resampling: see `plan_resampling`.
-
-    Returns:
-        Shape of the source grid, labels 0..3.
+        Shape of the source grid. Labels that belong to no region become background where axes are resampled.
     """
     if resampling.only_turns:
         return np.asfortranarray(_turn_back(labels, resampling))
-    return _move_labels(labels, _to_source(resampling))
+    return _move_labels(labels, _to_source(resampling), regions)
 
 
-def labels_to_network(labels: LabelMap, resampling: Resampling) -> LabelMap:
-    """Brings a reference's label map to the network's grid, region by region (`regions_to_network`).
+def labels_to_network(labels: LabelMap, resampling: Resampling, regions: Regions) -> LabelMap:
+    """Brings a reference to the network's grid; the inverse of `labels_to_source`, by the same rules.
 
     Args:
-        labels: shape of the source grid; RC (4) belongs to no region and becomes background where axes are resampled.
+        labels: shape of the source grid.
         resampling: see `plan_resampling`.
+        regions: those of the label map.
 
     Returns:
-        Shape of the network's grid, labels 0..3 (0..4 where no axis is resampled).
+        Shape of the network's grid. Labels that belong to no region become background where axes are resampled.
     """
     if resampling.only_turns:
         return np.ascontiguousarray(_turn(labels, resampling))
-    return _move_labels(labels, _to_network(resampling))
+    return _move_labels(labels, _to_network(resampling), regions)
 
 
 def _turn(volume: NDArray[Element], resampling: Resampling) -> NDArray[Element]:
@@ -211,7 +185,7 @@ def _flips(resampling: Resampling) -> tuple[slice, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One direction of a resampling that resamples.
+    """One direction of a resampling that interpolates.
 
     Attributes:
         start: the grid it leaves.
@@ -293,41 +267,21 @@ def _move_volume(volume: FloatVolume, move: _Move) -> FloatVolume:
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _MovedRegions:
-    """Region masks after a move.
-
-    Attributes:
-        masks: shape (3, x, y, z).
-        boxes: everything true lies in one of them, but for `restored`.
-        restored: shape (3, n): voxels of lesions that interpolation lost.
-    """
-
-    masks: RegionMasks
-    boxes: tuple[Box, ...]
-    restored: Indices
-
-
-def _move_regions(masks: RegionMasks, move: _Move) -> _MovedRegions:
-    out = np.zeros((len(masks), *move.end.shape), dtype=np.bool_)
-    boxes = []
-    for channel, mask in enumerate(masks):
-        part, box = move.mask_part(mask)
-        out[channel][box] = part
-        boxes.append(box)
-    restored = restore_lost_lesions(out, move.end, masks, move.start)
-    return _MovedRegions(out, tuple(boxes), restored)
-
-
-def _move_labels(labels: LabelMap, move: _Move) -> LabelMap:
+def _move_labels(labels: LabelMap, move: _Move, regions: Regions) -> LabelMap:
     """Splits, moves and decodes within boxes: most of a label map is background."""
     out = np.zeros(move.end.shape, dtype=np.uint8, order="F")
     support = bounding_box(labels != BACKGROUND)
     if support is None:
         return out
-    masks = np.zeros((len(REGIONS), *labels.shape), dtype=np.bool_)
-    masks[:, *support] = region_masks(labels[support])
-    moved = _move_regions(masks, move)
-    for box in (*moved.boxes, tuple(moved.restored)):
-        out[box] = decode_regions(moved.masks[:, *box])
+    masks: RegionMasks = np.zeros((len(regions), *labels.shape), dtype=np.bool_)
+    masks[:, *support] = regions.split(labels[support])
+    moved: RegionMasks = np.zeros((len(regions), *move.end.shape), dtype=np.bool_)
+    boxes = []
+    for channel, mask in enumerate(masks):
+        part, box = move.mask_part(mask)
+        moved[channel][box] = part
+        boxes.append(box)
+    restored = restore_lost_lesions(moved, move.end, masks, move.start)
+    for box in (*boxes, tuple(restored)):
+        out[box] = regions.decode(moved[:, *box])
     return out

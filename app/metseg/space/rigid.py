@@ -1,13 +1,14 @@
 """Between grids that a rigid transform lies between: the planning CT's and the MR's (docs/radiosurgery.md).
 
-`geometry` moves along axes alone; here every output voxel is looked up where the transform says.
+`resampling` moves along axes alone; here every output voxel is looked up where the transform says.
 """
 
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metseg.labels import BACKGROUND, METASTASIS, LabelMap
+from metseg.labels import LabelMap, Regions
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import Affine, FloatVolume, Grid
 from metseg.space.resampling import HALF
@@ -36,37 +37,47 @@ def resample_rigid(volume: FloatVolume, grid: Grid, to_grid: Grid, to_source: Af
     return moved
 
 
-def metastases_to(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affine) -> LabelMap:
-    """Brings a map of metastases to another grid: linear, cut at a half, and no metastasis on it is lost.
+def move_labels(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affine, regions: Regions) -> LabelMap:
+    """Brings a label map to another grid, region by region: linear, cut at a half, and no lesion on it is lost.
 
     Args:
-        labels: shape `grid.shape`, 0 or METASTASIS.
+        labels: shape `grid.shape`; labels that belong to no region become background.
         grid: where it lies.
         to_grid: the grid wanted.
         from_source: shape (4, 4): a point of `grid`'s world to the same point in `to_grid`'s.
+        regions: those of the label map.
 
     Returns:
-        Shape `to_grid.shape`; a metastasis that would vanish keeps one voxel (`lost_lesions`), one that lies outside
-        that grid has none.
+        Shape `to_grid.shape`; a lesion that would vanish keeps one voxel (`restore_lost_lesions`), one that lies
+        outside that grid has none.
     """
-    mask = labels != BACKGROUND
-    moved = np.zeros((1, *to_grid.shape), dtype=np.bool_)
+    masks = regions.split(labels)
+    moved = np.stack([_move_mask(mask, grid, to_grid, from_source) for mask in masks])
+    restore_lost_lesions(moved, to_grid, masks, Grid(grid.shape, from_source @ grid.affine))
+    return regions.decode(moved)
+
+
+def lesions_outside(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affine, regions: Regions) -> int:
+    """How many lesions of a map (components of the whole region) `move_labels` leaves out: none of it is on the grid.
+
+    See `move_labels` for the arguments.
+    """
+    return count_outside(regions.whole_mask(labels), Grid(grid.shape, from_source @ grid.affine), to_grid)
+
+
+def _move_mask(mask: NDArray[np.bool_], grid: Grid, to_grid: Grid, from_source: Affine) -> NDArray[np.bool_]:
+    moved = np.zeros(to_grid.shape, dtype=np.bool_)
     box = bounding_box(mask)
-    if box is not None:
-        index = np.linalg.inv(to_grid.affine) @ from_source @ grid.affine
-        target = _box_around(box, index, to_grid.shape)
-        part = _part_of(to_grid, target)
-        if min(part.shape) > 0:
-            to_source: Affine = np.linalg.inv(from_source).astype(np.float64)
-            soft = resample_rigid(mask.astype(np.float32), grid, part, to_source, outside=0.0)
-            moved[0][target] = soft >= HALF
-        restore_lost_lesions(moved, to_grid, mask[None], Grid(grid.shape, from_source @ grid.affine))
-    return np.where(moved[0], np.uint8(METASTASIS), np.uint8(BACKGROUND))
-
-
-def metastases_outside(labels: LabelMap, grid: Grid, to_grid: Grid, from_source: Affine) -> int:
-    """How many metastases of a map `metastases_to` leaves out because they lie outside the grid wanted; see there."""
-    return count_outside(labels != BACKGROUND, Grid(grid.shape, from_source @ grid.affine), to_grid)
+    if box is None:
+        return moved
+    index = np.linalg.inv(to_grid.affine) @ from_source @ grid.affine
+    target = _box_around(box, index, to_grid.shape)
+    part = _part_of(to_grid, target)
+    if min(part.shape) > 0:
+        to_source: Affine = np.linalg.inv(from_source).astype(np.float64)
+        soft = resample_rigid(mask.astype(np.float32), grid, part, to_source, outside=0.0)
+        moved[target] = soft >= HALF
+    return moved
 
 
 def _box_around(box: Box, index: Affine, shape: tuple[int, int, int]) -> Box:

@@ -1,7 +1,7 @@
-"""Linear interpolation along the axes of a volume, at the cost of what is not zero.
+"""Linear interpolation along the axes of a volume, in time in proportion to the part that is not zero.
 
-Grids here differ by spacing and offset along their axes only, never by a rotation, so interpolation is one small
-two-tap filter after the other; and everything outside the bounding box of what is not zero stays zero.
+Grids here differ by spacing and offset along their axes, never by a rotation. So interpolation is one small two-tap
+filter after the other. Everything outside the bounding box of what is not zero stays zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence

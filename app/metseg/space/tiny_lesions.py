@@ -27,10 +27,9 @@ def restore_lost_lesions(moved: RegionMasks, to_grid: Grid, masks: RegionMasks, 
     part, and a lesion that lies there as a whole is not on that grid: nothing is added for it.
 
     Args:
-        moved: shape (3, x, y, z) on `to_grid`, channels from the largest region to the smallest;
-            changed in place.
+        moved: shape (regions, x, y, z) on `to_grid`, each region before those that lie inside it; changed in place.
         to_grid: the grid after the move.
-        masks: shape (3, x, y, z) on `from_grid`: the regions before the move.
+        masks: shape (regions, x, y, z) on `from_grid`: the regions before the move.
         from_grid: the grid before the move.
 
     Returns:

@@ -17,14 +17,16 @@ from metseg.plan.bundle import Bundle
 from metseg.plan.plan import Plan, TtaPlan
 from metseg.predict.device import Device
 from metseg.predict.engine import load_engine
-from metseg.run.pipeline import Segmented, segment
-from metseg.selftest.expected import HINT, MARGIN, Expected
-from metseg.selftest.phantoms import CASE_ID, phantom_of
+from metseg.predict.members import Probabilities
+from metseg.run.pipeline import segment
+from metseg.selftest.expected import HINT, MARGIN, Expected, make_expected
+from metseg.selftest.painting import CASE_ID
+from metseg.selftest.phantoms import find_phantom
 from metseg.space.resampling import labels_to_source
 from metseg.systems import modalities_to_find
 
 MIN_DICE: Final = 0.99
-"""Of the whole tumour to the stored map, in any arithmetic on any device."""
+"""Of the largest region to the stored map, in any arithmetic on any device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Result:
         labels: the label map.
         undecided: voxels where some member's probability, or their mean where that decides, lies within MARGIN of the
             plan's threshold.
-        lesions: 26-connected components of WT.
+        lesions: 26-connected components of the largest region.
         elapsed_s: for the case, loading the weights included.
     """
 
@@ -53,7 +55,7 @@ class Verdict:
         device: description and precision.
         lesions: found.
         expected_lesions: should be.
-        dice: of WT to the stored map; 1 where both are empty.
+        dice: of the largest region to the stored map; 1 where both are empty.
         is_exact: whether every voxel has the stored label, but for the few that rounding decides (`Expected`).
         must_be_exact: whether it has to: float32 on a CPU.
         elapsed_s: see Result.
@@ -74,8 +76,8 @@ class Verdict:
         return right and (self.is_exact or not self.must_be_exact)
 
 
-def self_test_plan(plan: Plan) -> Plan:
-    """The bundle's plan, made quick: one pass a member, no larger windows than the phantom's head."""
+def shorten_plan(plan: Plan) -> Plan:
+    """The bundle's plan, made quick: one pass per member, no larger windows than the phantom's head."""
     window = plan.window.model_copy(update={"extent": "whole" if plan.window.extent == "whole" else "trimmed"})
     changes = {"name": CASE_ID, "description": "", "window": window, "tta": TtaPlan(variant="none")}
     return plan.model_copy(update=changes)
@@ -88,24 +90,47 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
         WeightsError: the bundle can't be loaded.
     """
     start = time.perf_counter()
-    plan = self_test_plan(bundle.plan)
+    plan = shorten_plan(bundle.plan)
     engine = load_engine(replace(bundle, plan=plan), device)
     with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
-        phantom_of(plan.system.name).write(Path(scratch))
+        find_phantom(plan.modalities).write(Path(scratch))
         (files,) = discover_cases(Path(scratch), modalities=modalities_to_find(plan.modalities))
         segmented = segment(files, engine)
-    return Result(segmented.labels, _undecided(segmented, plan), segmented.lesions, time.perf_counter() - start)
-
-
-def _undecided(segmented: Segmented, plan: Plan) -> NDArray[np.bool_]:
     predictions, resampling = segmented.decision.predictions, segmented.resampling
-    deciding = [member.probabilities for member in predictions.members]
+    near = find_undecided([member.probabilities for member in predictions.members], plan).astype(np.uint8)
+    pasted = predictions.layout.paste(near, resampling.network.shape)
+    undecided = labels_to_source(pasted, resampling, plan.regions) > 0
+    return Result(segmented.labels, undecided, segmented.lesions, time.perf_counter() - start)
+
+
+def find_undecided(members: Sequence[Probabilities], plan: Plan) -> NDArray[np.bool_]:
+    """Where rounding may decide (`Result`).
+
+    Args:
+        members: probabilities of each member, shape (regions, x, y, z).
+        plan: says what is compared with which threshold.
+
+    Returns:
+        Shape (x, y, z).
+    """
+    deciding = [*members]
     if plan.fusion.method == "mean":
-        deciding.append(np.asarray(np.mean(deciding, axis=0, dtype=np.float32)))
-    near = np.zeros(deciding[0].shape[1:], dtype=np.uint8)
+        deciding.append(np.asarray(np.mean(members, axis=0, dtype=np.float32)))
+    near = np.zeros(deciding[0].shape[1:], dtype=np.bool_)
     for probabilities in deciding:
         near |= (np.abs(probabilities - np.float32(plan.threshold)) < MARGIN).any(axis=0)
-    return labels_to_source(predictions.layout.paste(near, resampling.network.shape), resampling) > 0
+    return near
+
+
+def expect_again(result: Result, bundle: Bundle) -> Expected:
+    """What to store of a bundle's result: every later run has to give the same."""
+    return make_expected(
+        result.labels,
+        result.undecided,
+        lesions=result.lesions,
+        phantom_sha256=find_phantom(bundle.plan.modalities).sha256,
+        plan_sha256=shorten_plan(bundle.plan).sha256,
+    )
 
 
 def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device]) -> tuple[Verdict, ...]:
@@ -115,8 +140,8 @@ def run_self_test(bundle: Bundle, expected: Expected, devices: Sequence[Device])
         WeightsError: the stored result belongs to another phantom or plan, so that comparing would mean nothing.
     """
     for what, found, stored in (
-        ("phantom", phantom_of(bundle.plan.system.name).sha256, expected.phantom_sha256),
-        ("plan", self_test_plan(bundle.plan).sha256, expected.plan_sha256),
+        ("phantom", find_phantom(bundle.plan.modalities).sha256, expected.phantom_sha256),
+        ("plan", shorten_plan(bundle.plan).sha256, expected.plan_sha256),
     ):
         if found != stored:
             raise WeightsError(
