@@ -95,7 +95,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     expected = None if names_voters else keys.pop("members", None)
     small = options.small_lesions
     every_run = (*runs, *([small] if small else []))
-    recipes = {run: _recipe_of(run) for run in every_run}
+    recipes = {run: _read_recipe(run) for run in every_run}
     _require_different_names(every_run, recipes)
     _require_expected([recipes[run] for run in runs], expected)
     keys |= _shared_keys(tuple(recipes.values()), keys)
@@ -122,7 +122,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     return default
 
 
-def _recipe_of(run: Path) -> Recipe:
+def _read_recipe(run: Path) -> Recipe:
     if run.is_file():
         return read_member_recipe(run)
     for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
@@ -259,7 +259,7 @@ def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenM
         return _take_over(run, recipe)
     import torch  # noqa: PLC0415 - heavy
 
-    from training.freeze.equality import prove_equal  # noqa: PLC0415
+    from training.freeze.equality import check_equality  # noqa: PLC0415
     from training.runs.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
 
     path = run / f"{options.checkpoint}.safetensors"
@@ -275,13 +275,13 @@ def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenM
         for key, tensor in state.items()
     }
     member = recipe.member
-    metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
-    # Proven before the file has its final metadata, which holds what the proof found.
-    unproven = _frozen(member, pack_weights(state, metadata))
-    proof = prove_equal(_loaded(unproven, run), path, recipe, stored, _proof_entry(run, options.cache))
+    metadata = metadata_of(member) | _describe_provenance(run, path, recipe, progress.step, options.provenance)
+    # Compared before the file has its final metadata, which holds what the comparison found.
+    unchecked = _frozen(member, pack_weights(state, metadata))
+    found = check_equality(_loaded(unchecked, run), path, recipe, stored, _find_entry(run, options.cache))
     metadata |= {
-        "proven_on": proof.case_id,
-        "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
+        "proven_on": found.case_id,
+        "rounding": f"logits differ by at most {found.rounding:g}, {found.changed_voxels} labels of the window",
     }
     return _frozen(member, pack_weights(state, metadata))
 
@@ -307,7 +307,7 @@ def _loaded(member: FrozenMember, run: Path) -> "nn.Module":
             raise WeightsError(f"run {run}: frozen, its weights can't be used: {error}", hint=error.hint) from error
 
 
-def _proof_entry(run: Path, cache: Path | None) -> Path:
+def _find_entry(run: Path, cache: Path | None) -> Path:
     """Cache entry of the run's first validation case, or of its first training case.
 
     Raises:
@@ -325,7 +325,7 @@ def _proof_entry(run: Path, cache: Path | None) -> Path:
     return folder / str(content["entries"][case_id])
 
 
-def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
+def _describe_provenance(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
     content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     validations = [line for line in read_metrics(run) if line["kind"] == "validation" and line["step"] <= step]
     return {
