@@ -11,12 +11,12 @@ from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
 from metseg.predict.engine import load_engine
-from metseg.predict.windows import paste_region
 from metseg.report import batch_report
 from metseg.report.case_store import read_case_report
 from metseg.report.from_segmentation import collect_votes, compute_agreement
 from metseg.report.run_json import RunJson
 from metseg.run.pipeline import segment
+from metseg.space.blocks import paste
 from metseg.space.resampling import volume_to_source
 from phantoms import phantom
 from support import ALL, SUB, folder_bytes, write_bundle, write_case
@@ -86,7 +86,7 @@ def test_an_added_member_is_reported_as_it_is_fused(data, tmp_path):
     votes = collect_votes(segmented, engine.plan)
     predictions, resampling = segmented.decision.predictions, segmented.resampling
     voting, added = (member.probabilities[0] for member in predictions.members)
-    expected = paste_region(np.maximum(voting, added), predictions.layout.start, resampling.network.shape)
+    expected = paste(np.maximum(voting, added), predictions.layout.start, resampling.network.shape)
     np.testing.assert_allclose(votes.probability, volume_to_source(expected, resampling), atol=1e-6)
     assert (len(votes.member_maps), len(votes.added_maps)) == (1, 1)
     share = compute_agreement(votes, engine.plan.regions)
