@@ -61,7 +61,7 @@ def test_a_batch_reports_every_case(done):
     assert (content.device.name, content.bundle.plan) == ("cpu", "test")
     assert len(content.bundle.members[0].sha256) == len(content.bundle.plan_sha256) == 64
     for case in content.cases:
-        assert set(case.stage_s) == {"read", "prepare", "network", "fuse", "postprocess", "restore", "write"}
+        assert set(case.stage_s) == {"read", "prepare", "predict", "decide", "restore", "write"}
         assert case.elapsed_s == pytest.approx(sum(case.stage_s.values()))
         assert case.peak_memory_mib > 50
     assert [row["case_id"] for row in rows_of(done / "r/cases.csv")] == ["c0", "c1", "c2"]
