@@ -22,7 +22,7 @@ from evaluation import score_case
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.read import read_case, read_label_map
-from metseg.labels import ET, REGIONS, LabelMap
+from metseg.labels import BRATS_REGIONS, ET, LabelMap
 from metseg.space.components import find_components
 from training.data.prepared import reference_path
 
@@ -55,7 +55,9 @@ def tuned(cases: tuple[CaseFiles, ...]) -> tuple[float, int]:
         for threshold, size in totals:
             labels = segment(difference, threshold, size)
             result = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023")
-            dice = [item.columns()["LesionWise_Score_Dice"] for item in result.regions if item.region in REGIONS]
+            dice = [
+                item.columns()["LesionWise_Score_Dice"] for item in result.regions if item.region in BRATS_REGIONS.names
+            ]
             totals[threshold, size] += float(np.mean(dice)) / len(cases)
     best = max(totals, key=lambda setting: totals[setting])
     print(

@@ -15,12 +15,11 @@ import time
 import torch
 from torch import Tensor, nn
 
-from training.losses import count_terms
+from training.losses import build_objective, count_terms
 from training.losses.objective import Objective
+from training.network import TrainingNetwork
 from training.recipe import load_recipe
 from training.train.cpu_layers import arrange_for_cpu
-from training.train.network import TrainingNetwork
-from training.train.trainer import objective_of
 
 
 def crop_with_lesions(channels: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -64,7 +63,7 @@ def main() -> None:
     recipe = load_recipe(options.recipe)
     if recipe.loss.vae_weight:
         raise SystemExit(f"recipe {recipe.name}: expected one without the VAE branch, such as mets_coarse")
-    objective = objective_of(recipe)
+    objective = build_objective(recipe.loss)
     network = TrainingNetwork(recipe).train()
     arranged = arrange_for_cpu(copy.deepcopy(network))
     plain = network.to(memory_format=torch.channels_last_3d)
