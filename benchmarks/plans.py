@@ -281,9 +281,8 @@ def print_scores(rows: Sequence[Row], done: Sequence[Done], width: int) -> None:
     known = [(case, case.reference) for case in done if case.reference is not None]
     if not known:
         return
-    print(
-        f"scores of 2023 over the {len(known)} of {len(done)} cases that have a reference, {' / '.join(BRATS_REGIONS.names)}:"
-    )
+    regions = " / ".join(BRATS_REGIONS.names)
+    print(f"scores of 2023 over the {len(known)} of {len(done)} cases that have a reference, {regions}:")
     for row in rows:
         found = [
             score_case(reference.labels, case.of(row).labels, reference.spacing_mm, "brats2023")
