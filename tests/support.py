@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from metseg.labels import BRATS_REGIONS
 from metseg.network import build_network
-from metseg.plan.bundle import metadata_of
+from metseg.plan.bundle import describe_member
 from metseg.plan.plan import MemberPlan, Plan, SegResNetPlan
 from phantoms import LPS, phantom
 
@@ -64,7 +64,7 @@ def write_bundle(
             regions=regions,
             network=network,
         )
-        content = save(state, metadata_of(member))
+        content = save(state, describe_member(member))
         (folder / member.weights).write_bytes(content)
         members.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
     sections = {"window": {"size": (16, 24, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan

@@ -124,7 +124,7 @@ def drop_large_lesions(labels: LabelMap, regions: Regions, max_voxels: int) -> L
     """Removes lesions of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
     found = find_components(regions.whole_mask(labels))
     kept = labels.copy()
-    kept.reshape(-1)[found.voxels_of(found.sizes > max_voxels)] = 0
+    kept.reshape(-1)[found.pick_voxels(found.sizes > max_voxels)] = 0
     return kept
 
 

@@ -13,7 +13,7 @@ import yaml
 from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.network.segresnet import VAE_PREFIX
-from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, metadata_of
+from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, describe_member
 from metseg.plan.plan import MemberPlan, Plan, WindowPlan
 from metseg.predict.weights import load_member
 from training.provenance import HANDED_ON
@@ -275,7 +275,7 @@ def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenM
         for key, tensor in state.items()
     }
     member = recipe.member
-    metadata = metadata_of(member) | _describe_provenance(run, path, recipe, progress.step, options.provenance)
+    metadata = describe_member(member) | _describe_provenance(run, path, recipe, progress.step, options.provenance)
     # Compared before the file has its final metadata, which holds what the comparison found.
     unchecked = _frozen(member, pack_weights(state, metadata))
     found = check_equality(_loaded(unchecked, run), path, recipe, stored, _find_entry(run, options.cache))

@@ -61,8 +61,8 @@ def _describe_member(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
         "name": member.name,
         "sha256": member.sha256,
         "channels": list(member.channels),
-        "window": None if tiled else plan.window_of(member).model_dump(mode="json"),
-        "spacing_mm": plan.spacing_of(member),
+        "window": None if tiled else plan.choose_window(member).model_dump(mode="json"),
+        "spacing_mm": plan.choose_spacing(member),
         "fusion": "maximum" if member.name in plan.fusion.added_by_maximum else plan.fusion.method,
     }
 
@@ -77,7 +77,7 @@ def _describe_window(window: dict[str, Any] | None) -> str:
 
 def _format_facts(facts: dict[str, Any]) -> list[str]:
     from metseg.findings import spacing_in_words  # noqa: PLC0415 - heavy
-    from metseg.plan.plan import sides_of  # noqa: PLC0415 - heavy
+    from metseg.plan.plan import expand_sides  # noqa: PLC0415 - heavy
 
     bundle = facts["bundle"]
     lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]
@@ -86,7 +86,7 @@ def _format_facts(facts: dict[str, Any]) -> list[str]:
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
         f"  member {member['name']}: {', '.join(member['channels'])}; {_describe_window(member['window'])} "
-        f"at {spacing_in_words(sides_of(member['spacing_mm']))} mm; "
+        f"at {spacing_in_words(expand_sides(member['spacing_mm']))} mm; "
         f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
     ]
