@@ -5,13 +5,16 @@
 
 Runs the case twice and prints of the second run:
 
-    steps    seconds of each step, one after the other (in a batch, reading and writing run beside the networks)
+    stages   seconds of each stage of `metseg.run.pipeline` and of writing, one after the other (in a batch, reading and
+             writing run beside the networks), and their sum
+    steps    the same seconds by what the stages are made of
     layers   the networks' seconds by kind of layer and by level, with the operations and bytes of each
     bounds   all multiply-adds over the measured rate of a large matrix product in the networks' precision, and all
              bytes that the layers read and write over the measured bandwidth of a copy
 
 Wall seconds need a machine that runs nothing else. OMP_NUM_THREADS=1 and --clock processor give the seconds of one
-thread, which hold beside other work. docs/performance.md explains the figures.
+thread, which hold beside other work. docs/performance.md explains the figures. To compare two revisions, run the script
+of each from the root of its checkout, with PYTHONPATH=app:. in front and the same options.
 """
 
 import argparse
@@ -27,9 +30,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import metseg.predict.ensemble
+import metseg.decide.decision
 import metseg.predict.fallback
+import metseg.predict.inputs
+import metseg.predict.members
+import metseg.predict.passes
+import metseg.predict.sliding
 import metseg.prepare.prepare
+import metseg.prepare.radiosurgery
 import metseg.run.pipeline
 from benchmarks.stage_clock import BETWEEN, Account, StageClock, cover, cover_network
 from metseg.files.case import CaseFiles
@@ -37,36 +45,51 @@ from metseg.files.discovery import discover_cases
 from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import Ensemble, load_ensemble, member_layout, plan_layout
+from metseg.predict.engine import Engine, load_engine
+from metseg.predict.inputs import Inputs, make_inputs
 from metseg.predict.passes import CaseNoise, count_passes
 from metseg.predict.windows import Layout
-from metseg.prepare.prepare import PreparedCase
-from metseg.run.pipeline import load_case, segment_case
-from metseg.run.record import Stopwatch
+from metseg.prepare.prepare import prepare
+from metseg.run.pipeline import read, segment
 from metseg.systems import modalities_to_find
+
+WINDOWS: Final = "windows: cut, weigh, stitch"
 
 FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (metseg.run.pipeline, "read_case"): "read: decompress, check",
     (metseg.prepare.prepare, "to_network"): "prepare: turn, resample",
+    (metseg.prepare.radiosurgery, "to_network"): "prepare: turn, resample",
+    (metseg.prepare.radiosurgery, "register"): "prepare: register the CT",
+    (metseg.prepare.radiosurgery, "resample_rigid"): "prepare: move the CT",
     (metseg.prepare.prepare, "scale_intensities"): "prepare: percentiles, scale",
-    (metseg.prepare.prepare, "prepare_radiosurgery"): "prepare: register, scale",
+    (metseg.prepare.radiosurgery, "equalise"): "prepare: equalise the histogram",
+    (metseg.prepare.radiosurgery, "window_hounsfield"): "prepare: window the CT",
+    (metseg.prepare.radiosurgery, "standardise"): "prepare: standardise",
     (metseg.prepare.prepare, "subtract"): "prepare: subtraction",
     (metseg.prepare.prepare, "brain_box"): "prepare: the brain's box",
-    (Layout, "cut"): "cut the brain out",
-    (metseg.predict.ensemble, "voxel_seed"): "TTA: seed of the noise",
-    (CaseNoise, "draw"): "TTA: noise",
-    (metseg.predict.ensemble, "flip"): "TTA: flips",
-    (metseg.predict.ensemble, "sliding_logits"): "windows: cut, weigh, stitch",
-    (metseg.predict.ensemble, "tiled_logits"): "windows: cut, weigh, stitch",
-    (metseg.predict.fallback, "predict_case"): "sigmoid, to numpy",
-    (metseg.run.pipeline, "member_labels"): "fuse: members' label maps",
-    (metseg.run.pipeline, "fuse_members"): "fuse: votes",
-    (metseg.run.pipeline, "postprocess"): "postprocess",
-    (metseg.run.pipeline, "lesion_agreement"): "agreement by lesion",
+    (metseg.prepare.radiosurgery, "brain_box_of_ct"): "prepare: the brain's box",
+    (metseg.prepare.radiosurgery, "head_box"): "prepare: the brain's box",
+    (metseg.predict.inputs, "lay_windows"): "inputs: lay the windows",
+    (metseg.predict.inputs, "voxel_seed"): "inputs: seed of the noise",
+    (Layout, "cut"): "inputs: cut the brain out",
+    (CaseNoise, "draw"): "inputs: noise",
+    (metseg.predict.inputs, "send"): "inputs: to the device",
+    (metseg.predict.passes, "send"): "inputs: to the device",
+    (metseg.predict.sliding, "flip"): "windows: flips",
+    (metseg.predict.members, "sliding_logits"): WINDOWS,
+    (metseg.predict.members, "tiled_logits"): WINDOWS,
+    (metseg.predict.members, "logits_between_grids"): "predict: between grids",
+    (Layout, "move"): "predict: to the plan's box",
+    (metseg.predict.fallback, "predict_members"): "predict: sigmoid, to numpy",
+    (metseg.decide.decision, "member_labels"): "decide: members' label maps",
+    (metseg.decide.decision, "fuse_members"): "decide: fuse",
+    (metseg.decide.decision, "apply_size_rules"): "decide: size rules",
+    (metseg.decide.decision, "lesion_agreement"): "decide: agreement by lesion",
     (Layout, "paste"): "restore: paste",
     (metseg.run.pipeline, "labels_to_source"): "restore: to the source grid",
+    (metseg.run.pipeline, "move_labels"): "restore: to the scan's grid",
 }
-"""What the steps are made of, in their order. What none of them covers is `everything else`."""
+"""What the stages are made of, in their order. What none of them covers is the rest of its stage."""
 
 CLOCKS: Final = {"wall": time.perf_counter, "processor": time.process_time}
 
@@ -89,49 +112,46 @@ def main() -> None:
     now = CLOCKS[arguments.clock]
     bundle = open_bundle(bundle_folder(arguments.weights), arguments.plan)
     start = now()
-    ensemble = load_ensemble(bundle, choose_device(arguments.device))
-    ensemble = replace(ensemble, members=ensemble.members[: arguments.members])
-    device = ensemble.device
+    engine = load_engine(bundle, choose_device(arguments.device))
+    engine = replace(engine, members=engine.members[: arguments.members])
+    device = engine.device
     print(f"plan {bundle.plan.name}; {device.description}, networks in {device.precision}; {arguments.clock} seconds")
     print(f"loading the members: {now() - start:.1f} s")
     (files,) = discover_cases(arguments.case, modalities=modalities_to_find(bundle.plan.modalities))
-    run_case(files, ensemble, StageClock())
-    clock = StageClock(waiting_for(ensemble), now)
-    prepared = run_case(files, ensemble, clock)
-    print_windows(prepared, ensemble)
-    case_s = print_steps(clock)
+    run_case(files, engine, StageClock())
+    clock = StageClock(waiting_for(engine), now)
+    run_case(files, engine, clock)
+    inputs = make_inputs(prepare(read(files, bundle.plan), bundle.plan), bundle.plan)
+    print_windows(inputs, engine)
+    case_s = print_stages(clock)
+    print_steps(clock, case_s)
     print_layers(clock)
-    print_bounds(clock, ensemble, case_s, arguments)
-    check_count(prepared, ensemble)
+    print_bounds(clock, engine, case_s, arguments)
+    check_count(inputs, engine)
 
 
-def waiting_for(ensemble: Ensemble) -> Callable[[], None]:
-    return torch.cuda.synchronize if ensemble.device.is_cuda else lambda: None
+def waiting_for(engine: Engine) -> Callable[[], None]:
+    return torch.cuda.synchronize if engine.device.is_cuda else lambda: None
 
 
-def run_case(files: CaseFiles, ensemble: Ensemble, clock: StageClock) -> PreparedCase:
+def run_case(files: CaseFiles, engine: Engine, clock: StageClock) -> None:
     with ExitStack() as stack:
         stack.enter_context(cover(clock, FUNCTIONS))
-        for member in ensemble.members:
+        for member in engine.members:
             stack.enter_context(cover_network(clock, member.network))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        with clock.span("everything else"):
-            loaded = load_case(files, ensemble)
-            segmentation = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch)
-            with clock.span("write: compress, to disk"):
-                write_label_map(folder / "labels.nii.gz", segmentation.labels, loaded.case.source_header)
-    return loaded.prepared
+        segmented = segment(files, engine, run=clock.run)
+        clock.run("write", write_label_map, folder / "labels.nii.gz", segmented.labels, segmented.header)
 
 
 # ---- what was measured
 
 
-def print_windows(prepared: PreparedCase, ensemble: Ensemble) -> None:
-    plan, passes = ensemble.plan, count_passes(ensemble.plan.tta)
-    shared = plan_layout(prepared, plan)
-    print(f"\n{prepared.case_id}: {passes} passes")
-    for member in ensemble.members:
-        own = member_layout(prepared, plan, member.plan, shared)
+def print_windows(inputs: Inputs, engine: Engine) -> None:
+    plan, passes = engine.plan, count_passes(engine.plan.tta)
+    print(f"\n{inputs.prepared.case_id}: {passes} passes")
+    for member in engine.members:
+        own = inputs.layout_of_member(member.plan, plan)
         calls = len(own.origins) * passes
         print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} per pass, {calls} network calls")
 
@@ -140,18 +160,25 @@ def layers(clock: StageClock) -> dict[tuple[str, int | None], Account]:
     return {name: account for name, account in clock.accounts.items() if isinstance(name, tuple)}
 
 
-def print_steps(clock: StageClock) -> float:
+def print_stages(clock: StageClock) -> float:
     """Returns the seconds of the whole case."""
-    network_s = sum(account.seconds for account in layers(clock).values())
-    case_s = sum(account.seconds for account in clock.accounts.values())
+    case_s = sum(clock.stages.values())
     print(f"one case, {case_s:.2f} s with the clock's own cost:")
-    order = [*dict.fromkeys(FUNCTIONS.values()), "write: compress, to disk", "everything else"]
+    for stage, seconds in clock.stages.items():
+        print(f"  {stage:34s} {seconds:9.3f} s  {seconds / case_s:6.1%}")
+    print(f"  {'in sum':34s} {case_s:9.3f} s")
+    return case_s
+
+
+def print_steps(clock: StageClock, case_s: float) -> None:
+    print("\nby step:")
+    network_s = sum(account.seconds for account in layers(clock).values())
+    order = [*dict.fromkeys(FUNCTIONS.values()), *(f"{stage}: the rest" for stage in clock.stages)]
     rows = [(name, clock.accounts[name].seconds) for name in order if name in clock.accounts]
-    place = next((place for place, (name, _) in enumerate(rows) if name.startswith("windows: cut")), 0)
+    place = next((place for place, (name, _) in enumerate(rows) if name.startswith("windows: ")), 0)
     rows.insert(place, ("network, all layers", network_s))
     for name, seconds in rows:
-        print(f"  {name:30s} {seconds:9.3f} s  {seconds / case_s:6.1%}")
-    return case_s
+        print(f"  {name:34s} {seconds:9.3f} s  {seconds / case_s:6.1%}")
 
 
 def print_layers(clock: StageClock) -> None:
@@ -194,13 +221,13 @@ def _print_account(name: str, account: Account, whole_s: float) -> None:
 # ---- what the machine can do
 
 
-def print_bounds(clock: StageClock, ensemble: Ensemble, case_s: float, arguments: argparse.Namespace) -> None:
+def print_bounds(clock: StageClock, engine: Engine, case_s: float, arguments: argparse.Namespace) -> None:
     """The two bounds of all network calls together, and a third that adds up the larger of both kind by kind."""
     found = layers(clock)
     whole = _sum(found)
     now = CLOCKS[arguments.clock]
-    rate = matrix_rate(ensemble, now, arguments.matrix_side)
-    bandwidth = copy_bandwidth(ensemble, now, arguments.copy_mb)
+    rate = matrix_rate(engine, now, arguments.matrix_side)
+    bandwidth = copy_bandwidth(engine, now, arguments.copy_mb)
     by_operations, by_bytes = whole.operations / rate, whole.moved_bytes / bandwidth
     by_layer = sum(max(item.operations / rate, item.moved_bytes / bandwidth) for item in found.values())
     larger = max(by_operations, by_bytes)
@@ -211,21 +238,21 @@ def print_bounds(clock: StageClock, ensemble: Ensemble, case_s: float, arguments
     print(f"  the networks take {whole.seconds / larger:.1f} times the larger, the case {case_s / larger:.1f} times")
 
 
-def matrix_rate(ensemble: Ensemble, now: Callable[[], float], side: int) -> float:
+def matrix_rate(engine: Engine, now: Callable[[], float], side: int) -> float:
     """Operations (a multiply-add counts as two) a second of a square matrix product in the networks' precision."""
-    one = torch.rand(side, side, device=ensemble.device.name).to(ensemble.device.dtype)
-    return 2 * side**3 / best_time(lambda: one @ one, ensemble, now)
+    one = torch.rand(side, side, device=engine.device.name).to(engine.device.dtype)
+    return 2 * side**3 / best_time(lambda: one @ one, engine, now)
 
 
-def copy_bandwidth(ensemble: Ensemble, now: Callable[[], float], megabytes: int) -> float:
+def copy_bandwidth(engine: Engine, now: Callable[[], float], megabytes: int) -> float:
     """Bytes a second that a large copy reads and writes together."""
-    source = torch.from_numpy(np.ones(megabytes * 2**20, dtype=np.uint8)).to(ensemble.device.name)
+    source = torch.from_numpy(np.ones(megabytes * 2**20, dtype=np.uint8)).to(engine.device.name)
     target = torch.empty_like(source)
-    return 2 * source.numel() / best_time(lambda: target.copy_(source), ensemble, now)
+    return 2 * source.numel() / best_time(lambda: target.copy_(source), engine, now)
 
 
-def best_time(work: Callable[[], Any], ensemble: Ensemble, now: Callable[[], float], repeats: int = 5) -> float:
-    wait, seconds = waiting_for(ensemble), []
+def best_time(work: Callable[[], Any], engine: Engine, now: Callable[[], float], repeats: int = 5) -> float:
+    wait, seconds = waiting_for(engine), []
     for _ in range(repeats):
         wait()
         start = now()
@@ -235,12 +262,12 @@ def best_time(work: Callable[[], Any], ensemble: Ensemble, now: Callable[[], flo
     return min(seconds)
 
 
-def check_count(prepared: PreparedCase, ensemble: Ensemble) -> None:
+def check_count(inputs: Inputs, engine: Engine) -> None:
     """Our count of a window's multiply-adds is torch's own; otherwise there are layers that the clock does not know."""
-    member, clock = ensemble.members[0], StageClock()
-    multiples = ensemble.plan.side_multiples
-    window = plan_layout(prepared, ensemble.plan).window if multiples == (1, 1, 1) else tuple(2 * m for m in multiples)
-    batch = torch.rand(1, len(member.plan.channels), *window).to(ensemble.device.name, ensemble.device.dtype)
+    member, clock = engine.members[0], StageClock()
+    multiples = engine.plan.side_multiples
+    window = inputs.layout.window if multiples == (1, 1, 1) else tuple(2 * m for m in multiples)
+    batch = torch.rand(1, len(member.plan.channels), *window).to(engine.device.name, engine.device.dtype)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter, cover_network(clock, member.network):
         member.network(batch.contiguous(memory_format=torch.channels_last_3d))
     ours, theirs = _sum(layers(clock)).operations, counter.get_total_flops()

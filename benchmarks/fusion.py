@@ -1,9 +1,9 @@
-"""Fusion, postprocessing and agreement against plain implementations, side by side in one run.
+"""Fusion, size rules and agreement against plain implementations, side by side in one run.
 
     python -m benchmarks.fusion [--members 3] [--repeats 5] [MAP ...]
 
 The plain fusion does what the definition says with whole arrays: one label after the other, every member's vote added
-over every voxel, in every iteration. The plain postprocessing and agreement label the whole volume with scipy. Without
+over every voxel, in every iteration. The plain size rules and agreement label the whole volume with scipy. Without
 MAPs (label maps of one case, one per member), the members are drawn: spheres of 1 to 25 mm in a 240x240x155 volume that
 the members see larger, smaller, or not at all. Both sides must give the same labels, or the script fails.
 """
@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from metseg.decide.agreement import lesion_agreement
 from metseg.decide.fusion import fuse_labels
-from metseg.decide.size_rules import postprocess
+from metseg.decide.size_rules import apply_size_rules
 from metseg.files.read import read_label_map
 from metseg.labels import LabelMap
 from metseg.plan.plan import FusionPlan, PostprocessPlan
@@ -89,7 +89,7 @@ def plain_majority(members: list[LabelMap], _plan: FusionPlan) -> LabelMap:
     return fused
 
 
-def plain_postprocess(labels: LabelMap, plan: PostprocessPlan) -> LabelMap:
+def plain_size_rules(labels: LabelMap, plan: PostprocessPlan) -> LabelMap:
     labels = labels.copy()
     for targets, minimum, new_label in (
         ((1, 2, 3), plan.min_wt_mm3, 0),
@@ -150,13 +150,13 @@ def main() -> None:
         report(method, ours_ms, plain_ms, is_equal=np.array_equal(fused, expected))
     fused = fuse_labels(members, FusionPlan())
     rules = PostprocessPlan()
-    ours_ms, clean = best_ms(lambda: postprocess(fused, rules), options.repeats)
-    plain_ms, expected = best_ms(lambda: plain_postprocess(fused, rules), options.repeats)
-    report("postprocess", ours_ms, plain_ms, is_equal=np.array_equal(clean, expected))
+    ours_ms, clean = best_ms(lambda: apply_size_rules(fused, rules), options.repeats)
+    plain_ms, expected = best_ms(lambda: plain_size_rules(fused, rules), options.repeats)
+    report("size rules", ours_ms, plain_ms, is_equal=np.array_equal(clean, expected))
     ours_ms, lesions = best_ms(lambda: lesion_agreement(clean, members), options.repeats)
     plain_ms, shares = best_ms(lambda: plain_agreement(clean, members), options.repeats)
     report("agreement", ours_ms, plain_ms, is_equal=np.allclose([lesion.vote_share for lesion in lesions], shares))
-    print(f"{len(lesions)} lesions after postprocessing")
+    print(f"{len(lesions)} lesions after the size rules")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,10 @@ from safetensors.torch import save
 from metseg.cli.settings import find_bundle, read_parameters
 from metseg.errors import UsageError, WeightsError
 from metseg.network import build_network
-from metseg.plan.bundle import load_member, metadata_of, open_bundle
-from metseg.plan.plan import MemberPlan, SegResNetPlan
+from metseg.plan.bundle import metadata_of, open_bundle
+from metseg.plan.networks import SegResNetPlan
+from metseg.plan.plan import MemberPlan
+from metseg.predict.weights import load_member
 
 LIMIT_MIB = 512
 LIMIT_S = 5.0

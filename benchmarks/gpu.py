@@ -37,18 +37,21 @@ from torch import Tensor, nn
 from benchmarks.case_profile import waiting_for
 from benchmarks.memory import GRIDS, make_case, parse_grid
 from benchmarks.reference_path import overlaps, pooled_dice
+from benchmarks.stage_clock import StageClock
 from metseg.errors import DeviceError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.labels import REGIONS, LabelMap
+from metseg.labels import BRATS_REGIONS
 from metseg.network import build_network
 from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
 from metseg.plan.networks import SegResNetPlan
 from metseg.plan.plan import MemberPlan
 from metseg.predict.device import Device, choose_device
-from metseg.predict.ensemble import Ensemble, Member, load_ensemble, member_layout, place_network
+from metseg.predict.engine import Engine, Member, load_engine, place_network
+from metseg.predict.inputs import make_inputs
+from metseg.prepare.prepare import prepare
 from metseg.run.batch import Job, run_batch
-from metseg.run.pipeline import load_case, segment_case
+from metseg.run.pipeline import read, segment
 
 PARTS = ("batch", "graphs", "grid", "fallback", "devices")
 LARGE_CASE_GB = 8.0
@@ -67,21 +70,21 @@ def main() -> None:
     except DeviceError as error:
         raise SystemExit(f"{error}. --device cpu tries the script out.") from error
     bundle = open_bundle(arguments.weights, arguments.plan)
-    ensemble = ensemble_of(bundle, device, arguments.filters)
+    engine = engine_of(bundle, device, arguments.filters)
     print(f"{bundle.folder}, plan {bundle.plan.name}; {device.description}, networks in {device.precision}")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         if "batch" in arguments.parts:
-            print_batch(cases_of(arguments, scratch / "batch", arguments.cases), ensemble, arguments.gpu_gb, scratch)
+            print_batch(cases_of(arguments, scratch / "batch", arguments.cases), engine, arguments.gpu_gb, scratch)
         if "graphs" in arguments.parts:
-            print_graphs(ensemble, cases_of(arguments, scratch / "graphs", 1)[0])
+            print_graphs(engine, cases_of(arguments, scratch / "graphs", 1)[0])
         if "grid" in arguments.parts:
-            print_grid(arguments.large, ensemble, scratch / "grid")
+            print_grid(arguments.large, engine, scratch / "grid")
         if "fallback" in arguments.parts:
-            print_fallback(cases_of(arguments, scratch / "fallback", 1)[0], ensemble)
+            print_fallback(cases_of(arguments, scratch / "fallback", 1)[0], engine)
         if "devices" in arguments.parts:
-            on_cpu = ensemble_of(bundle, choose_device("cpu"), arguments.filters)
-            print_devices(cases_of(arguments, scratch / "devices", arguments.cases), ensemble, on_cpu)
+            on_cpu = engine_of(bundle, choose_device("cpu"), arguments.filters)
+            print_devices(cases_of(arguments, scratch / "devices", arguments.cases), engine, on_cpu)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,18 +102,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ensemble_of(bundle: Bundle, device: Device, filters: int | None) -> Ensemble:
+def engine_of(bundle: Bundle, device: Device, filters: int | None) -> Engine:
     """The bundle's members, or random ones of a width of their own."""
-    ensemble = load_ensemble(bundle, device)
+    engine = load_engine(bundle, device)
     if filters is None:
-        return ensemble
+        return engine
     members = []
-    for member in ensemble.members:
+    for member in engine.members:
         plan = with_filters(member.plan, filters)
         torch.manual_seed(0)
         network = build_network(plan.network, in_channels=len(plan.channels), out_channels=len(plan.regions)).eval()
         members.append(Member(plan, place_network(network, device)))
-    return replace(ensemble, members=tuple(members))
+    return replace(engine, members=tuple(members))
 
 
 def with_filters(member: MemberPlan, filters: int) -> MemberPlan:
@@ -155,35 +158,36 @@ def at_most(gigabytes: float, device: Device) -> Iterator[Callable[[], float]]:
 # ---- parts
 
 
-def print_batch(cases: tuple[CaseFiles, ...], ensemble: Ensemble, gpu_gb: float, scratch: Path) -> None:
+def print_batch(cases: tuple[CaseFiles, ...], engine: Engine, gpu_gb: float, scratch: Path) -> None:
     """The first case is run once beforehand: a batch of thousands has one such start."""
-    run_batch(Job(cases[:1], scratch / "first"), ensemble)
-    with at_most(gpu_gb, ensemble.device) as peak_gb:
+    run_batch(Job(cases[:1], scratch / "first"), engine)
+    with at_most(gpu_gb, engine.device) as peak_gb:
         start = time.perf_counter()
-        records = run_batch(Job(cases, scratch / "out"), ensemble)
+        records = run_batch(Job(cases, scratch / "out"), engine)
         elapsed_s = time.perf_counter() - start
         used_gb = peak_gb()
     stages = {name: sum(record.stage_s.get(name, 0.0) for record in records) for name in records[0].stage_s}
-    share = stages["network"] / elapsed_s
+    share = stages["predict"] / elapsed_s
     print(f"\nbatch of {len(cases)}: {elapsed_s / len(cases):.2f} s per case, networks {share:.1%}")
     print(f"  all cases together, some of it side by side: {stage_line(stages)}")
     host_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
     print(f"  peak: GPU {used_gb:.2f} GB of {gpu_gb:g} allowed, process {host_gb:.2f} GB")
 
 
-def print_graphs(ensemble: Ensemble, files: CaseFiles) -> None:
-    loaded = load_case(files, ensemble)
+def print_graphs(engine: Engine, files: CaseFiles) -> None:
+    plan = engine.plan
+    inputs = make_inputs(prepare(read(files, plan), plan), plan)
     print(f"\nCUDA graphs: milliseconds a window, median of {REPEATS}")
     print(f"  {'member':24}{'window':>16}{'at once':>9}{'launched':>10}{'replayed':>10}{'times':>8}")
-    for member in ensemble.members:
-        window = member_layout(loaded.prepared, ensemble.plan, member.plan, loaded.layout).window
+    for member in engine.members:
+        window = inputs.layout_of_member(member.plan, plan).window
         for count in AT_ONCE:
             shape = (count, len(member.plan.channels), *window)
-            batch = torch.rand(shape, device=ensemble.device.name).to(ensemble.device.dtype)
+            batch = torch.rand(shape, device=engine.device.name).to(engine.device.dtype)
             batch = batch.contiguous(memory_format=torch.channels_last_3d)
-            launched = milliseconds(lambda: member.network(batch), ensemble) / count  # noqa: B023
-            replay = capture(member.network, batch) if ensemble.device.is_cuda else None
-            replayed = milliseconds(replay, ensemble) / count if replay else math.nan
+            launched = milliseconds(lambda: member.network(batch), engine) / count  # noqa: B023
+            replay = capture(member.network, batch) if engine.device.is_cuda else None
+            replayed = milliseconds(replay, engine) / count if replay else math.nan
             place = f"  {member.plan.name:24}{'x'.join(map(str, window)):>16}{count:9d}"
             print(f"{place}{launched:10.2f}{replayed:10.2f}{launched / replayed:8.2f}", flush=True)
 
@@ -202,8 +206,8 @@ def capture(network: nn.Module, batch: Tensor) -> Callable[[], object]:
     return graph.replay
 
 
-def milliseconds(work: Callable[[], object], ensemble: Ensemble) -> float:
-    wait, seconds = waiting_for(ensemble), []
+def milliseconds(work: Callable[[], object], engine: Engine) -> float:
+    wait, seconds = waiting_for(engine), []
     with torch.inference_mode():
         for _ in range(WARM_UPS + REPEATS):
             wait()
@@ -214,25 +218,23 @@ def milliseconds(work: Callable[[], object], ensemble: Ensemble) -> float:
     return float(np.median(seconds[WARM_UPS:])) * 1000
 
 
-def print_grid(grid: str, ensemble: Ensemble, folder: Path) -> None:
+def print_grid(grid: str, engine: Engine, folder: Path) -> None:
     make_case(folder, "large", parse_grid(grid))
     (files,) = discover_cases(folder)
-    with at_most(LARGE_CASE_GB, ensemble.device) as peak_gb:
-        loaded = load_case(files, ensemble)
-        segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch)
-        print(f"\n{grid}: peak {peak_gb():.2f} GB of {LARGE_CASE_GB:g} allowed; {stage_line(loaded.watch.seconds)}")
+    with at_most(LARGE_CASE_GB, engine.device) as peak_gb:
+        clock = StageClock()
+        segment(files, engine, run=clock.run)
+        print(f"\n{grid}: peak {peak_gb():.2f} GB of {LARGE_CASE_GB:g} allowed; {stage_line(clock.stages)}")
 
 
-def print_fallback(files: CaseFiles, ensemble: Ensemble) -> None:
-    loaded = load_case(files, ensemble)
-    plain = segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch).labels
-    loaded.prefetch.leave_devices()
+def print_fallback(files: CaseFiles, engine: Engine) -> None:
+    plain = segment(files, engine).labels
     print("\nsmaller steps")
     for gigabytes in FALLBACK_GB:
         print(f"  {gigabytes:g} GB:", flush=True)
-        with at_most(gigabytes, ensemble.device) as peak_gb:
+        with at_most(gigabytes, engine.device) as peak_gb:
             try:
-                labels = segment_case(loaded.prepared, ensemble, loaded.watch).labels
+                labels = segment(files, engine).labels
             except Exception as error:  # noqa: BLE001 - the last step's error is a result, too
                 print(f"    ends: {error}")
                 continue
@@ -240,20 +242,15 @@ def print_fallback(files: CaseFiles, ensemble: Ensemble) -> None:
             print(f"    peak {peak_gb():.2f} GB, {differing} of {labels.size} voxels differ from those without a limit")
 
 
-def print_devices(cases: tuple[CaseFiles, ...], ensemble: Ensemble, on_cpu: Ensemble) -> None:
+def print_devices(cases: tuple[CaseFiles, ...], engine: Engine, on_cpu: Engine) -> None:
     print("\nGPU and CPU, Dice of the label maps")
     shared = []
     for files in cases:
-        ours, theirs = labels_of(files, ensemble), labels_of(files, on_cpu)
+        ours, theirs = segment(files, engine).labels, segment(files, on_cpu).labels
         shared.append(overlaps(theirs, ours))
         print(f"  {files.case_id}: " + ", ".join(f"{name} {item.dice:.4f}" for name, item in shared[-1].items()))
     pooled = pooled_dice(shared)
-    print("  pooled: " + ", ".join(f"{name} {pooled[name]:.4f}" for name in REGIONS))
-
-
-def labels_of(files: CaseFiles, ensemble: Ensemble) -> LabelMap:
-    loaded = load_case(files, ensemble)
-    return segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch).labels
+    print("  pooled: " + ", ".join(f"{name} {pooled[name]:.4f}" for name in BRATS_REGIONS.names))
 
 
 def stage_line(seconds: Mapping[str, float]) -> str:

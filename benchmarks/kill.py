@@ -26,7 +26,11 @@ from pathlib import Path
 import torch
 
 from metseg.__main__ import run
-from tests.support import ALL, folder_bytes, phantom, write_bundle, write_case
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # whose modules import each other by their bare names
+
+from phantoms import phantom
+from support import ALL, folder_bytes, write_bundle, write_case
 
 SLICE_BYTES = 16
 SLOW_S = 0.005

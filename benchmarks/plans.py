@@ -32,19 +32,19 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.reference_path import Overlap, overlaps, plain_ensemble, pooled_dice, segment_plainly
+from benchmarks.reference_path import Overlap, overlaps, plain_engine, pooled_dice, segment_plainly
 from evaluation import score_case
 from metseg.errors import MetsegError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.read import read_label_map
-from metseg.labels import REGIONS, LabelMap
+from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
 from metseg.plan.plan import Plan, TtaPlan
 from metseg.predict.device import Device, choose_device
-from metseg.predict.ensemble import Ensemble, load_ensemble
-from metseg.run.pipeline import load_case, segment_case
-from metseg.run.record import Stopwatch
+from metseg.predict.engine import Engine, Execution, load_engine
+from metseg.prepare.prepare import prepare
+from metseg.run.pipeline import read, segment
 from metseg.space.resampling import labels_to_source
 
 GROUPS = ("plans", "windows", "passes", "reference")
@@ -62,7 +62,7 @@ class Row:
         group: rows are compared with the first one of their group.
         name: for people, and for the files that are kept.
         plan: the science.
-        batch_voxels: see `Ensemble`; None for what its device gets.
+        batch_voxels: see `Execution`; None for what its device gets.
         plain: by plain MONAI.
     """
 
@@ -192,7 +192,7 @@ class Runner:
         self.device = device
         self.now = now
         self.kept = kept
-        self.loaded: dict[tuple[bool, tuple[str, ...]], Ensemble] = {}
+        self.loaded: dict[tuple[bool, tuple[str, ...]], Engine] = {}
 
     def outcome(self, files: CaseFiles, row: Row) -> Outcome:
         """A row on a case, kept or run now."""
@@ -213,27 +213,26 @@ class Runner:
 
     def run(self, files: CaseFiles, row: Row) -> Outcome:
         """A row on a case, run now."""
-        ensemble = self.ensemble(row)
-        start = self.now()
-        loaded = load_case(files, ensemble)
+        engine = self.engine(row)
+        plan = engine.plan
         if row.plain:  # it reads and scales by itself
+            resampling = prepare(read(files, plan), plan).resampling
             start = self.now()
-            labels = labels_to_source(
-                segment_plainly(files.folder, ensemble), loaded.prepared.resampling, ensemble.plan.regions
-            )
-            return Outcome(self.now() - start, labels)
-        labels = segment_case(loaded.prepared, ensemble, Stopwatch(), loaded.prefetch).labels
+            labels = labels_to_source(segment_plainly(files.folder, engine), resampling, plan.regions)
+        else:
+            start = self.now()
+            labels = segment(files, engine).labels
         return Outcome(self.now() - start, labels)
 
-    def ensemble(self, row: Row) -> Ensemble:
+    def engine(self, row: Row) -> Engine:
         """The row's members, loaded once, with its plan."""
         key = row.plain, tuple(member.name for member in row.plan.members)
         if key not in self.loaded:
             bundle = Bundle(self.bundle.folder, row.plan)
             plain = replace(self.device, precision="float32")
-            self.loaded[key] = plain_ensemble(bundle, plain) if row.plain else load_ensemble(bundle, self.device)
-        ensemble = replace(self.loaded[key], plan=row.plan)
-        return ensemble if row.batch_voxels is None else replace(ensemble, batch_voxels=row.batch_voxels)
+            self.loaded[key] = plain_engine(bundle, plain) if row.plain else load_engine(bundle, self.device)
+        engine = replace(self.loaded[key], plan=row.plan)
+        return engine if row.batch_voxels is None else replace(engine, execution=Execution(row.batch_voxels))
 
 
 # ---- what is printed
@@ -254,14 +253,14 @@ def read_reference(files: CaseFiles) -> Reference | None:
 def print_group(rows: Sequence[Row], done: Sequence[Done]) -> None:
     first = rows[0]
     width = max(len(row.name) for row in rows) + 2
-    regions = " / ".join(REGIONS)
+    regions = " / ".join(BRATS_REGIONS.names)
     print(f"\n{first.group}: agreement with {first.name!r}, Dice of {regions}")
     print(f"{'':{width}}{'s per case':>11}{'faster':>8}   {'pooled':26} {'worst case':24} cases out")
     first_s = fmean(case.of(first).seconds for case in done)
     for row in rows:
         shared = [overlaps(case.of(first).labels, case.of(row).labels) for case in done]
         pooled = " / ".join(f"{dice:.4f}" for dice in pooled_dice(shared).values())
-        worst = " / ".join(f"{min(case[region].dice for case in shared):.3f}" for region in REGIONS)
+        worst = " / ".join(f"{min(case[region].dice for case in shared):.3f}" for region in BRATS_REGIONS.names)
         seconds = fmean(case.of(row).seconds for case in done)
         out = [case.files.case_id for case, regions in zip(done, shared, strict=True) if falls_out(regions)]
         print(f"{row.name:{width}}{seconds:11.1f}{first_s / seconds:8.2f}   {pooled:26} {worst:24} {len(out)}")
@@ -282,7 +281,8 @@ def print_scores(rows: Sequence[Row], done: Sequence[Done], width: int) -> None:
     known = [(case, case.reference) for case in done if case.reference is not None]
     if not known:
         return
-    print(f"scores of 2023 over the {len(known)} of {len(done)} cases that have a reference, {' / '.join(REGIONS)}:")
+    regions = " / ".join(BRATS_REGIONS.names)
+    print(f"scores of 2023 over the {len(known)} of {len(done)} cases that have a reference, {regions}:")
     for row in rows:
         found = [
             score_case(reference.labels, case.of(row).labels, reference.spacing_mm, "brats2023")
@@ -290,7 +290,10 @@ def print_scores(rows: Sequence[Row], done: Sequence[Done], width: int) -> None:
         ]
         columns = []
         for attribute in ("lesion_wise_dice", "legacy_dice", "fp", "fn"):
-            means = (fmean(float(getattr(scores.region(name), attribute)) for scores in found) for name in REGIONS)
+            means = (
+                fmean(float(getattr(scores.region(name), attribute)) for scores in found)
+                for name in BRATS_REGIONS.names
+            )
             columns.append(f"{attribute} " + " / ".join(f"{mean:.3f}" for mean in means))
         print(f"{row.name:{width}}{'   '.join(columns)}")
 

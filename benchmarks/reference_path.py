@@ -13,41 +13,43 @@ from typing import Any
 
 import numpy as np
 
-from metseg.decide.fusion import member_labels
-from metseg.decide.size_rules import postprocess
-from metseg.labels import REGIONS, LabelMap, region_masks
-from metseg.plan.bundle import Bundle, load_member
+from metseg.decide.decision import fuse_members
+from metseg.decide.size_rules import apply_size_rules
+from metseg.decide.threshold import member_labels
+from metseg.labels import BRATS_REGIONS, LabelMap
+from metseg.plan.bundle import Bundle
 from metseg.predict.device import Device
-from metseg.predict.ensemble import Ensemble, Member, MemberPrediction
-from metseg.predict.passes import CaseNoise, flip, images_of_rounds
+from metseg.predict.engine import Engine, Member
+from metseg.predict.members import MemberPrediction
+from metseg.predict.passes import CaseNoise, augmented_images, flip
+from metseg.predict.weights import load_member
 from metseg.prepare.prepare import voxel_seed
-from metseg.run.pipeline import fuse_members
 from metseg.space.components import find_components
 
 # ---- the path
 
 
-def plain_ensemble(bundle: Bundle, device: Device) -> Ensemble:
+def plain_engine(bundle: Bundle, device: Device) -> Engine:
     """The same weights in networks as MONAI builds them, in float32 and torch's default layout."""
     members = tuple(Member(plan, load_member(bundle.folder, plan)) for plan in bundle.plan.members)
-    return Ensemble(bundle.plan, members, device)
+    return Engine(bundle.plan, members, device)
 
 
-def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
+def segment_plainly(folder: Path, engine: Engine) -> LabelMap:
     """A case's label map, on RAS axes."""
     import torch  # noqa: PLC0415 - heavy
     from monai.inferers import SlidingWindowInferer  # noqa: PLC0415 - heavy
 
-    plan = ensemble.plan
+    plan = engine.plan
     if plan.own_spacings:
         raise SystemExit(f"plan {plan.name}: members have grids of their own, this path knows one (paper, fine)")
-    channels = read_channels(folder, ensemble)
+    channels = read_channels(folder, engine)
     noise = CaseNoise(plan.tta, voxel_seed(channels, tuple(slice(None) for _ in range(3))))  # type: ignore[arg-type]
     predictions = []
     with torch.inference_mode():
-        for member in ensemble.members:
+        for member in engine.members:
             image = torch.from_numpy(np.stack([channels[name] for name in member.plan.channels]))
-            network = as_peer(member.network, ensemble.device)
+            network = as_peer(member.network, engine.device)
             window = plan.window_of(member.plan)
             best = best_batch(network, image, window.size)
             infer = SlidingWindowInferer(
@@ -55,19 +57,19 @@ def segment_plainly(folder: Path, ensemble: Ensemble) -> LabelMap:
             )
             passes = [
                 flip(infer(flip(copy[None], axes), network), axes)[0]
-                for copy, flips in images_of_rounds(image, noise)
+                for copy, flips in augmented_images(image, noise)
                 for axes in flips
             ]
             predictions.append(MemberPrediction(member.plan.name, torch.stack(passes).mean(0).sigmoid().numpy()))
     votes = [member_labels(prediction.probabilities, plan.threshold) for prediction in predictions]
-    return postprocess(fuse_members(predictions, votes, plan), plan.postprocess)
+    return apply_size_rules(fuse_members(predictions, votes, plan), plan.postprocess)
 
 
-def read_channels(folder: Path, ensemble: Ensemble) -> dict[str, np.ndarray]:
+def read_channels(folder: Path, engine: Engine) -> dict[str, np.ndarray]:
     """The scaled channels, read and turned by MONAI."""
     from monai.transforms import LoadImage, Orientation  # noqa: PLC0415 - heavy
 
-    intensity = ensemble.plan.intensity
+    intensity = engine.plan.intensity
     load, turn = LoadImage(image_only=True, ensure_channel_first=True), Orientation("RAS", labels=None)
     channels = {}
     for name in ("t1n", "t1c", "t2w", "t2f"):
@@ -133,7 +135,7 @@ class Overlap:
 
 def overlaps(one: LabelMap, other: LabelMap) -> dict[str, Overlap]:
     """Overlap of WT, TC and ET."""
-    pairs = zip(REGIONS, region_masks(one), region_masks(other), strict=True)
+    pairs = zip(BRATS_REGIONS.names, BRATS_REGIONS.split(one), BRATS_REGIONS.split(other), strict=True)
     return {
         region: Overlap(int((a & b).sum()), int(a.sum()), int(b.sum()), max(_components(a), _components(b)))
         for region, a, b in pairs
@@ -143,7 +145,7 @@ def overlaps(one: LabelMap, other: LabelMap) -> dict[str, Overlap]:
 def pooled_dice(cases: list[dict[str, Overlap]]) -> dict[str, float]:
     """Dice of each region over all voxels of all cases."""
     found = {}
-    for region in REGIONS:
+    for region in BRATS_REGIONS.names:
         parts = [case[region] for case in cases]
         both, one, other = (sum(getattr(part, name) for part in parts) for name in ("both", "one", "other"))
         found[region] = Overlap(both, one, other, 0).dice

@@ -24,14 +24,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.memory import GRIDS, make_case, parse_grid
+from benchmarks.stage_clock import StageClock
 from metseg.files.discovery import discover_cases
 from metseg.files.write import write_label_map
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.plan.plan import TtaPlan
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import Ensemble, load_ensemble, plan_layout
+from metseg.predict.engine import Engine, load_engine
 from metseg.predict.passes import count_passes
-from metseg.run.pipeline import load_case, segment_case
+from metseg.run.pipeline import segment
 
 PARTS = ("grids", "members", "passes", "cases", "ranks", "estimate")
 COHORT = 10_000
@@ -64,16 +65,16 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=(1, 2, 4))
     parser.add_argument("--of-cases", type=int, default=8)
     arguments = parser.parse_args()
-    ensemble = load_ensemble(open_bundle(arguments.weights, arguments.plan), choose_device(arguments.device))
-    device = ensemble.device
-    print(f"{arguments.weights}, plan {ensemble.plan.name}; {device.description}, networks in {device.precision}")
+    engine = load_engine(open_bundle(arguments.weights, arguments.plan), choose_device(arguments.device))
+    device = engine.device
+    print(f"{arguments.weights}, plan {engine.plan.name}; {device.description}, networks in {device.precision}")
     measured = Measured()
     if "grids" in arguments.parts:
-        print_grids(arguments.grids, ensemble, measured, arguments.challenge)
+        print_grids(arguments.grids, engine, measured, arguments.challenge)
     if "members" in arguments.parts:
-        print_ensembles("members", arguments.small, with_members(ensemble))
+        print_engines("members", arguments.small, with_members(engine))
     if "passes" in arguments.parts:
-        print_ensembles("passes", arguments.small, with_passes(ensemble))
+        print_engines("passes", arguments.small, with_passes(engine))
     if "cases" in arguments.parts:
         print_cases(arguments, measured)
     if "ranks" in arguments.parts:
@@ -85,16 +86,16 @@ def main() -> None:
 # ---- in this process
 
 
-def timed_case(folder: Path, ensemble: Ensemble) -> dict[str, float]:
+def timed_case(folder: Path, engine: Engine) -> dict[str, float]:
     """Seconds by stage of the second of two runs of the folder's one case."""
     (files,) = discover_cases(folder)
     for _ in range(2):
-        loaded = load_case(files, ensemble)
-        segmentation = segment_case(loaded.prepared, ensemble, loaded.watch, loaded.prefetch)
-        with loaded.watch.stage("write"):
-            write_label_map(folder.parents[1] / "labels.nii.gz", segmentation.labels, loaded.case.source_header)
-    voxels = float(np.prod(plan_layout(loaded.prepared, ensemble.plan).shape))
-    return {**loaded.watch.seconds, "voxels": voxels}
+        clock = StageClock()
+        segmented = segment(files, engine, run=clock.run)
+        target = folder.parents[1] / "labels.nii.gz"
+        clock.run("write", write_label_map, target, segmented.labels, segmented.header)
+    voxels = float(np.prod(segmented.decision.predictions.layout.shape))
+    return {**clock.stages, "voxels": voxels}
 
 
 @contextmanager
@@ -107,21 +108,21 @@ def case_on(grid: str, count: int = 1) -> Iterator[Path]:
         yield folder
 
 
-def print_grids(grids: Iterable[str], ensemble: Ensemble, measured: Measured, challenge: str) -> None:
+def print_grids(grids: Iterable[str], engine: Engine, measured: Measured, challenge: str) -> None:
     print("\ngrids, one case each")
     print(
-        f"{'':34}{'voxels':>8}{'region':>8}{'case s':>9}{'times':>7}{'read':>8}{'prepare':>8}{'network':>9}{'rest':>7}"
+        f"{'':34}{'voxels':>8}{'region':>8}{'case s':>9}{'times':>7}{'read':>8}{'prepare':>8}{'predict':>9}{'rest':>7}"
     )
     first: tuple[float, float, float] | None = None
     for text in grids:
         with case_on(text) as folder:
-            found = timed_case(folder / "data" / "c000", ensemble)
+            found = timed_case(folder / "data" / "c000", engine)
         voxels, region = float(np.prod(parse_grid(text).shape)), found.pop("voxels")
         case_s = sum(found.values())
         if text == challenge:
             measured.case_s = case_s
         first = first or (voxels, region, case_s)
-        rest = case_s - found["read"] - found["prepare"] - found["network"]
+        rest = case_s - found["read"] - found["prepare"] - found["predict"]
         print(
             f"{text:34}{voxels / first[0]:8.2f}{region / first[1]:8.2f}{case_s:9.2f}{case_s / first[2]:7.2f}"
             f"{found['read']:8.2f}{found['prepare']:8.2f}{found['network']:9.2f}{rest:7.2f}",
@@ -130,24 +131,24 @@ def print_grids(grids: Iterable[str], ensemble: Ensemble, measured: Measured, ch
     print("voxels: of the grid; region: that the windows cover, on the network's grid; both times the first row's")
 
 
-def with_members(ensemble: Ensemble) -> Iterator[tuple[int, Ensemble]]:
-    for count in range(1, len(ensemble.members) + 1):
-        yield count, replace(ensemble, members=ensemble.members[:count])
+def with_members(engine: Engine) -> Iterator[tuple[int, Engine]]:
+    for count in range(1, len(engine.members) + 1):
+        yield count, replace(engine, members=engine.members[:count])
 
 
-def with_passes(ensemble: Ensemble) -> Iterator[tuple[int, Ensemble]]:
+def with_passes(engine: Engine) -> Iterator[tuple[int, Engine]]:
     for variant in ("none", "flips", "aurora"):
-        plan = ensemble.plan.model_copy(update={"tta": TtaPlan(variant=variant)})
-        yield count_passes(plan.tta), replace(ensemble, plan=plan)
+        plan = engine.plan.model_copy(update={"tta": TtaPlan(variant=variant)})
+        yield count_passes(plan.tta), replace(engine, plan=plan)
 
 
-def print_ensembles(what: str, grid: str, ensembles: Iterator[tuple[int, Ensemble]]) -> None:
+def print_engines(what: str, grid: str, engines: Iterator[tuple[int, Engine]]) -> None:
     print(f"\n{what}, {grid}")
-    print(f"{what:>8}{'network s':>11}{'times':>7}")
+    print(f"{what:>8}{'predict s':>11}{'times':>7}")
     first = 0.0
     with case_on(grid) as folder:
-        for count, ensemble in ensembles:
-            seconds = timed_case(folder / "data" / "c000", ensemble)["network"]
+        for count, engine in engines:
+            seconds = timed_case(folder / "data" / "c000", engine)["predict"]
             first = first or seconds
             print(f"{count:8d}{seconds:11.3f}{seconds / first:7.2f}", flush=True)
 

@@ -127,11 +127,11 @@ def run_child(work: Work) -> None:
 
     from metseg.plan.bundle import open_bundle  # noqa: PLC0415
     from metseg.predict.device import choose_device  # noqa: PLC0415
-    from metseg.predict.ensemble import load_ensemble  # noqa: PLC0415
+    from metseg.predict.engine import load_engine  # noqa: PLC0415
 
-    ensemble = load_ensemble(open_bundle(work.weights), choose_device("cpu"))
-    member = ensemble.members[0]
-    batch = torch.rand(1, len(member.plan.channels), *work.window).to(ensemble.device.dtype)
+    engine = load_engine(open_bundle(work.weights), choose_device("cpu"))
+    member = engine.members[0]
+    batch = torch.rand(1, len(member.plan.channels), *work.window).to(engine.device.dtype)
     batch = batch.contiguous(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
         member.network(batch)

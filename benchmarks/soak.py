@@ -16,15 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from metseg.files.case import Case
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.ensemble import load_ensemble
+from metseg.predict.engine import load_engine
 from metseg.run.batch import Job, run_batch
-from metseg.run.pipeline import Segmentation
+from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
-from tests.support import ALL, SUB, phantom, write_bundle, write_case
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # whose modules import each other by their bare names
+
+from phantoms import phantom
+from support import ALL, SUB, write_bundle, write_case
 
 GROWTH_MIB = 20
 TIMES = 1.5
@@ -57,7 +60,7 @@ class Watch:
         self.seconds: list[float] = []
         self._last = time.process_time()
 
-    def sample(self, record: CaseRecord, _segmentation: Segmentation | None, _case: Case | None) -> None:
+    def sample(self, record: CaseRecord, _segmented: Segmented | None) -> None:
         """A listener of `run_batch`."""
         if not record.succeeded:
             raise AssertionError(f"{record.case_id}: {record.error}")
@@ -80,8 +83,8 @@ def main() -> int:
         folder = Path(name)
         make_cases(folder, arguments.cases)
         bundle = open_bundle(write_bundle(folder / "bundle", channels=(ALL, SUB), tta={"variant": "none"}))
-        ensemble = load_ensemble(bundle, choose_device("cpu"))
-        run_batch(Job(discover_cases(folder / "data"), folder / "out"), ensemble, watch.sample)
+        engine = load_engine(bundle, choose_device("cpu"))
+        run_batch(Job(discover_cases(folder / "data"), folder / "out"), engine, watch.sample)
     gc.collect()
     early = slice(WARM, WARM + SAMPLE)
     growth = statistics.median(watch.memory_mib[-SAMPLE:]) - statistics.median(watch.memory_mib[early])

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
 from torch import Tensor, nn
 
 from metseg.network.cpu_layers import SingleGroupNorm
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 BETWEEN = "between layers"
 """Residual sums, crops, and the calls themselves."""
@@ -46,11 +49,13 @@ class StageClock:
         wait: returns when the device has done what it was given.
         now: seconds; `time.process_time` on a busy machine, where a single thread's own time is what can be measured.
         accounts: by name; a layer's name is a tuple (kind, level).
+        stages: seconds of each stage that `run` executed, with the spans inside it.
     """
 
     wait: Callable[[], None] = lambda: None
     now: Callable[[], float] = time.perf_counter
     accounts: dict[Any, Account] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
     _open: list[list[float]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -79,6 +84,22 @@ class StageClock:
             yield
         finally:
             self.end(name)
+
+    def run(
+        self,
+        stage: str,
+        step: Callable[_Arguments, _Result],
+        /,
+        *arguments: _Arguments.args,
+        **options: _Arguments.kwargs,
+    ) -> _Result:
+        """Executes a stage here, in a span of its own; see `metseg.run.pipeline.RunStage`."""
+        self.wait()
+        start = self.now()
+        with self.span(f"{stage}: the rest"):
+            result = step(*arguments, **options)
+        self.stages[stage] = self.stages.get(stage, 0.0) + self.now() - start
+        return result
 
 
 @contextmanager

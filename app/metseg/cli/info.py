@@ -24,7 +24,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:
-        typer.echo("\n".join(_lines(facts)))
+        typer.echo("\n".join(_format_facts(facts)))
     return 0
 
 
@@ -50,12 +50,12 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
             "plans": [plan.name, *(name for name in plan_names(bundle.folder) if name != plan.name)],
             "required_modalities": sorted(plan.required_modalities),
             "modalities": sorted(plan.modalities),
-            "members": [_member_facts(member, plan) for member in plan.members],
+            "members": [_describe_member(member, plan) for member in plan.members],
         },
     }
 
 
-def _member_facts(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
+def _describe_member(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
     tiled = member.network.architecture == "deepmedic"
     return {
         "name": member.name,
@@ -67,7 +67,7 @@ def _member_facts(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
     }
 
 
-def _window_words(window: dict[str, Any] | None) -> str:
+def _describe_window(window: dict[str, Any] | None) -> str:
     if window is None:
         return "tiles"
     if window["extent"] == "whole":
@@ -75,7 +75,7 @@ def _window_words(window: dict[str, Any] | None) -> str:
     return f"windows of {'x'.join(map(str, window['size']))}, overlap {window['overlap']:g}, {window['extent']}"
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
+def _format_facts(facts: dict[str, Any]) -> list[str]:
     from metseg.findings import spacing_in_words  # noqa: PLC0415 - heavy
     from metseg.plan.plan import sides_of  # noqa: PLC0415 - heavy
 
@@ -85,7 +85,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [f"bundle {bundle['folder']}", f"  plans: {', '.join(bundle['plans'])} (the first is the default)"]
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
-        f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])} "
+        f"  member {member['name']}: {', '.join(member['channels'])}; {_describe_window(member['window'])} "
         f"at {spacing_in_words(sides_of(member['spacing_mm']))} mm; "
         f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
