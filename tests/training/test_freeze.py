@@ -182,7 +182,7 @@ def test_a_network_that_gives_other_logits_is_refused(runs, tmp_path, monkeypatc
         next(network.parameters()).data.mul_(1.001)
         return network
 
-    monkeypatch.setattr("training.freeze.freeze.load_member", other)
+    monkeypatch.setattr("training.freeze.member.load_member", other)
     with pytest.raises(WeightsError, match="differ from the trained ones"):
         freeze(runs, tmp_path / "b", "vae")
     assert not (tmp_path / "b/plan.yaml").exists()

@@ -25,8 +25,8 @@ from training.ranks import Ranks
 from training.recipe import Recipe, load_recipe
 from training.recipe_sections import RmsPropRecipe, SingleLossRecipe
 from training.systems import RADIOSURGERY_TRAINING
+from training.train.optimizers import learning_rate
 from training.train.rmsprop import build_rmsprop
-from training.train.trainer import learning_rate
 
 SHAPE = (60, 56, 40)
 

@@ -23,8 +23,10 @@ from training.recipe import load_recipe
 from training.runs.checkpoint import Progress, read_checkpoint, save_checkpoint
 from training.runs.files import BEST, LAST
 from training.runs.metrics import read_metrics
+from training.train.initial_weights import load_initial_weights
+from training.train.optimizers import learning_rate
 from training.train.run import RunRequest, train_run
-from training.train.trainer import RunSettings, Trainer, learning_rate, load_initial_weights
+from training.train.trainer import RunSettings, Trainer
 from training_support import CPU, small_recipe, training_case, write_entries, write_labelled_cohort
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ import typer
 from metseg.errors import UsageError
 from metseg.plan.bundle import PLAN_FILE
 from metseg.plan.document import YamlFileError, read_yaml
-from training.freeze.freeze import CheckpointName, FreezeOptions, freeze_bundle
+from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.freeze.member import CheckpointName
 
 
 def freeze(
