@@ -9,6 +9,7 @@ scored in the network's grid. A lesion survives if the map that comes back has a
 longest voxel side if that is more). docs/geometry.md has the figures.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -153,6 +154,7 @@ def costs(resampling: Resampling, labels: NDArray[np.uint8], rng: np.random.Gene
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name, grid in GRIDS.items():
         resampling = plan_resampling(grid)
         print(f"{name}; network grid {'x'.join(map(str, resampling.network.shape))}")

@@ -7,7 +7,7 @@ up to 40 mm of the head's top and bottom. Prints each pair's error, the seconds 
 CT, an empty CT and the same CT turned upside down are refused.
 """
 
-import sys
+import argparse
 from time import perf_counter
 
 import numpy as np
@@ -24,7 +24,15 @@ SEED = 2019
 MEAN_MM, LARGEST_MM = 1.0, 2.0
 
 
-def main(pairs: int = 20, first: int = 0) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="?", type=int, default=20)
+    parser.add_argument("first", nargs="?", type=int, default=0)
+    arguments = parser.parse_args()
+    measure(arguments.pairs, arguments.first)
+
+
+def measure(pairs: int, first: int) -> None:
     settings = load_settings(defaults=RADIOSURGERY_TRAINING.cohort_defaults)
     cut = settings.ct.model_copy(update={"bottom_cut_mm": (0.0, 30.0), "top_cut_mm": (0.0, 10.0)})
     settings = settings.model_copy(update={"ct": cut})
@@ -85,4 +93,4 @@ def outcome(ct: Scan, case: RadiosurgeryCase, plan: RegistrationPlan) -> str:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:]))
+    main()

@@ -125,7 +125,7 @@ def print_grids(grids: Iterable[str], engine: Engine, measured: Measured, challe
         rest = case_s - found["read"] - found["prepare"] - found["predict"]
         print(
             f"{text:34}{voxels / first[0]:8.2f}{region / first[1]:8.2f}{case_s:9.2f}{case_s / first[2]:7.2f}"
-            f"{found['read']:8.2f}{found['prepare']:8.2f}{found['network']:9.2f}{rest:7.2f}",
+            f"{found['read']:8.2f}{found['prepare']:8.2f}{found['predict']:9.2f}{rest:7.2f}",
             flush=True,
         )
     print("voxels: of the grid; region: that the windows cover, on the network's grid; both times the first row's")
