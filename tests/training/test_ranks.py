@@ -28,11 +28,14 @@ with ranks.joined_ranks("cpu") as joined, joined.first_before_others():
 """
 
 
-@pytest.mark.parametrize(("rank", "quota", "expected"), [(0, None, 12), (1, None, 3), (0, 8.0, 8), (1, 2.0, 1)])
-def test_preparing_processes_follow_the_machine_not_torchruns_threads(monkeypatch, rank, quota, expected):
+@pytest.mark.parametrize(
+    ("rank", "quota", "expected"), [(0, "max", 12), (1, "max", 3), (0, "800000", 8), (1, "200000", 1)]
+)
+def test_preparing_processes_follow_the_machine_not_torchruns_threads(monkeypatch, tmp_path, rank, quota, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
-    monkeypatch.setattr("metseg.predict.cpu._cgroup_quota", lambda: quota)
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000")
+    monkeypatch.setattr("metseg.predict.cpu.CGROUP", tmp_path)
     assert Ranks(rank, world=8, local_world=4).free_cpus == expected
 
 

@@ -23,6 +23,10 @@ BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Processor flags under which oneDNN multiplies bfloat16 natively."""
 
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use (cgroup 1, 2)."""
+
+
 def shorten_waiting() -> None:
     """Lets the threads of libgomp, which torch's Linux wheels bring along, sleep soon when they have nothing to do.
 
@@ -84,13 +88,12 @@ def granted_cpus() -> int:
 
 def _cgroup_quota() -> float | None:
     """CPUs that the container's limit grants; None without one."""
-    root = Path("/sys/fs/cgroup")
     try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text(encoding="ascii").split()
+        if (CGROUP / "cpu.max").exists():
+            quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
             return None if quota == "max" else float(quota) / float(period)
-        quota_us = float((root / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_us = float((root / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
+        quota_us = float((CGROUP / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
+        period_us = float((CGROUP / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return quota_us / period_us if quota_us > 0 else None

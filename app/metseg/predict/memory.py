@@ -18,12 +18,16 @@ from metseg.files.image import ImageError, read_shape
 from metseg.findings import Finding
 from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, expand_sides
+from metseg.predict.cpu import CGROUP
 from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling
 from metseg.systems import OWN_GRID, SOURCE_MODALITY, modalities_to_find
 
 FLOAT_BYTES: Final = 4
+
+MEMINFO: Final = Path("/proc/meminfo")
+"""Where Linux says what the machine has free."""
 
 PROGRAM_BYTES: Final = 500 * 10**6
 """Python with torch, MONAI and the small things, before the first case."""
@@ -172,23 +176,23 @@ def _window_bytes(network: NetworkPlan, voxels: int) -> int:
 
 def _free_on_machine() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return found[0] if found else None
 
 
-def _free_in_cgroup(root: Path = Path("/sys/fs/cgroup")) -> Iterable[int]:
+def _free_in_cgroup() -> Iterable[int]:
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            text = (root / limit).read_text(encoding="ascii").strip()
+            text = (CGROUP / limit).read_text(encoding="ascii").strip()
             if text != "max":
-                in_use = int((root / used).read_text(encoding="ascii"))
-                yield int(text) - in_use + _reclaimable((root / limit).with_name("memory.stat"))
+                in_use = int((CGROUP / used).read_text(encoding="ascii"))
+                yield int(text) - in_use + _reclaimable((CGROUP / limit).with_name("memory.stat"))
         except (OSError, ValueError):
             continue
 

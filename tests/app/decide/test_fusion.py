@@ -11,8 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from metseg.decide.fusion import fuse_labels, fuse_probabilities, member_labels
+from metseg.decide.fusion import fuse_labels, fuse_probabilities
 from metseg.decide.patterns import MAX_PATTERN_CODES, count_patterns
+from metseg.decide.threshold import member_labels
 from metseg.errors import InputError, UsageError
 from metseg.plan.plan import FusionPlan
 

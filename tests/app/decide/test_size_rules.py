@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from metseg.decide.size_rules import postprocess
+from metseg.decide.size_rules import apply_size_rules
 from metseg.plan.plan import PostprocessPlan
 
 PAPER = PostprocessPlan()
 OFF = {"min_wt_mm3": 0, "min_netc_mm3": 0, "min_snfh_mm3": 0, "min_et_mm3": 0}
 
 
-def plain_postprocess(labels, plan):
+def plain_rules(labels, plan):
     labels = labels.copy()
     for targets, minimum, new_label in (
         ((1, 2, 3), plan.min_wt_mm3, 0),
@@ -62,74 +62,74 @@ def test_each_rule_alone_with_the_paper_s_threshold(rule, label, threshold, repl
     assert getattr(PAPER, rule) == threshold
     plan = PostprocessPlan(**{**OFF, rule: threshold})
     stays, goes = rod((label, threshold)), rod((label, threshold - 1))
-    np.testing.assert_array_equal(postprocess(stays, plan), stays)
-    np.testing.assert_array_equal(postprocess(goes, plan), np.where(goes == label, replacement, goes))
+    np.testing.assert_array_equal(apply_size_rules(stays, plan), stays)
+    np.testing.assert_array_equal(apply_size_rules(goes, plan), np.where(goes == label, replacement, goes))
 
 
 def test_whole_tumour_counts_its_three_labels_together():
     stays = rod((2, 10), (1, 5), (3, 10))
-    np.testing.assert_array_equal(postprocess(stays, PostprocessPlan(**{**OFF, "min_wt_mm3": 25})), stays)
+    np.testing.assert_array_equal(apply_size_rules(stays, PostprocessPlan(**{**OFF, "min_wt_mm3": 25})), stays)
     goes = rod((2, 10), (1, 4), (3, 10))
-    assert not postprocess(goes, PostprocessPlan(**{**OFF, "min_wt_mm3": 25})).any()
+    assert not apply_size_rules(goes, PostprocessPlan(**{**OFF, "min_wt_mm3": 25})).any()
 
 
 def test_corners_connect():
     labels = np.zeros((30, 30, 30), np.uint8)
     labels[np.arange(25), np.arange(25), np.arange(25)] = 3
-    np.testing.assert_array_equal(postprocess(labels, PAPER), labels)
+    np.testing.assert_array_equal(apply_size_rules(labels, PAPER), labels)
     labels[12, 12, 12] = 0
-    assert not postprocess(labels, PAPER).any()
+    assert not apply_size_rules(labels, PAPER).any()
 
 
 def test_core_that_becomes_enhancing_counts_as_enhancing():
     # 6 + 4 = 10 voxels of ET after rule 2: rule 4 keeps them, and would not have kept the 4 of the network.
     labels = rod((2, 20), (1, 6), (3, 4))
-    np.testing.assert_array_equal(postprocess(labels, PAPER), rod((2, 20), (3, 10)))
+    np.testing.assert_array_equal(apply_size_rules(labels, PAPER), rod((2, 20), (3, 10)))
     labels = rod((2, 20), (1, 6), (3, 3))
-    np.testing.assert_array_equal(postprocess(labels, PAPER), rod((2, 20)))
+    np.testing.assert_array_equal(apply_size_rules(labels, PAPER), rod((2, 20)))
 
 
 def test_whole_tumour_is_judged_before_its_parts_go():
     # 19 + 9 voxels pass rule 1 together; rules 3 and 4 then take both, though a later rule 1 would never see them.
-    assert not postprocess(rod((2, 19), (3, 9)), PAPER).any()
+    assert not apply_size_rules(rod((2, 19), (3, 9)), PAPER).any()
     # Rule 3 takes the oedema; the 10 voxels of ET that remain are under 25 but rule 1 is over.
-    np.testing.assert_array_equal(postprocess(rod((2, 19), (3, 10)), PAPER), rod((0, 19), (3, 10)))
+    np.testing.assert_array_equal(apply_size_rules(rod((2, 19), (3, 10)), PAPER), rod((0, 19), (3, 10)))
 
 
 def test_components_of_a_label_are_counted_one_by_one():
     labels = rod((3, 9), (2, 30), (3, 10))
-    np.testing.assert_array_equal(postprocess(labels, PAPER), rod((0, 9), (2, 30), (3, 10)))
+    np.testing.assert_array_equal(apply_size_rules(labels, PAPER), rod((0, 9), (2, 30), (3, 10)))
 
 
 def test_a_speck_of_core_beside_a_larger_core_becomes_oedema():
     rule = PostprocessPlan(**{**OFF, "min_further_core_mm3": 10})
     two = rod((3, 20), (2, 5), (1, 4), (3, 5))
-    np.testing.assert_array_equal(postprocess(two, rule), rod((3, 20), (2, 14)))
-    np.testing.assert_array_equal(postprocess(two, PostprocessPlan(**OFF)), two)
+    np.testing.assert_array_equal(apply_size_rules(two, rule), rod((3, 20), (2, 14)))
+    np.testing.assert_array_equal(apply_size_rules(two, PostprocessPlan(**OFF)), two)
     for stays in (
         rod((3, 20), (2, 5), (1, 4), (3, 6)),  # exactly the threshold
         rod((3, 20), (0, 3), (2, 20), (3, 9)),  # the only core of its lesion
         rod((3, 9), (2, 5), (3, 9)),  # none is the larger
     ):
-        np.testing.assert_array_equal(postprocess(stays, rule), stays)
-    np.testing.assert_array_equal(postprocess(two, rule, voxel_volume_mm3=2.0), two)
+        np.testing.assert_array_equal(apply_size_rules(stays, rule), stays)
+    np.testing.assert_array_equal(apply_size_rules(two, rule, voxel_volume_mm3=2.0), two)
 
 
 def test_thresholds_are_volumes_on_other_grids():
     labels = rod((3, 30))
-    assert not postprocess(labels, PAPER, voxel_volume_mm3=0.5).any()
-    np.testing.assert_array_equal(postprocess(rod((3, 13)), PAPER, voxel_volume_mm3=2.0), rod((3, 13)))
+    assert not apply_size_rules(labels, PAPER, voxel_volume_mm3=0.5).any()
+    np.testing.assert_array_equal(apply_size_rules(rod((3, 13)), PAPER, voxel_volume_mm3=2.0), rod((3, 13)))
     # A spacing that is 1 mm but for rounding.
-    np.testing.assert_array_equal(postprocess(rod((3, 25)), PAPER, voxel_volume_mm3=0.9999999), rod((3, 25)))
+    np.testing.assert_array_equal(apply_size_rules(rod((3, 25)), PAPER, voxel_volume_mm3=0.9999999), rod((3, 25)))
 
 
 def test_resection_cavity_is_left_alone():
     labels = rod((4, 3), (3, 24))
-    np.testing.assert_array_equal(postprocess(labels, PAPER), rod((4, 3)))
+    np.testing.assert_array_equal(apply_size_rules(labels, PAPER), rod((4, 3)))
 
 
 def test_an_empty_map_stays_empty():
-    assert not postprocess(np.zeros((3, 4, 5), np.uint8), PAPER).any()
+    assert not apply_size_rules(np.zeros((3, 4, 5), np.uint8), PAPER).any()
 
 
 @given(
@@ -150,5 +150,5 @@ def test_equals_plain_and_leaves_its_input(seed, background, plan, order):
     share = (1 - background) / 3
     labels = rng.choice(4, rng.integers(1, 10, 3), p=[background, share, share, share]).astype(np.uint8, order=order)
     before = labels.copy()
-    np.testing.assert_array_equal(postprocess(labels, plan), plain_postprocess(labels, plan))
+    np.testing.assert_array_equal(apply_size_rules(labels, plan), plain_rules(labels, plan))
     np.testing.assert_array_equal(labels, before)

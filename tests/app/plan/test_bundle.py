@@ -12,7 +12,8 @@ import yaml
 from safetensors.torch import load_file, save
 
 from metseg.errors import ExitCode, UsageError, WeightsError
-from metseg.plan.bundle import bundle_folder, describe_member, load_member, open_bundle
+from metseg.plan.bundle import bundle_folder, describe_member, open_bundle
+from metseg.predict.weights import load_member
 from support import ALL, SUB, write_bundle
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from metseg.errors import DeviceError, ExitCode
-from metseg.predict import device
-from metseg.predict.device import beside_computing, choose_device, usable_cpus
+from metseg.predict import cpu, device
+from metseg.predict.cpu import usable_cpus
+from metseg.predict.device import choose_device
+from metseg.predict.gpu import beside_computing
 
 
 def test_cuda_without_a_gpu_is_an_error(monkeypatch):
@@ -54,14 +56,14 @@ def test_the_cpus_precision_follows_its_flags(monkeypatch, flags, precision):
     assert choose_device("cpu").precision == precision
 
 
-def test_threads_keep_to_the_containers_quota(monkeypatch):
+def test_threads_keep_to_the_containers_quota(monkeypatch, tmp_path):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setattr(device, "_cgroup_quota", lambda: 2.5)
-    assert usable_cpus() == 2
-    monkeypatch.setattr(device, "_cgroup_quota", lambda: 0.5)
-    assert usable_cpus() == 1
-    monkeypatch.setattr(device, "_cgroup_quota", lambda: None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(cpu, "CGROUP", tmp_path)
+    for quota, cpus in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8)):
+        (tmp_path / "cpu.max").write_text(quota)
+        assert usable_cpus() == cpus
+    (tmp_path / "cpu.max").unlink()
     assert usable_cpus() == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert usable_cpus() == 3
@@ -79,7 +81,7 @@ def openmp_settings():
 
 
 def test_threads_without_work_sleep_soon():
-    assert f"GOMP_SPINCOUNT = '{device.SPINS_BEFORE_SLEEP}'" in openmp_settings()
+    assert f"GOMP_SPINCOUNT = '{cpu.SPINS_BEFORE_SLEEP}'" in openmp_settings()
 
 
 @pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "ACTIVE")])
@@ -89,14 +91,14 @@ def test_who_has_chosen_how_threads_wait_keeps_it(monkeypatch, name, value):
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, value)
     before = dict(os.environ)
-    device.shorten_waiting()
+    cpu.shorten_waiting()
     assert dict(os.environ) == before
 
 
 def test_once_torch_is_there_the_environment_is_left_alone(monkeypatch):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    device.shorten_waiting()
+    cpu.shorten_waiting()
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
@@ -112,14 +114,14 @@ for _ in range(100):
     layer = torch.relu(layer)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    mine = {name: text for name, text in os.environ.items() if name not in device.MEMORY_VARIABLES}
+    mine = {name: text for name, text in os.environ.items() if name not in cpu.MEMORY_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", code], env=mine | environment, capture_output=True, text=True, check=True
     )
     return int(done.stdout)
 
 
-@pytest.mark.skipif(not hasattr(device.ctypes.CDLL(None), "mallopt"), reason="glibc alone hands memory back so soon")
+@pytest.mark.skipif(not hasattr(cpu.ctypes.CDLL(None), "mallopt"), reason="glibc alone hands memory back so soon")
 def test_freed_memory_serves_the_next_layer_unless_somebody_has_chosen():
     assert page_faults_layer_by_layer() < page_faults_layer_by_layer(MALLOC_MMAP_THRESHOLD_="1000000") / 5
 
@@ -149,7 +151,7 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch, caplog):
 
     fake_gpu(monkeypatch, (9, 0), ["sm_90"])
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    monkeypatch.setattr(device, "_nvidia_is_promised", lambda: True)
+    monkeypatch.setattr(device, "nvidia_is_promised", lambda: True)
     assert choose_device("auto").name == "cpu"
     assert caplog.messages[-1] == (
         "no GPU used: torch finds no usable GPU; CUDA initialization: The NVIDIA driver on your system is too old "

@@ -102,18 +102,24 @@ def test_check_warns_of_cases_that_will_not_fit(tmp_path):
 
 def test_what_is_free_is_the_least_that_machine_and_container_say(tmp_path, monkeypatch):
     assert free_memory() is None or free_memory() > 0
-    monkeypatch.setattr(metseg.predict.memory, "_free_on_machine", lambda: 10_000)
-    monkeypatch.setattr(metseg.predict.memory, "_free_in_cgroup", lambda: (7_000,))
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemFree: 1 kB\nMemAvailable: 10 kB\n")
+    monkeypatch.setattr(metseg.predict.memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(metseg.predict.memory, "CGROUP", tmp_path)
+    assert free_memory() == 10_240
+    (tmp_path / "memory.max").write_text("8000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\n")
     assert free_memory() == 7_000
-    monkeypatch.setattr(metseg.predict.memory, "_free_in_cgroup", lambda: ())
-    assert free_memory() == 10_000
-    monkeypatch.setattr(metseg.predict.memory, "_free_on_machine", lambda: None)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() == 10_240
+    meminfo.unlink()
     assert free_memory() is None
     assert find_memory_shortage(tmp_path, plan_of(tmp_path)) == ()
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_containers_limit_without_its_file_cache(tmp_path, version):
+def test_the_containers_limit_without_its_file_cache(tmp_path, monkeypatch, version):
     names = {
         1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
         2: ("memory.max", "memory.current", "inactive_file"),
@@ -123,6 +129,8 @@ def test_the_containers_limit_without_its_file_cache(tmp_path, version):
     (tmp_path / limit).write_text("1000\n")
     (tmp_path / used).write_text("900\n")
     (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{cached} 300\n")
-    assert list(metseg.predict.memory._free_in_cgroup(tmp_path)) == [400]
+    monkeypatch.setattr(metseg.predict.memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(metseg.predict.memory, "MEMINFO", tmp_path / "missing")
+    assert free_memory() == 400
     (tmp_path / limit).write_text("max\n")
-    assert list(metseg.predict.memory._free_in_cgroup(tmp_path)) == []
+    assert free_memory() is None

@@ -6,7 +6,8 @@ from hypothesis.extra import numpy as hnp
 
 from metseg.errors import InputError
 from metseg.plan.plan import IntensityPlan
-from metseg.prepare.prepare import brain_box, percentiles, scale_intensities, subtract, voxel_seed
+from metseg.prepare.intensities import percentiles, scale_intensities
+from metseg.prepare.prepare import brain_box, subtract, voxel_seed
 
 
 @given(

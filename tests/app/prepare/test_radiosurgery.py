@@ -5,8 +5,9 @@ import pytest
 import torch
 import yaml
 
-from metseg.decide.fusion import fuse_probabilities, member_labels
-from metseg.decide.size_rules import postprocess
+from metseg.decide.fusion import fuse_probabilities
+from metseg.decide.size_rules import apply_size_rules
+from metseg.decide.threshold import member_labels
 from metseg.errors import InputError, UsageError
 from metseg.files.case import Case
 from metseg.labels import METASTASIS_REGIONS
@@ -192,6 +193,6 @@ def test_one_region_is_decoded_fused_and_cleaned_as_label_one():
     labels[1:3, 1, 1] = 1
     labels[5:8, 5:8, 5:8] = 1
     rules = PostprocessPlan(min_wt_mm3=3, min_netc_mm3=0, min_snfh_mm3=0, min_et_mm3=0)
-    cleaned = postprocess(labels, rules, voxel_volume_mm3=0.72)
+    cleaned = apply_size_rules(labels, rules, voxel_volume_mm3=0.72)
     assert cleaned.sum() == 27
-    assert postprocess(labels, rules, voxel_volume_mm3=1.5).sum() == 29
+    assert apply_size_rules(labels, rules, voxel_volume_mm3=1.5).sum() == 29
