@@ -18,6 +18,7 @@ from metseg.plan.radiosurgery import RegistrationPlan
 from metseg.prepare.registration import Registration, register
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
 from training.cohort.settings import load_settings
+from training.systems import RADIOSURGERY_TRAINING
 
 SEED = 2019
 MEAN_MM, LARGEST_MM = 1.0, 2.0
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def measure(pairs: int, first: int) -> None:
-    settings = load_settings(system="radiosurgery")
+    settings = load_settings(defaults=RADIOSURGERY_TRAINING.cohort_defaults)
     cut = settings.ct.model_copy(update={"bottom_cut_mm": (0.0, 30.0), "top_cut_mm": (0.0, 10.0)})
     settings = settings.model_copy(update={"ct": cut})
     plan, good, refused = RegistrationPlan(), 0, 0
