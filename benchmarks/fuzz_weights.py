@@ -41,7 +41,7 @@ from safetensors.torch import save
 from metseg.cli.settings import find_bundle, read_parameters
 from metseg.errors import UsageError, WeightsError
 from metseg.network import build_network
-from metseg.plan.bundle import metadata_of, open_bundle
+from metseg.plan.bundle import describe_member, open_bundle
 from metseg.plan.networks import SegResNetPlan
 from metseg.plan.plan import MemberPlan
 from metseg.predict.weights import load_member
@@ -73,7 +73,7 @@ def make_bundle(folder: Path) -> None:
     network = SegResNetPlan(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
     member = MemberPlan(name="m", weights="m.safetensors", sha256="0" * 64, network=network)
     torch.manual_seed(0)
-    content = save(build_network(network, in_channels=4, out_channels=3).state_dict(), metadata_of(member))
+    content = save(build_network(network, in_channels=4, out_channels=3).state_dict(), describe_member(member))
     (folder / member.weights).write_bytes(content)
     written = member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     plan = {

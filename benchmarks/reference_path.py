@@ -50,7 +50,7 @@ def segment_plainly(folder: Path, engine: Engine) -> LabelMap:
         for member in engine.members:
             image = torch.from_numpy(np.stack([channels[name] for name in member.plan.channels]))
             network = as_peer(member.network, engine.device)
-            window = plan.window_of(member.plan)
+            window = plan.choose_window(member.plan)
             best = best_batch(network, image, window.size)
             infer = SlidingWindowInferer(
                 window.size, best, overlap=window.overlap, mode="gaussian", padding_mode="replicate"

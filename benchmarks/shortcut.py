@@ -24,7 +24,7 @@ from metseg.files.discovery import discover_cases
 from metseg.files.read import read_case, read_label_map
 from metseg.labels import BRATS_REGIONS, ET, LabelMap
 from metseg.space.components import find_components
-from training.data.prepared import reference_path
+from training.references import find_reference
 
 THRESHOLDS = (2.0, 3.0, 4.0, 5.0, 7.0)
 SIZES = (20, 50, 100, 300, 1000)
@@ -51,7 +51,7 @@ def tuned(cases: tuple[CaseFiles, ...]) -> tuple[float, int]:
     totals = dict.fromkeys(product(THRESHOLDS, SIZES), 0.0)
     for files in cases:
         difference, _ = enhancement(files)
-        reference = read_label_map(reference_path(files))
+        reference = read_label_map(find_reference(files))
         for threshold, size in totals:
             labels = segment(difference, threshold, size)
             result = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023")

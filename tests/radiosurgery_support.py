@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from metseg.files.case import Scan
 from metseg.network import build_network
-from metseg.plan.bundle import metadata_of
+from metseg.plan.bundle import describe_member
 from metseg.plan.plan import MemberPlan, Plan
 from metseg.plan.radiosurgery import RegistrationPlan
 from training.cohort.radiosurgery_case import RadiosurgeryCase, generate_radiosurgery_case
@@ -84,7 +84,7 @@ def write_untrained_bundle(folder: Path, members: Mapping[str, Sequence[str]], *
         network = build_network(recipe.network, in_channels=len(channels), out_channels=1)
         facts = {"channels": channels, "regions": recipe.regions.names, "network": recipe.network}
         member = MemberPlan(name=name, weights=f"{name}.safetensors", sha256="0" * 64, **facts)
-        content = save({key: value.float() for key, value in network.state_dict().items()}, metadata_of(member))
+        content = save({key: value.float() for key, value in network.state_dict().items()}, describe_member(member))
         (folder / member.weights).write_bytes(content)
         plans.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
     own = {key: getattr(data, key) for key in ("spacing_mm", "frame", "intensity", "registration")} | sections

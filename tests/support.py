@@ -11,8 +11,9 @@ import yaml
 from numpy.typing import NDArray
 from safetensors.torch import save
 
+from metseg.labels import BRATS_REGIONS
 from metseg.network import build_network
-from metseg.plan.bundle import metadata_of
+from metseg.plan.bundle import describe_member
 from metseg.plan.plan import MemberPlan, Plan, SegResNetPlan
 from phantoms import LPS, phantom
 
@@ -45,6 +46,7 @@ def write_bundle(
     channels: Sequence[tuple[str, ...]] = (ALL, ALL, SUB),
     network: SegResNetPlan = SMALL_NETWORK,
     scale: float = 1.0,
+    regions: Sequence[str] = BRATS_REGIONS.names,
     **plan: object,
 ) -> Path:
     """Writes a bundle of untrained members whose output is not trivial; `plan` overrides sections of its plan."""
@@ -52,12 +54,17 @@ def write_bundle(
     members = []
     for number, names in enumerate(channels):
         torch.manual_seed(number)
-        model = build_network(network, in_channels=len(names), out_channels=3)
+        model = build_network(network, in_channels=len(names), out_channels=len(regions))
         state = {key: value * scale for key, value in model.state_dict().items()}
         member = MemberPlan(
-            name=f"m{number}", weights=f"m{number}.safetensors", sha256="0" * 64, channels=names, network=network
+            name=f"m{number}",
+            weights=f"m{number}.safetensors",
+            sha256="0" * 64,
+            channels=names,
+            regions=regions,
+            network=network,
         )
-        content = save(state, metadata_of(member))
+        content = save(state, describe_member(member))
         (folder / member.weights).write_bytes(content)
         members.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
     sections = {"window": {"size": (16, 24, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan

@@ -1,4 +1,4 @@
-"""What a run began with: a part of its run.json, which `freeze` hands on to the member."""
+"""Where a run's first weights and its false positives come from: a part of run.json, handed on to the member."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ HANDED_ON: Final = ("init", "init_sha256", "predictions_sha256")
 PREDICTIONS: Final = "predictions"
 
 
-def beginning_of(init: Path | None, checkpoint: Path | None, predictions: Sequence[Path]) -> dict[str, Any]:
-    """What a run begins with, for its run.json.
+def record_provenance(init: Path | None, checkpoint: Path | None, predictions: Sequence[Path]) -> dict[str, Any]:
+    """Describes what a run begins with, for its run.json.
 
     Args:
         init: as `train --init` named it; None for random weights.
@@ -31,14 +31,14 @@ def beginning_of(init: Path | None, checkpoint: Path | None, predictions: Sequen
     """
     return {
         "init": init.name if init is not None else None,
-        "init_sha256": _sha256_of(checkpoint, "--init").hex() if checkpoint is not None else None,
+        "init_sha256": _hash_file(checkpoint, "--init").hex() if checkpoint is not None else None,
         PREDICTIONS: [str(folder) for folder in predictions],
         "predictions_sha256": _label_maps_sha256(predictions) if predictions else None,
     }
 
 
-def kept_beginning(run: Path) -> dict[str, Any]:
-    """What the run.json of a run that goes on says of its beginning; whatever is not known of it stays unsaid."""
+def keep_provenance(run: Path) -> dict[str, Any]:
+    """Reads the same from the run.json of a run that goes on; keys that an older run lacks stay out."""
     path = run / RUN_FILE
     content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {key: content[key] for key in (*HANDED_ON, PREDICTIONS) if key in content}
@@ -48,11 +48,11 @@ def _label_maps_sha256(folders: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(folder.glob("*.nii.gz")):
-            digest.update(path.name.encode() + b"\0" + _sha256_of(path, "--predictions"))
+            digest.update(path.name.encode() + b"\0" + _hash_file(path, "--predictions"))
     return digest.hexdigest()
 
 
-def _sha256_of(path: Path, option: str) -> bytes:
+def _hash_file(path: Path, option: str) -> bytes:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

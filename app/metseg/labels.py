@@ -185,24 +185,3 @@ BRATS_REGIONS: Final = Regions.of({"WT": (NETC, SNFH, ET), "TC": (NETC, ET), "ET
 
 METASTASIS_REGIONS: Final = Regions.of({"metastasis": (METASTASIS,)})
 """The one region of Hu et al. 2019."""
-
-
-# Until every room takes its regions from the plan.
-REGIONS: Final = BRATS_REGIONS.names
-REGION_LABELS: Final = {region.name: region.labels for region in BRATS_REGIONS}
-RegionName = str
-
-
-def region_masks(labels: LabelMap) -> RegionMasks:
-    """Splits a label map into WT, TC and ET."""
-    return BRATS_REGIONS.split(labels)
-
-
-def decode_regions(masks: RegionMasks) -> LabelMap:
-    """Turns the masks of WT, TC and ET, or of metastases, into one label map."""
-    return (METASTASIS_REGIONS if len(masks) == 1 else BRATS_REGIONS).decode(masks)
-
-
-def whole_tumour(labels: LabelMap) -> NDArray[np.bool_]:
-    """Where a map of labels 0..4 shows the whole tumour."""
-    return BRATS_REGIONS.whole_mask(labels)

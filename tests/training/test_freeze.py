@@ -13,6 +13,7 @@ from metseg.errors import UsageError, WeightsError
 from metseg.plan.bundle import open_bundle, read_metadata
 from metseg.plan.plan import Plan
 from metseg.predict.members import MemberPrediction
+from metseg.predict.weights import load_member
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
 from training.train.run import RunRequest, train_run
@@ -176,16 +177,12 @@ def test_half_precision_is_half_as_large_and_says_what_it_changes(runs, tmp_path
 
 
 def test_a_network_that_gives_other_logits_is_refused(runs, tmp_path, monkeypatch):
-    from metseg.plan import bundle  # noqa: PLC0415
-
-    real = bundle.load_member
-
     def other(folder, member):
-        network = real(folder, member)
+        network = load_member(folder, member)
         next(network.parameters()).data.mul_(1.001)
         return network
 
-    monkeypatch.setattr("training.freeze.freeze.load_member", other)
+    monkeypatch.setattr("training.freeze.member.load_member", other)
     with pytest.raises(WeightsError, match="differ from the trained ones"):
         freeze(runs, tmp_path / "b", "vae")
     assert not (tmp_path / "b/plan.yaml").exists()

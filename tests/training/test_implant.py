@@ -12,7 +12,7 @@ from metseg.files.discovery import discover_cases
 from metseg.labels import ET, SNFH
 from training.cohort.case import generate_case
 from training.cohort.command import implant
-from training.cohort.implant import implant_lesions, noise_of, read_background, tissue_shares, write_implants
+from training.cohort.implant import estimate_noise, implant_lesions, read_background, tissue_shares, write_implants
 from training.cohort.settings import LesionSettings, load_settings
 from training.cohort.writing import write_case
 from training.patients import find_patient
@@ -39,7 +39,7 @@ def test_tissue_shares_of_three_known_classes():
 
 def test_noise_is_measured():
     image = (0.5 + 0.02 * np.random.default_rng(1).standard_normal((40, 40, 40))).astype(np.float32)
-    assert noise_of(image, np.ones(image.shape, dtype=bool)) == pytest.approx(0.02, rel=0.05)
+    assert estimate_noise(image, np.ones(image.shape, dtype=bool)) == pytest.approx(0.02, rel=0.05)
 
 
 def test_own_lesions_stay_and_new_ones_are_known(patient):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from metseg.labels import METASTASIS_REGIONS
+from metseg.space.blocks import cut_repeated
 from radiosurgery_support import tiny_case, tiny_recipe, tiny_settings
 from training.cohort.ct_settings import CtSettings
 from training.cohort.lesions import draw_diameters
@@ -16,7 +17,6 @@ from training.cohort.planning_ct import draw_motion
 from training.cohort.settings import load_settings
 from training.data.batches import CropDataset, Slot
 from training.data.cache import keep_entry, open_entry
-from training.data.crops import cut_repeated
 from training.data.prepared import build_training_case
 from training.losses import Outputs, SingleTermObjective, count_terms
 from training.losses.objective import Counts
@@ -25,8 +25,8 @@ from training.ranks import Ranks
 from training.recipe import Recipe, load_recipe
 from training.recipe_sections import RmsPropRecipe, SingleLossRecipe
 from training.systems import RADIOSURGERY_TRAINING
+from training.train.optimizers import learning_rate
 from training.train.rmsprop import build_rmsprop
-from training.train.trainer import learning_rate
 
 SHAPE = (60, 56, 40)
 

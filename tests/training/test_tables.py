@@ -14,9 +14,9 @@ from metseg.predict.device import choose_device
 from metseg.predict.engine import load_engine
 from metseg.run.pipeline import segment
 from support import write_bundle
-from training.data.prepared import reference_path
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
+from training.references import find_reference
 from training.runs.checkpoint import Progress
 from training.tables import stages
 from training.tables.command import write_section
@@ -72,7 +72,7 @@ def test_the_published_figures_are_complete_and_consistent():
 
 
 def synthetic_scores(cases=48, seed=0):
-    """Figures that differ by method: more of everything down the ladder, clearly in lDSC and opposite in FP."""
+    """Figures that differ by method: more of everything from step to step, clearly in lDSC and opposite in FP."""
     rng = np.random.default_rng(seed)
     methods = ("baseline", "blob", "sub", "tta", "mean", "simple", "small", "simple_small", "centred")
     found = []
@@ -118,8 +118,8 @@ def test_the_report_shows_every_table_with_cases_and_intervals():
 def test_a_section_replaces_its_predecessor_alone(tmp_path):
     path = tmp_path / "results.md"
     path.write_text("# Results\n\nBefore.\n")
-    write_section(path, "tiny", "one\n", title="The paper's ladder, tiny")
-    write_section(path, "full", "two\n", title="The paper's ladder, full")
+    write_section(path, "tiny", "one\n", title="The paper's models, tiny")
+    write_section(path, "full", "two\n", title="The paper's models, full")
     write_section(path, "tiny", "three \\1\n", title="unused")
     text = path.read_text()
     assert text.startswith("# Results\n\nBefore.\n")
@@ -161,7 +161,7 @@ def small_experiment(monkeypatch):
     )
 
 
-def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, monkeypatch):
+def test_the_steps_from_cases_to_scores_and_again(tmp_path, small_experiment, monkeypatch):
     write_labelled_cohort(tmp_path / "data", 8)
     request = TablesRequest(tmp_path / "out", data=(tmp_path / "data",), max_steps=2, device="cpu", threads=1)
     result = run_model_steps(small_experiment, request)
@@ -170,7 +170,7 @@ def test_the_ladder_from_cases_to_scores_and_again(tmp_path, small_experiment, m
     assert len(result.cases) == len(result.split.test) == 2
     assert all(len(case.scores) == 18 for case in result.cases)
     assert "### Table 6" in render_report(small_experiment.description, result.cases, [])
-    _check_ladder_of_a_bundle(tmp_path, request, small_experiment)
+    _check_steps_of_a_bundle(tmp_path, request, small_experiment)
     # Everything is there: nothing is trained or scored again.
     monkeypatch.setattr("training.tables.model_steps.score_steps", None)
     again = run_model_steps(small_experiment, request)
@@ -201,7 +201,7 @@ def test_networks_of_the_radiosurgery_tables_are_paced_by_their_own_kind():
     } == PACED_BY
 
 
-def _check_ladder_of_a_bundle(folder, request, experiment):
+def _check_steps_of_a_bundle(folder, request, experiment):
     runs = [request.run_folder(model) for model in ("baseline", "blob", "sub")]
     plan = {"window": experiment.window.model_dump(mode="json"), "tta": {"variant": "flips"}}
     freeze_bundle(runs, folder / "three", FreezeOptions(name="three", plan=plan, checkpoint="last"))
@@ -210,7 +210,7 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
     assert {name for name in scored[0].scores if not name.endswith("+post")} == {
         "baseline", "blob", "sub", "tta", "mean", "simple", "frozen"
     }  # fmt: skip
-    report = render_report("a ladder", scored, [])
+    report = render_report("the steps", scored, [])
     assert "### Table 5" in report
     assert "### Table 6" not in report
 
@@ -221,13 +221,13 @@ def _check_ladder_of_a_bundle(folder, request, experiment):
     freeze_bundle(runs, folder / "four", options)
     scored = score_bundle(folder / "four", None, replace(request, output=folder / "composed"))
     assert {"small", "simple_small", "frozen"} <= set(scored[0].scores)
-    assert "### Table 6" in render_report("a ladder", scored, [])
+    assert "### Table 6" in render_report("the steps", scored, [])
     with pytest.raises(UsageError, match="5 members"):
         score_bundle(request.output / "bundle", None, request)
 
 
 @pytest.fixture
-def bundle_ladder(tmp_path):
+def bundle_steps(tmp_path):
     def build(**plan):
         path = write_bundle(tmp_path / "b", tta={"variant": "none"}, **plan)
         engine = load_engine(open_bundle(path), choose_device("cpu"))
@@ -250,32 +250,32 @@ def test_cases_without_an_image_of_the_bundle_are_named_before_anything_is_compu
     assert not (tmp_path / "out").exists()
 
 
-def test_scores_are_not_remembered_across_cohorts_with_the_same_ids(tmp_path, bundle_ladder, monkeypatch):
+def test_scores_are_not_remembered_across_cohorts_with_the_same_ids(tmp_path, bundle_steps, monkeypatch):
     scored = []
 
-    def score(files, _ladder):
+    def score(files, _steps):
         scored.append(files.folder.parent.name)
         return CaseScores(files.case_id, has_small_lesion=False, scores={"baseline": {"WT": (float(len(scored)),)}})
 
     monkeypatch.setattr("training.tables.model_steps.score_steps", score)
-    ladder = bundle_ladder()
+    steps = bundle_steps()
     for name, seed in (("validation", 0), ("holdout", 9)):
         write_labelled_cohort(tmp_path / name, 1, first_seed=seed)
     found = [
-        recall_scores(discover_cases(tmp_path / name)[0], ladder, tmp_path / "scores")
+        recall_scores(discover_cases(tmp_path / name)[0], steps, tmp_path / "scores")
         for name in ("validation", "holdout", "validation")
     ]
     assert scored == ["validation", "holdout"]
     assert found[0] == found[2] != found[1]
 
 
-def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_ladder):
+def test_the_frozen_method_is_scored_as_inference_gives_it(tmp_path, bundle_steps):
     """Also where voxels are not of 1 mm3 and the grid is framed."""
-    ladder = bundle_ladder(spacing_mm=(2.0, 2.0, 1.0), frame=(16, 24))
+    steps = bundle_steps(spacing_mm=(2.0, 2.0, 1.0), frame=(16, 24))
     (files,) = discover_cases(write_labelled_cohort(tmp_path / "data", 1))
-    scores = score_steps(files, ladder).scores
-    labels = segment(files, ladder.engine).labels
-    reference = read_label_map(reference_path(files))
+    scores = score_steps(files, steps).scores
+    labels = segment(files, steps.engine).labels
+    reference = read_label_map(find_reference(files))
     regions = score_case(reference.labels, labels, reference.grid.spacing_mm, "brats2023").regions
     expected = {region.region: (region.legacy_dice, region.fp) for region in regions}
     assert {name: (row[1], row[4]) for name, row in scores["frozen+post"].items()} == expected

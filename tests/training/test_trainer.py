@@ -17,14 +17,16 @@ from metseg.errors import UsageError, WeightsError
 from training.data.cache import keep_entry
 from training.errors import DivergenceError, InterruptedRunError
 from training.network import TrainingNetwork
-from training.provenance import beginning_of
+from training.provenance import record_provenance
 from training.ranks import Ranks
 from training.recipe import load_recipe
 from training.runs.checkpoint import Progress, read_checkpoint, save_checkpoint
 from training.runs.files import BEST, LAST
 from training.runs.metrics import read_metrics
+from training.train.initial_weights import load_initial_weights
+from training.train.optimizers import learning_rate
 from training.train.run import RunRequest, train_run
-from training.train.trainer import RunSettings, Trainer, learning_rate, load_initial_weights
+from training.train.trainer import RunSettings, Trainer
 from training_support import CPU, small_recipe, training_case, write_entries, write_labelled_cohort
 
 ROOT = Path(__file__).parents[2]
@@ -302,7 +304,7 @@ def test_crops_at_false_positives_change_the_run_and_need_recipe_and_folder(tmp_
     train_run(asking, request_of(cohort, tmp_path / "asking", predictions=(maps,)))
     ran = json.loads((tmp_path / "asking" / "run.json").read_text())
     assert ran["predictions"] == [str(maps)]
-    assert ran["predictions_sha256"] == beginning_of(None, None, (maps,))["predictions_sha256"]
+    assert ran["predictions_sha256"] == record_provenance(None, None, (maps,))["predictions_sha256"]
     assert losses_of(tmp_path / "asking") != losses_of(tmp_path / "plain")
 
 

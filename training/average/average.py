@@ -1,8 +1,8 @@
 """Mean of a frozen member's weights and of those that it was trained on from.
 
-Robust fine-tuning of Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903, section 3): where a run began with another run's
-weights, both lie in one valley of the loss, and between them is a network that does what the later one learned and
-keeps more of what the earlier one could on images unlike those of the training.
+Robust fine-tuning of Wortsman et al. 2022 (WiSE-FT, arXiv 2109.01903, section 3). A run that began with another run's
+weights lies in the same valley of the loss. A network between the two does what the later one learned. On images unlike
+those of the training it keeps more of what the earlier one could do.
 """
 
 import hashlib

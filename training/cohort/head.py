@@ -116,7 +116,7 @@ def _brain_hounsfield(
     return np.asarray(hounsfield, dtype=np.float32)
 
 
-def cupping_of(head: Head, depth: Volume, scale: float) -> NDArray[Any]:
+def find_cupping(head: Head, depth: Volume, scale: float) -> NDArray[Any]:
     """Where beam hardening makes the brain look denser: 1 under the skull, fading inwards over 12 mm.
 
     Args:

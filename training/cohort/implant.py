@@ -27,8 +27,8 @@ from training.cohort.fields import Volume
 from training.cohort.lesions import place_lesions
 from training.cohort.settings import MODALITIES, LesionSettings, Modality
 from training.cohort.writing import write_case
-from training.data.prepared import read_reference
 from training.patients import find_patient
+from training.references import read_reference
 
 FIRST_TIMEPOINT: Final = 101
 """Variants are numbered as timepoints of the patient, far from real ones, so that no split tears them apart."""
@@ -105,7 +105,7 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
     return Background(
         images=images,
         levels=levels,
-        noise_std={name: noise_of(image, wm > 0.9) for name, image in images.items()},  # noqa: PLR2004
+        noise_std={name: estimate_noise(image, wm > 0.9) for name, image in images.items()},  # noqa: PLR2004
         mask=mask,
         gm=gm,
         wm=wm,
@@ -146,7 +146,7 @@ def _posterior(
     return np.asarray(density / density.sum(0))
 
 
-def noise_of(image: Volume, where: NDArray[np.bool_]) -> float:
+def estimate_noise(image: Volume, where: NDArray[np.bool_]) -> float:
     """Standard deviation of the noise, from differences of neighbours along x inside white matter (robust)."""
     pairs = where[1:] & where[:-1]
     differences = np.diff(image, axis=0)[pairs]

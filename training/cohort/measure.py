@@ -86,7 +86,7 @@ def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
     Raises:
         InputError: one of these files is missing, can't be read, or lies on another grid than the reference.
     """
-    reference = _file_of(folder, "seg")
+    reference = _require_file(folder, "seg")
     image = read_label_map(reference)
     labels, grid = image.labels, image.grid
     t1c = _read_t1c(folder, reference, grid)
@@ -107,7 +107,7 @@ def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
     return MeasuredCase(folder.name, tuple(lesions), float((labels == SNFH).sum() * voxel_mm3))
 
 
-def _file_of(folder: Path, kind: str) -> Path:
+def _require_file(folder: Path, kind: str) -> Path:
     path = _find_file(folder, kind)
     if path is None:
         raise InputError(f"case {folder.name}: no {folder.name}-{kind}.nii.gz or .nii in {folder}")
@@ -120,7 +120,7 @@ def _find_file(folder: Path, kind: str) -> Path | None:
 
 
 def _read_t1c(folder: Path, reference: Path, grid: Grid) -> FloatVolume:
-    path = _file_of(folder, "t1c")
+    path = _require_file(folder, "t1c")
     try:
         image = read_image(path)
     except ImageError as error:

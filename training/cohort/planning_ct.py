@@ -57,7 +57,7 @@ def acquire_ct(
 
     Args:
         hounsfield: the ideal head on the MR's grid.
-        shade: where beam hardening shows (`head.cupping_of`), same shape.
+        shade: where beam hardening shows (`head.find_cupping`), same shape.
         grid: the MR's.
         settings: distributions.
         rng: source of randomness.

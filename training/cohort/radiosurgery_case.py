@@ -12,7 +12,7 @@ from training.cohort.artefacts import acquire, quantise
 from training.cohort.case import ras_to_lps, simulate_background
 from training.cohort.case_ids import HEAD_PREFIX, format_case_id
 from training.cohort.fields import uniform
-from training.cohort.head import build_head, cupping_of
+from training.cohort.head import build_head, find_cupping
 from training.cohort.lesions import Lesion, place_lesions
 from training.cohort.planning_ct import PlanningCt, acquire_ct
 from training.cohort.settings import CohortSettings
@@ -82,7 +82,7 @@ def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) 
     box = tuple(slice(first, first + side) for first, side in zip(head.offset, labels.shape, strict=True))
     marked[box] = np.where((labels != 0) & (labels != SNFH), METASTASIS, 0)
     grid = _lps_grid(head.brain.shape)
-    shade = cupping_of(head, anatomy.depth, anatomy.scale)
+    shade = find_cupping(head, anatomy.depth, anatomy.scale)
     ct_rng = np.random.default_rng(ct_seed)
     ct = acquire_ct(ras_to_lps(head.hounsfield), ras_to_lps(shade), grid, settings.ct, ct_rng, scale=anatomy.scale)
     return RadiosurgeryCase(

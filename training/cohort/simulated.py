@@ -1,4 +1,4 @@
-"""What a simulated case is for those who write it, whichever images it has."""
+"""A simulated case as it is written to disk, whichever images it has."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol

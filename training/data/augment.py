@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from metseg.plan.plan import ChannelName
+from metseg.space.blocks import cut_padded, cut_repeated
 from metseg.systems import Modality
-from training.data.crops import Start, cut_padded, cut_repeated
+from training.data.crops import Start
 from training.data.prepared import TrainingCase
 from training.recipe_sections import AugmentationRecipe, CropRecipe
 

@@ -1,7 +1,7 @@
 """Which cases each step visits, and the loader that brings them.
 
-Everything random about a sample is a function of (recipe's seed, epoch, place in the epoch): a run that continues from
-a checkpoint draws what the uninterrupted one would have drawn, and so do two ranks instead of one.
+Everything random about a sample is a function of (recipe's seed, epoch, place in the epoch). A run that continues from
+a checkpoint draws what the uninterrupted one would have drawn. Two ranks draw what one would have drawn.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

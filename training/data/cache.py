@@ -1,8 +1,8 @@
 """Prepared cases on disk, each under a hash of what it was made from.
 
-An entry is a folder of `.npy` files, which training maps into memory, and an `entry.json` that is written last and
-holds their hashes: an entry that a crash or a bad disk has damaged is noticed and made again. A changed file, setting
-or format makes a new entry beside the old one.
+An entry is a folder of `.npy` files, which training maps into memory, and an `entry.json`, which holds their hashes and
+is written last. An entry that a crash or a bad disk has damaged is noticed and made again. A changed file, setting or
+format makes a new entry beside the old one.
 """
 
 import errno

@@ -11,7 +11,7 @@ from metseg.findings import listed
 from metseg.labels import BRATS_REGIONS
 from metseg.plan.plan import Plan
 from metseg.systems import MODALITIES, Modality, modalities_to_find
-from training.data.prepared import reference_path
+from training.references import find_reference
 
 
 def find_cases(folders: Sequence[Path], *, modalities: Sequence[Modality] = MODALITIES) -> dict[str, CaseFiles]:
@@ -66,7 +66,7 @@ def file_hashes(files: CaseFiles) -> bytes:
     """
     return b"".join(
         name.encode() + hashlib.blake2b(path.read_bytes()).digest()
-        for name, path in [*sorted(files.images.items()), ("seg", reference_path(files))]
+        for name, path in [*sorted(files.images.items()), ("seg", find_reference(files))]
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a crop lies, and how it is cut out of a prepared case."""
+"""Where a crop lies in a prepared case."""
 
 from typing import Final
 
@@ -66,26 +66,3 @@ def _draw_voxel(components: NDArray[np.int32], generator: Generator) -> NDArray[
     number = generator.choice(np.unique(components[:, 0]))
     voxel: NDArray[np.int32] = generator.choice(components[components[:, 0] == number])[1:]
     return voxel
-
-
-def cut_repeated(volume: NDArray[np.generic], start: Start, size: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Cuts a block out of (channels, x, y, z) and repeats the border where it overhangs, as inference does."""
-    sides = [
-        np.clip(np.arange(first, first + side), 0, limit - 1)
-        for first, side, limit in zip(start, size, volume.shape[1:], strict=True)
-    ]
-    return volume[np.ix_(np.arange(volume.shape[0]), *sides)]
-
-
-def cut_padded(volume: NDArray[np.generic], start: Start, size: tuple[int, int, int]) -> NDArray[np.generic]:
-    """Cuts a block out of (channels, x, y, z) and fills with 0 where it overhangs."""
-    block = np.zeros((volume.shape[0], *size), dtype=volume.dtype)
-    inside, source = [], []
-    for first, side, limit in zip(start, size, volume.shape[1:], strict=True):
-        low, high = max(first, 0), min(first + side, limit)
-        if low >= high:
-            return block
-        inside.append(slice(low - first, high - first))
-        source.append(slice(low, high))
-    block[(slice(None), *inside)] = volume[(slice(None), *source)]
-    return block

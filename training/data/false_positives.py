@@ -14,8 +14,9 @@ from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import labels_to_network, plan_resampling
 from training.data.cache import open_entry
-from training.data.prepared import Box, reference_path, seed_voxels
+from training.data.prepared import Box, seed_voxels
 from training.recipe import Recipe
+from training.references import find_reference
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def find_false_positives(
 
 def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[np.int32]:
     predicted = read_label_map(path)
-    reference = read_label_map(reference_path(files))
+    reference = read_label_map(find_reference(files))
     difference = grid_difference(predicted.grid, reference.grid)
     if difference:
         raise UsageError(

@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.read import read_case, read_label_map
+from metseg.files.read import read_case
 from metseg.labels import LabelMap, Regions
 from metseg.prepare.prepare import prepare_case
 from metseg.space.components import find_components
-from metseg.space.grid import grid_difference
-from metseg.space.resampling import Resampling, labels_to_network
 from metseg.systems import OWN_GRID, Modality, system_of_regions
 from training.recipe_sections import DataRecipe
+from training.references import read_reference
 
 SEED_VOXELS = 64
 """Voxels remembered for each lesion, to centre crops on."""
@@ -127,47 +124,8 @@ def drop_large_lesions(labels: LabelMap, regions: Regions, max_voxels: int) -> L
     """Removes lesions of more than `max_voxels` from the label (Erdur et al. 2023, section 2.5: tau = 1000)."""
     found = find_components(regions.whole_mask(labels))
     kept = labels.copy()
-    kept.reshape(-1)[found.voxels_of(found.sizes > max_voxels)] = 0
+    kept.reshape(-1)[found.pick_voxels(found.sizes > max_voxels)] = 0
     return kept
-
-
-def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -> LabelMap:
-    """The case's reference on the network's grid.
-
-    Args:
-        files: the case.
-        resampling: of its images.
-        regions: of the map. Where they have one label, it is the reference's foreground, whatever that calls it.
-
-    Raises:
-        InputError: there is none, it can't be read, or it lies on another grid than the images.
-    """
-    reference = read_label_map(reference_path(files))
-    difference = grid_difference(reference.grid, resampling.source)
-    if difference:
-        raise InputError(
-            f"case {files.case_id}: its reference's grid is not the images': {difference}",
-            hint="Export the reference on the grid of t1c.",
-        )
-    labels = reference.labels
-    if len(regions.labels) == 1:
-        labels = np.where(labels > 0, np.uint8(regions.labels[0]), np.uint8(0))
-    return labels_to_network(labels, resampling, regions)
-
-
-def reference_path(files: CaseFiles) -> Path:
-    """The case's reference.
-
-    Raises:
-        InputError: there is none.
-    """
-    for suffix in (".nii.gz", ".nii"):
-        path = files.folder / f"{files.case_id}-seg{suffix}"
-        if path.is_file():
-            return path
-    raise InputError(
-        f"case {files.case_id}: no {files.case_id}-seg.nii.gz in {files.folder}", hint="Training needs a reference."
-    )
 
 
 def _whole_box(labels: LabelMap) -> Box:

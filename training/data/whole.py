@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from metseg.labels import LabelMap
+from metseg.space.blocks import paste
 from metseg.space.components import Box
 from training.data.augment import stack_channels
 from training.data.prepared import TrainingCase
@@ -22,10 +23,7 @@ def lay_out_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.flo
         recipe.data.channels,
         recipe.data.missing_t2w,
     ).numpy()
-    x, y, z = (slice(first, end) for first, end in case.box)
+    x, y, z = (first for first, _ in case.box)
     brain = tuple(slice(first, end) for first, end in case.brain or case.box)
-    channels = np.zeros((len(image), *case.volume_shape), dtype=np.float32)
-    channels[:, x, y, z] = image
-    labels = np.zeros(case.volume_shape, dtype=np.uint8)
-    labels[x, y, z] = recipe.regions.decode(case.components > 0)
-    return channels, labels, brain
+    labels = paste(recipe.regions.decode(case.components > 0), (x, y, z), case.volume_shape)
+    return paste(image, (x, y, z), case.volume_shape), labels, brain

@@ -8,7 +8,8 @@ import typer
 from metseg.errors import UsageError
 from metseg.plan.bundle import PLAN_FILE
 from metseg.plan.document import YamlFileError, read_yaml
-from training.freeze.freeze import CheckpointName, FreezeOptions, freeze_bundle
+from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.freeze.member import CheckpointName
 
 
 def freeze(
@@ -33,10 +34,10 @@ def freeze(
     half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,
     provenance: Annotated[str, typer.Option(help="Where the training data came from, for the metadata.")] = "",
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of prepared volumes, for the proof; default the runs' own.")
+        Path | None, typer.Option(help="Folder of prepared volumes, for the comparison; default the runs' own.")
     ] = None,
 ) -> None:
-    """Freezes trained members into a bundle, proving that the frozen networks give the trained ones' logits."""
+    """Freezes trained members into a bundle and checks that the frozen networks give the trained ones' logits."""
     options = FreezeOptions(
         name=name or output.resolve().name,
         plan=_read_keys(plan) if plan else {},

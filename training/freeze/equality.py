@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from metseg.decide.threshold import member_labels
 from metseg.errors import WeightsError
+from metseg.space.blocks import cut_padded
 from training.data.cache import find_problem, open_entry
-from training.data.crops import cut_padded
 from training.data.whole import lay_out_channels
 from training.network import TrainingNetwork
 from training.recipe import Recipe
@@ -18,7 +18,7 @@ from training.runs.checkpoint import trained_weights
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class Equality:
     """What the comparison on one window found; the two float32 networks were equal to the bit.
 
     Attributes:
@@ -32,7 +32,7 @@ class Proof:
     changed_voxels: int
 
 
-def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: torch.dtype, entry: Path) -> Proof:
+def check_equality(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: torch.dtype, entry: Path) -> Equality:
     """Compares the frozen network with the trained one, VAE branch and all, on one window.
 
     Args:
@@ -48,7 +48,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
     problem = find_problem(entry)
     if problem is not None:
         raise WeightsError(f"cache entry {entry}: {problem}", hint="Name the cache that the run was trained with.")
-    window = _window_of(entry, recipe)
+    window = _cut_window(entry, recipe)
     weights = trained_weights(checkpoint)
     rounded = _logits(recipe, {key: _rounded(tensor, stored) for key, tensor in weights.items()}, window)
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def prove_equal(frozen: nn.Module, checkpoint: Path, recipe: Recipe, stored: tor
         raise WeightsError(f"freezing {checkpoint}: the frozen logits differ from the trained ones by {difference:g}")
     exact = rounded if stored == torch.float32 else _logits(recipe, weights, window)
     labels, own = (member_labels(logits[0].sigmoid().numpy(), 0.5, recipe.regions) for logits in (exact, rounded))
-    return Proof(open_entry(entry).case_id, float((exact - rounded).abs().max()), int((labels != own).sum()))
+    return Equality(open_entry(entry).case_id, float((exact - rounded).abs().max()), int((labels != own).sum()))
 
 
 def _rounded(tensor: Tensor, stored: torch.dtype) -> Tensor:
@@ -73,7 +73,7 @@ def _logits(recipe: Recipe, weights: dict[str, Tensor], window: Tensor) -> Tenso
     return logits
 
 
-def _window_of(entry: Path, recipe: Recipe) -> Tensor:
+def _cut_window(entry: Path, recipe: Recipe) -> Tensor:
     """A window of the crops' size around the case's first lesion, else around the brain's centre."""
     case = open_entry(entry)
     channels, _, _ = lay_out_channels(case, recipe)

@@ -1,39 +1,27 @@
 """From finished runs to a bundle that `metseg infer` runs."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import yaml
 
-from metseg.errors import UsageError, WeightsError
+from metseg.errors import UsageError
 from metseg.files.atomic import write_atomically
-from metseg.network.segresnet import VAE_PREFIX
-from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER, metadata_of
+from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER
 from metseg.plan.plan import MemberPlan, Plan, WindowPlan
-from metseg.predict.weights import load_member
-from training.provenance import HANDED_ON
+from training.freeze.member import CheckpointName, FrozenFrom, freeze_member
 from training.recipe import Recipe, load_recipe, merge_keys
-from training.revision import git_revision
-from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
-from training.runs.members import pack_weights, read_member_recipe
-from training.runs.metrics import read_metrics
-from training.runs.recipes import hash_written_recipe
-
-if TYPE_CHECKING:
-    from torch import nn
+from training.runs.files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
+from training.runs.members import read_member_recipe
 
 SMALL_LESIONS_PLAN = "small_lesions"
 """Name of the plan that adds the small-lesion model (`metseg infer --plan small_lesions`)."""
 
 SECTIONS = ("intensity", "window", "tta", "fusion", "postprocess")
 """Plan keys that are sections of their own."""
-
-CheckpointName = Literal["best", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +52,6 @@ class FreezeOptions:
     cache: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FrozenMember:
-    """A member before it is written: what the plan says of it, and its weights file."""
-
-    plan: MemberPlan
-    content: bytes
-
-
 def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) -> Plan:
     """Writes a bundle: each member's weights without the VAE branch, plan.yaml, and the named plans.
 
@@ -95,11 +75,12 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     expected = None if names_voters else keys.pop("members", None)
     small = options.small_lesions
     every_run = (*runs, *([small] if small else []))
-    recipes = {run: _recipe_of(run) for run in every_run}
+    recipes = {run: _read_recipe(run) for run in every_run}
     _require_different_names(every_run, recipes)
     _require_expected([recipes[run] for run in runs], expected)
     keys |= _shared_keys(tuple(recipes.values()), keys)
-    frozen = {run: _freeze_member(run, recipe, options) for run, recipe in recipes.items()}
+    sources = FrozenFrom(options.checkpoint, options.half, options.provenance, options.cache)
+    frozen = {run: freeze_member(run, recipe, sources) for run, recipe in recipes.items()}
     members = [_with_own_grid(frozen[run].plan, recipes[run], keys) for run in runs]
     variants = dict(options.variants)
     added: MemberPlan | None = None
@@ -122,7 +103,7 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     return default
 
 
-def _recipe_of(run: Path) -> Recipe:
+def _read_recipe(run: Path) -> Recipe:
     if run.is_file():
         return read_member_recipe(run)
     for file in (RECIPE_FILE, RUN_FILE, SPLIT_FILE):
@@ -252,92 +233,3 @@ def _make_plan(content: Mapping[str, Any], members: Sequence[MemberPlan], small:
 
 def _write_plan(path: Path, plan: Plan) -> None:
     write_atomically(path, yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False).encode())
-
-
-def _freeze_member(run: Path, recipe: Recipe, options: FreezeOptions) -> FrozenMember:
-    if run.is_file():
-        return _take_over(run, recipe)
-    import torch  # noqa: PLC0415 - heavy
-
-    from training.freeze.equality import prove_equal  # noqa: PLC0415
-    from training.runs.checkpoint import read_checkpoint, trained_weights  # noqa: PLC0415
-
-    path = run / f"{options.checkpoint}.safetensors"
-    path = path if path.is_file() else run / LAST
-    _, progress = read_checkpoint(path)
-    if progress.recipe_sha256 != hash_written_recipe(run):
-        raise UsageError(f"run {run}: its checkpoint was trained with another recipe than its {RECIPE_FILE}")
-    state = {key: tensor for key, tensor in trained_weights(path).items() if not key.startswith(VAE_PREFIX)}
-    stored = torch.float16 if options.half else torch.float32
-    # Batch norm counts its batches in whole numbers; a bundle holds floating-point tensors alone.
-    state = {
-        key: tensor.to(stored if tensor.is_floating_point() else torch.float32).contiguous()
-        for key, tensor in state.items()
-    }
-    member = recipe.member
-    metadata = metadata_of(member) | _provenance_of(run, path, recipe, progress.step, options.provenance)
-    # Proven before the file has its final metadata, which holds what the proof found.
-    unproven = _frozen(member, pack_weights(state, metadata))
-    proof = prove_equal(_loaded(unproven, run), path, recipe, stored, _proof_entry(run, options.cache))
-    metadata |= {
-        "proven_on": proof.case_id,
-        "rounding": f"logits differ by at most {proof.rounding:g}, {proof.changed_voxels} labels of the window",
-    }
-    return _frozen(member, pack_weights(state, metadata))
-
-
-def _take_over(weights: Path, recipe: Recipe) -> FrozenMember:
-    """A frozen member of another bundle, or of this one, byte by byte."""
-    member = _frozen(recipe.member, weights.read_bytes())
-    load_member(weights.parent, member.plan.model_copy(update={"weights": weights.name}))
-    return member
-
-
-def _frozen(member: MemberPlan, content: bytes) -> FrozenMember:
-    return FrozenMember(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}), content)
-
-
-def _loaded(member: FrozenMember, run: Path) -> "nn.Module":
-    """The network as inference loads it: from a file."""
-    with TemporaryDirectory() as folder:
-        write_atomically(Path(folder) / member.plan.weights, member.content)
-        try:
-            return load_member(Path(folder), member.plan)
-        except WeightsError as error:
-            raise WeightsError(f"run {run}: frozen, its weights can't be used: {error}", hint=error.hint) from error
-
-
-def _proof_entry(run: Path, cache: Path | None) -> Path:
-    """Cache entry of the run's first validation case, or of its first training case.
-
-    Raises:
-        UsageError: it is not in the cache.
-    """
-    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
-    split = json.loads((run / SPLIT_FILE).read_text(encoding="utf-8"))
-    case_id = [*split["validation"], *split["train"]][0]
-    folder = cache or (Path(content["cache"]) if "cache" in content else None)
-    if folder is None or not (folder / content["entries"][case_id]).is_dir():
-        raise UsageError(
-            f"run {run}: the prepared volumes of case {case_id} are not in {folder or 'a cache that it names'}",
-            hint="Name the folder that the run was trained with: --cache.",
-        )
-    return folder / str(content["entries"][case_id])
-
-
-def _provenance_of(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
-    content = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
-    validations = [line for line in read_metrics(run) if line["kind"] == "validation" and line["step"] <= step]
-    return {
-        "recipe": json.dumps(recipe.model_dump(mode="json"), sort_keys=True),
-        "recipe_sha256": recipe.sha256,
-        "checkpoint": checkpoint.name,
-        "steps": str(step),
-        "validation": json.dumps(validations[-1] if validations else {}, sort_keys=True),
-        "training_revision": str(content.get("git_revision", "unknown")),
-        "freezing_revision": git_revision(),
-        "training_cases": json.dumps(content.get("cases", {}), sort_keys=True),
-        "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
-        "begun_with": json.dumps({key: content[key] for key in HANDED_ON if key in content}, sort_keys=True),
-        "provenance": provenance,
-    }

@@ -4,8 +4,8 @@ With g the reference, p the prediction and W diagonal, `W_ii = sqrt(lambda / vol
 
     l = -(C g'Wp + e) / (p'p + g'Wg + e),   C = 1 + g'g / g'Wg
 
-C makes a perfect prediction worth -1 whatever the weights. A prediction between 0 and 1 can be worth less than -1: for
-one tumour of V voxels the best constant is p* = min(1, (lambda / V) ** 0.25), so with a small constant lambda large
+C makes a perfect prediction worth -1 whatever the weights. A prediction between 0 and 1 can be worth less than -1. For
+one tumour of V voxels the best constant is p* = min(1, (lambda / V) ** 0.25). With a small constant lambda, large
 tumours are best predicted by less than a half, and a threshold of a half then loses them.
 """
 

@@ -28,10 +28,10 @@ from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
 from metseg.systems import modalities_to_find
 from training.cohort.settings import CohortSettings, load_settings
-from training.data.prepared import reference_path
 from training.data.split import Split, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
+from training.references import find_reference
 from training.systems import RADIOSURGERY_TRAINING
 from training.tables.experiment import EXPERIMENTS_FOLDER, HINT, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System
@@ -217,7 +217,7 @@ def score_hu2019(files: CaseFiles, cohort: int, engine: Engine, experiment: Hu20
     plan = engine.plan
     prepared = prepare(read(files, plan), plan)
     resampling = prepared.resampling
-    reference = read_label_map(reference_path(files))
+    reference = read_label_map(find_reference(files))
     spacing_mm = reference.grid.spacing_mm
     predictions = predict(lay_inputs(prepared, engine), engine)
     by_model = {item.name: item.probabilities for item in predictions.members}

@@ -23,7 +23,7 @@ from metseg.prepare.prepare import PreparedCase, prepare
 from metseg.run.pipeline import read
 from metseg.space.components import find_components
 from metseg.space.resampling import labels_to_source
-from training.data.prepared import reference_path
+from training.references import find_reference
 from training.tables.published import METRICS, Method
 
 Scores = Mapping[str, tuple[float, ...]]
@@ -77,7 +77,7 @@ def score_steps(files: CaseFiles, models: ModelSteps) -> CaseScores:
     plan = models.engine.plan
     prepared = prepare(read(files, plan), plan)
     resampling = prepared.resampling
-    reference = read_label_map(reference_path(files))
+    reference = read_label_map(find_reference(files))
     scores: dict[str, Scores] = {}
     layout, by_method = segment_by_method(prepared, models)
     for method, labels in by_method.items():

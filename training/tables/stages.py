@@ -154,7 +154,7 @@ def make_scores_key(engine: Engine, facts: Sequence[Any]) -> str:
     """
     plan = engine.plan
     settings = plan.model_dump(mode="json", exclude={"members"})
-    windows: list[object] = [plan.window_of(member.plan).model_dump(mode="json") for member in engine.members]
+    windows: list[object] = [plan.choose_window(member.plan).model_dump(mode="json") for member in engine.members]
     windows += [member.plan.spacing_mm for member in engine.members if member.plan.spacing_mm is not None]
     content = json.dumps([*facts, settings, windows, engine.device.precision], sort_keys=True)
     digest = hashlib.sha256(content.encode())

@@ -25,7 +25,7 @@ from training.data.cache import prepare_all
 from training.data.cases import find_cases
 from training.data.false_positives import find_false_positives
 from training.data.split import Split, read_split, split_patients, write_split
-from training.provenance import beginning_of, kept_beginning
+from training.provenance import keep_provenance, record_provenance
 from training.ranks import Ranks, joined_ranks
 from training.recipe import Recipe
 from training.revision import git_revision
@@ -210,14 +210,14 @@ def _write_run_files(
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         write_atomically(recipe_file, text.encode())
     if (request.output / LAST).exists():  # it goes on from there
-        beginning = kept_beginning(request.output)
+        provenance = keep_provenance(request.output)
     else:
-        beginning = beginning_of(request.init, _init_checkpoint(request), request.predictions)
+        provenance = record_provenance(request.init, _init_checkpoint(request), request.predictions)
     content = {
         "recipe_sha256": recipe.sha256,
         "git_revision": git_revision(),
         "device": place.description,
-        **beginning,
+        **provenance,
         "max_hours": request.max_hours,
         "cases": {"train": len(split.train), "validation": len(split.validation)},
         "cache": str(request.cache.resolve()),

@@ -21,16 +21,15 @@ from training.errors import DivergenceError, InterruptedRunError
 from training.losses import Counts, build_objective, count_terms
 from training.network import TrainingNetwork
 from training.ranks import Ranks
-from training.recipe import Recipe, load_recipe
-from training.recipe_sections import OptimizerRecipe, RmsPropRecipe
-from training.runs.checkpoint import Progress, load_checkpoint, save_checkpoint, trained_weights
-from training.runs.files import BEST, LAST, RECIPE_FILE
+from training.recipe import Recipe
+from training.runs.checkpoint import Progress, load_checkpoint, save_checkpoint
+from training.runs.files import BEST, LAST
 from training.runs.recipes import SAME_RECIPE_HINT, identify_recipe
 from training.train.cpu_layers import arrange_for_cpu
+from training.train.initial_weights import load_initial_weights
 from training.train.monitor import Monitor
-from training.train.rmsprop import build_rmsprop
+from training.train.optimizers import build_optimizer, learning_rate
 from training.train.validation import ValidationResult, ValidationTotals, figure_names, score_entry
-from training.widening import widen
 
 logger = logging.getLogger(__name__)
 
@@ -331,87 +330,3 @@ class _LogitsOnly(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images).logits
         return logits
-
-
-def build_optimizer(network: nn.Module, recipe: OptimizerRecipe | RmsPropRecipe) -> torch.optim.Optimizer:
-    """Builds the optimiser of a network's parameters that are trained."""
-    if isinstance(recipe, RmsPropRecipe):
-        return build_rmsprop(network, recipe)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
-
-
-def learning_rate(recipe: OptimizerRecipe | RmsPropRecipe, step: int, share_done: float, *, epochs: int = 1) -> float:
-    """The rate of a step, counted from 0.
-
-    Args:
-        recipe: schedule and its figures.
-        step: steps done.
-        share_done: of the whole run, 0..1.
-        epochs: of the whole run.
-    """
-    rate = recipe.learning_rate
-    if isinstance(recipe, RmsPropRecipe):
-        return rate * 0.5 ** sum(share_done * epochs >= epoch - 1e-9 for epoch in recipe.halved_at_epochs)
-    if recipe.schedule == "cosine":
-        falling = 0.5 * (1 + math.cos(math.pi * min(share_done, 1.0)))
-        rate *= recipe.final_share + (1 - recipe.final_share) * falling
-    if step < recipe.warmup_steps:
-        rate *= (step + 1) / recipe.warmup_steps
-    return rate
-
-
-FIRST_LAYER = "net.convInit.conv.weight"
-"""Shape (filters, channels, 3, 3, 3): the only layer that knows the input channels."""
-
-
-def load_initial_weights(network: nn.Module, checkpoint: Path, channels: Sequence[str]) -> None:
-    """Starts from another run's weights (its moving average where it has one); the VAE branch where both have one.
-
-    The first layer is matched by channel name: a channel that the other run did not read keeps its random weights. A
-    network with a half or a third of the filters is widened (`training.widening`).
-
-    Args:
-        network: changed in place.
-        checkpoint: with the other run's recipe.yaml beside it.
-        channels: of `network`.
-
-    Raises:
-        UsageError: the segmentation parts don't fit, or there is no recipe beside the checkpoint.
-        WeightsError: the checkpoint can't be read.
-    """
-    theirs = load_recipe(str(checkpoint.parent / RECIPE_FILE)).data.channels
-    weights = {f"net.{name}": tensor for name, tensor in trained_weights(checkpoint).items()}
-    own = network.state_dict()
-    fitting = {}
-    for name, tensor in own.items():
-        given = weights.get(name)
-        if name.startswith("net.vae"):
-            fitting[name] = given if given is not None and given.shape == tensor.shape else tensor
-        elif given is not None:
-            of_images = name == FIRST_LAYER
-            found = _matched_by_channel(given, theirs, tensor, channels) if of_images else widen(given, tensor.shape)
-            if found is not None:
-                fitting[name] = found
-    missing = [name for name in own if name not in fitting]
-    if missing:
-        raise UsageError(
-            f"--init {checkpoint}: {len(missing)} tensors don't fit this recipe's network, first {missing[0]}",
-            hint="Start from a run with the same blocks and the same filters, or a half, a third... of them.",
-        )
-    network.load_state_dict(fitting)
-    logger.info("begins with the weights of %s", checkpoint)
-
-
-def _matched_by_channel(
-    theirs: Tensor, their_channels: Sequence[str], own: Tensor, channels: Sequence[str]
-) -> Tensor | None:
-    """The first layer's kernel, shape (filters, channels, x, y, z): theirs where they read a channel, else our own."""
-    wide = widen(theirs, torch.Size((own.shape[0], theirs.shape[1], *own.shape[2:])))
-    if wide is None:
-        return None
-    result = own.clone()
-    for index, channel in enumerate(channels):
-        if channel in their_channels:
-            result[:, index] = wide[:, their_channels.index(channel)]
-    return result

@@ -25,7 +25,7 @@ from metseg.predict.inputs import lay_inputs
 from metseg.prepare.prepare import prepare
 from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
-from training.data.prepared import reference_path
+from training.references import find_reference
 
 THRESHOLDS: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 RULES: Final[Mapping[str, PostprocessPlan]] = {
@@ -80,7 +80,7 @@ def try_case(files: CaseFiles, engine: Engine, settings: Sequence[Setting]) -> d
     Raises:
         InputError: the case can't be read, or has no reference.
     """
-    reference = read_label_map(reference_path(files))
+    reference = read_label_map(find_reference(files))
     return {
         setting: score_setting(reference.labels, labels, reference.grid.spacing_mm)
         for setting, labels in _label_maps(files, engine, settings)

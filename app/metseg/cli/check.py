@@ -32,7 +32,7 @@ def check(
     logger.info("checking %s", data_path if prediction_path is None else f"{prediction_path} against {data_path}")
     from rich.console import Console  # noqa: PLC0415 - heavy
 
-    from metseg.cli.findings_table import findings_table  # noqa: PLC0415
+    from metseg.cli.findings_table import tabulate_findings  # noqa: PLC0415
     from metseg.files.rules import check_cases  # noqa: PLC0415
     from metseg.files.submission import check_submission  # noqa: PLC0415
     from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415
@@ -53,6 +53,6 @@ def check(
     errors = sum(finding.severity == "error" for finding in findings)
     if findings:
         console = Console() if sys.stdout.isatty() else Console(width=200)
-        console.print(findings_table(findings))
+        console.print(tabulate_findings(findings))
     logger.info("%s: %d errors, %d warnings", subject, errors, len(findings) - errors)
     return int(ExitCode.INPUT if errors else ExitCode.DONE)

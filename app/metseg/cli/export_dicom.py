@@ -28,7 +28,7 @@ def export_dicom(
         SystemName, typer.Option("--system", help="What the labels mean; radiosurgery: label 1 is a metastasis.")
     ] = "brats",
 ) -> int:
-    """Writes a label map as DICOM Segmentation on its reference's series, checked by reading it back."""
+    """Writes a label map as DICOM Segmentation on the series of its source image, checked by reading it back."""
     from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
     from metseg.systems import find_system  # noqa: PLC0415 - imports numpy
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from metseg.findings import Finding, printable
 
 
-def findings_table(findings: Iterable[Finding]) -> Table:
+def tabulate_findings(findings: Iterable[Finding]) -> Table:
     """One row for each finding, in the given order."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("case", overflow="fold")

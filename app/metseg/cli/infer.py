@@ -76,7 +76,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
 ) -> int:
     """Segments every case of a folder.
 
-    One label map a case, on the grid and with the header of its t1c; nothing else is written to the output folder.
+    One label map per case, on the grid and with the header of its t1c; nothing else is written to the output folder.
     """
     from metseg.cli.settings import resolve_settings  # noqa: PLC0415 - heavy
 

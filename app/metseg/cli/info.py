@@ -24,7 +24,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:
-        typer.echo("\n".join(_lines(facts)))
+        typer.echo("\n".join(_format_facts(facts)))
     return 0
 
 
@@ -50,24 +50,24 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
             "plans": [plan.name, *(name for name in plan_names(bundle.folder) if name != plan.name)],
             "required_modalities": sorted(plan.required_modalities),
             "modalities": sorted(plan.modalities),
-            "members": [_member_facts(member, plan) for member in plan.members],
+            "members": [_describe_member(member, plan) for member in plan.members],
         },
     }
 
 
-def _member_facts(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
+def _describe_member(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
     tiled = member.network.architecture == "deepmedic"
     return {
         "name": member.name,
         "sha256": member.sha256,
         "channels": list(member.channels),
-        "window": None if tiled else plan.window_of(member).model_dump(mode="json"),
-        "spacing_mm": plan.spacing_of(member),
+        "window": None if tiled else plan.choose_window(member).model_dump(mode="json"),
+        "spacing_mm": plan.choose_spacing(member),
         "fusion": "maximum" if member.name in plan.fusion.added_by_maximum else plan.fusion.method,
     }
 
 
-def _window_words(window: dict[str, Any] | None) -> str:
+def _describe_window(window: dict[str, Any] | None) -> str:
     if window is None:
         return "tiles"
     if window["extent"] == "whole":
@@ -75,9 +75,9 @@ def _window_words(window: dict[str, Any] | None) -> str:
     return f"windows of {'x'.join(map(str, window['size']))}, overlap {window['overlap']:g}, {window['extent']}"
 
 
-def _lines(facts: dict[str, Any]) -> list[str]:
+def _format_facts(facts: dict[str, Any]) -> list[str]:
     from metseg.findings import spacing_in_words  # noqa: PLC0415 - heavy
-    from metseg.plan.plan import sides_of  # noqa: PLC0415 - heavy
+    from metseg.plan.plan import expand_sides  # noqa: PLC0415 - heavy
 
     bundle = facts["bundle"]
     lines = [f"metseg {facts['metseg']}, Python {facts['python']}, {facts['platform']}"]
@@ -85,8 +85,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines += [f"bundle {bundle['folder']}", f"  plans: {', '.join(bundle['plans'])} (the first is the default)"]
     lines += [f"  needs: {', '.join(bundle['required_modalities'])}; reads: {', '.join(bundle['modalities'])}"]
     lines += [
-        f"  member {member['name']}: {', '.join(member['channels'])}; {_window_words(member['window'])} "
-        f"at {spacing_in_words(sides_of(member['spacing_mm']))} mm; "
+        f"  member {member['name']}: {', '.join(member['channels'])}; {_describe_window(member['window'])} "
+        f"at {spacing_in_words(expand_sides(member['spacing_mm']))} mm; "
         f"fused by {member['fusion']}; SHA-256 {member['sha256'][:16]}..."
         for member in bundle["members"]
     ]

@@ -1,4 +1,4 @@
-"""Log lines on stderr: short text for people, one JSON object a line for machines."""
+"""Log lines on stderr: short text for people, one JSON object per line for machines."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""How far a batch is: a bar on a terminal, one line a case everywhere."""
+"""How far a batch is: a bar on a terminal, one line per case everywhere."""
 
 import logging
 import sys
@@ -28,7 +28,7 @@ class BatchProgress:
     """Logs each case when it is done, with the time that the rest will take.
 
     Args:
-        cases: how many there are.
+        cases: number of cases in the batch.
     """
 
     def __init__(self, cases: int) -> None:
@@ -72,7 +72,7 @@ class BatchProgress:
         line = f"[{self._done}/{self._cases}] {record.case_id}: {record.outcome}"
         if record.succeeded:
             line += f", {record.lesions} lesion{'' if record.lesions == 1 else 's'}"
-        line += f", {record.elapsed_s:.1f} s, {_clock(remaining)} remaining"
+        line += f", {record.elapsed_s:.1f} s, {_show_clock(remaining)} remaining"
         if record.notes:
             line += f"; {', '.join(note.words for note in record.notes)}"
         if record.warnings:
@@ -97,10 +97,10 @@ class BatchProgress:
         """The last line: how many of each outcome, and where the label maps are."""
         counts = Counter(record.outcome for record in records)
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        logger.info("%s in %s; label maps in %s", outcomes, _clock(time.monotonic() - self._start), output_path)
+        logger.info("%s in %s; label maps in %s", outcomes, _show_clock(time.monotonic() - self._start), output_path)
 
 
-def _clock(seconds: float) -> str:
+def _show_clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -28,9 +28,9 @@ def self_test(
 
     bundle = open_bundle(bundle_folder(weights))
     expected = read_expected(bundle.folder)
-    verdicts = run_self_test(bundle, expected, _devices(choose_device(device)))
+    verdicts = run_self_test(bundle, expected, _list_devices(choose_device(device)))
     for verdict in verdicts:
-        typer.echo(_line(verdict))
+        typer.echo(_format_verdict(verdict))
     if all(verdict.passed for verdict in verdicts):
         typer.echo("self-test passed")
         return int(ExitCode.DONE)
@@ -38,7 +38,7 @@ def self_test(
     return int(ExitCode.DEVICE)
 
 
-def _devices(chosen: "Device") -> "tuple[Device, ...]":
+def _list_devices(chosen: "Device") -> "tuple[Device, ...]":
     """The device as it will be used; a CPU that calculates in bfloat16 also in float32, where the result is exact."""
     from dataclasses import replace  # noqa: PLC0415
 
@@ -47,7 +47,7 @@ def _devices(chosen: "Device") -> "tuple[Device, ...]":
     return chosen, replace(chosen, precision="float32")
 
 
-def _line(verdict: "Verdict") -> str:
+def _format_verdict(verdict: "Verdict") -> str:
     exact = "every decided voxel as stored" if verdict.is_exact else "not every decided voxel as stored"
     demanded = "" if verdict.must_be_exact else " (not demanded here)"
     return (

@@ -22,8 +22,8 @@ class Settings:
 
     Attributes:
         bundle: weights and plan.
-        device: as asked for.
-        on_error: see `batch.Job`.
+        device: where the networks are asked to run.
+        on_error: what happens when a case can't be segmented.
     """
 
     bundle: Bundle
@@ -61,8 +61,8 @@ def resolve_settings(
     chosen_on_error = on_error or parameters.get("on_error") or os.environ.get("METSEG_ON_ERROR") or "stop"
     return Settings(
         bundle=open_bundle(folder, plan),
-        device=cast("DeviceChoice", _one_of("device", chosen_device, get_args(DeviceChoice))),
-        on_error=cast("OnError", _one_of("on_error", chosen_on_error, get_args(OnError))),
+        device=cast("DeviceChoice", _require_one_of("device", chosen_device, get_args(DeviceChoice))),
+        on_error=cast("OnError", _require_one_of("on_error", chosen_on_error, get_args(OnError))),
     )
 
 
@@ -115,7 +115,7 @@ def find_bundle(folder: Path) -> Path | None:
     return found[0]
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise UsageError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
     return value

@@ -24,5 +24,5 @@ def keep_confirmed(labels: LabelMap, confirming: Sequence[LabelMap], below_voxel
         confirms = regions.whole_mask(other.reshape(-1)[components.voxels])
         needs[components.component_of[confirms] - 1] = False
     kept = labels.copy(order="C")
-    kept.reshape(-1)[components.voxels_of(needs)] = BACKGROUND
+    kept.reshape(-1)[components.pick_voxels(needs)] = BACKGROUND
     return kept

@@ -59,7 +59,7 @@ def _relabel_further_cores(labels: LabelMap, regions: Regions, min_voxels: float
     largest = np.zeros(int(lesions.max(initial=0)) + 1, dtype=np.intp)
     np.maximum.at(largest, lesion_of_core, cores.sizes)
     goes = cores.smaller_than(min_voxels) & (cores.sizes < largest[lesion_of_core])
-    labels.reshape(-1)[cores.voxels_of(goes)] = SNFH
+    labels.reshape(-1)[cores.pick_voxels(goes)] = SNFH
 
 
 def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float, new_label: int) -> None:
@@ -67,4 +67,4 @@ def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float,
     if min_voxels <= 1:
         return
     components = find_components(mask)
-    labels.reshape(-1)[components.voxels_of(components.smaller_than(min_voxels))] = new_label
+    labels.reshape(-1)[components.pick_voxels(components.smaller_than(min_voxels))] = new_label

@@ -127,7 +127,7 @@ def read_metadata(content: bytes, path: Path) -> Mapping[str, str]:
         raise WeightsError(f"weights {path}: not a safetensors file: {error}") from error
 
 
-def metadata_of(member: MemberPlan) -> dict[str, str]:
+def describe_member(member: MemberPlan) -> dict[str, str]:
     """What a member's weights say about themselves and what loading compares: channels, regions, architecture."""
     return {
         "format": "metseg-member-1",

@@ -94,7 +94,7 @@ class DeepMedicPlan(Section):
         return self
 
 
-def _architecture_of(section: Any) -> str:
+def _find_architecture(section: Any) -> str:
     """The first bundles had one architecture and files need not name it."""
     if isinstance(section, Mapping):
         return str(section.get("architecture", "segresnet"))
@@ -105,6 +105,6 @@ NetworkPlan = Annotated[
     Annotated[SegResNetPlan, Tag("segresnet")]
     | Annotated[UNet3dPlan, Tag("unet3d")]
     | Annotated[DeepMedicPlan, Tag("deepmedic")],
-    Discriminator(_architecture_of),
+    Discriminator(_find_architecture),
 ]
 """Any of the architectures; without `architecture` it is a SegResNet."""

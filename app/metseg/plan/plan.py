@@ -49,7 +49,7 @@ Spacing = Millimetres | tuple[Millimetres, Millimetres, Millimetres]
 """Voxel sides: one for all axes, or one each along x, y, z of the network's RAS grid."""
 
 
-def sides_of(spacing_mm: Spacing) -> tuple[float, float, float]:
+def expand_sides(spacing_mm: Spacing) -> tuple[float, float, float]:
     """Voxel sides along x, y, z in mm, however they were written."""
     return spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm, spacing_mm)
 
@@ -226,7 +226,7 @@ class Plan(Section):
         spacing_mm: of the network's grid.
         frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
         intensity: how images become what the networks read.
-        registration: how a CT is brought to the reference modality; needed where a member reads one.
+        registration: how a CT is brought to the source image; needed where a member reads one.
         window: the sliding window of every member that has none of its own; DeepMedic's are tiles
             (`metseg.predict.tiles`).
         tta: test-time augmentation.
@@ -296,7 +296,7 @@ class Plan(Section):
             )
         if registered and not self.intensity.registers:
             raise ValueError(f"{', '.join(sorted(registered))} needs intensity.kind: radiosurgery")
-        for window in (self.window, *map(self.window_of, self.members)):
+        for window in (self.window, *map(self.choose_window, self.members)):
             if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
                 raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")
         if self.tta.variant != "none" and any(item.network.architecture == "deepmedic" for item in self.members):
@@ -314,11 +314,11 @@ class Plan(Section):
             )
         return self
 
-    def window_of(self, member: MemberPlan) -> WindowPlan:
+    def choose_window(self, member: MemberPlan) -> WindowPlan:
         """The window that a member works in."""
         return member.window or self.window
 
-    def spacing_of(self, member: MemberPlan) -> Spacing:
+    def choose_spacing(self, member: MemberPlan) -> Spacing:
         """Voxel side of the grid that a member works on."""
         return self.spacing_mm if member.spacing_mm is None else member.spacing_mm
 
@@ -347,7 +347,7 @@ class Plan(Section):
     @property
     def sides_mm(self) -> tuple[float, float, float]:
         """Sides of such a voxel along x, y, z."""
-        return sides_of(self.spacing_mm)
+        return expand_sides(self.spacing_mm)
 
     @property
     def modalities(self) -> frozenset[Modality]:

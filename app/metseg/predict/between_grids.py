@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def logits_between_grids(
     logits: "Tensor", own: Layout, own_resampling: Resampling, layout: Layout, resampling: Resampling
 ) -> "Tensor":
-    """Interpolates logits linearly between voxel centres, from a region of one network grid to one of another.
+    """Interpolates logits linearly between voxel centres, from a box of one network grid to one of another.
 
     Args:
         logits: shape (regions, *own.shape), on any device.
-        own: the region they are on.
+        own: the box they are on.
         own_resampling: between the case's files and the grid of `own`.
-        layout: the region wanted.
+        layout: the box wanted.
         resampling: between the same files and the grid of `layout`.
 
     Returns:

@@ -62,7 +62,7 @@ class Inputs:
         if member.window is None and member.spacing_mm is None:
             return self.layout
         own = self.prepared.on_grid(member.spacing_mm)
-        return lay_windows(own.resampling.network.shape, own.brain, plan.window_of(member), plan.side_multiples)
+        return lay_windows(own.resampling.network.shape, own.brain, plan.choose_window(member), plan.side_multiples)
 
     def leave_devices(self) -> None:
         """Gives their memory back; what is asked for again is sent again."""

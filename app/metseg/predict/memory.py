@@ -17,7 +17,7 @@ from metseg.files.header import image_grid, parse_header
 from metseg.files.image import ImageError, read_shape
 from metseg.findings import Finding
 from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
-from metseg.plan.plan import Plan, Spacing, WindowPlan, sides_of
+from metseg.plan.plan import Plan, Spacing, WindowPlan, expand_sides
 from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling
@@ -71,7 +71,7 @@ def estimate_need(grid: Grid, plan: Plan, scans: Sequence[Grid] = ()) -> MemoryN
     """
     network_shape = plan_resampling(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
-    keys = {(plan.window_of(member), plan.spacing_of(member)) for member in plan.members}
+    keys = {(plan.choose_window(member), plan.choose_spacing(member)) for member in plan.members}
     sides = {key: _window_and_box(grid, plan, *key) for key in keys}
     box = sum(math.prod(covered) for _, covered in sides.values())
     channels = {channel for member in plan.members for channel in member.channels}
@@ -81,12 +81,12 @@ def estimate_need(grid: Grid, plan: Plan, scans: Sequence[Grid] = ()) -> MemoryN
     on_own_grids = sum(math.prod(plan_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
-    noises = NOISE_DRAWS * widest if uses_noise(plan.tta) else 0
-    on_box = len(channels) + 2 * widest + noises + regions * (len(plan.members) + 2) + 2
+    noise = NOISE_DRAWS * widest if uses_noise(plan.tta) else 0
+    on_box = len(channels) + 2 * widest + noise + regions * (len(plan.members) + 2) + 2
     return MemoryNeed(
         held=FLOAT_BYTES * (CASES_AT_ONCE * case + transient + on_box * box),
         window=max(
-            _window_bytes(member.network, math.prod(sides[plan.window_of(member), plan.spacing_of(member)][0]))
+            _window_bytes(member.network, math.prod(sides[plan.choose_window(member), plan.choose_spacing(member)][0]))
             for member in plan.members
         ),
     )
@@ -148,7 +148,8 @@ def _window_and_box(
     """Sides of a window, and of the box that such windows cover, in voxels of the spacing."""
     shape = plan_resampling(grid, spacing_mm, plan.frame).network.shape
     brain = [
-        min(side, math.ceil(mm / step)) for side, mm, step in zip(shape, BRAIN_MM, sides_of(spacing_mm), strict=True)
+        min(side, math.ceil(mm / step))
+        for side, mm, step in zip(shape, BRAIN_MM, expand_sides(spacing_mm), strict=True)
     ]
     sides = _window_shape(window, brain, plan.side_multiples)
     return sides, tuple(map(max, shape if window.extent == "volume" else brain, sides))

@@ -20,7 +20,7 @@ Flip = tuple[int, ...]
 """Spatial axes that are mirrored: 0 = x (sagittal plane), 1 = y (coronal plane)."""
 
 NOISE_DRAWS = 4
-"""`aurora` draws four noises, each seen plain, mirrored along x, and mirrored along y: with the plain pass, 13."""
+"""`aurora` draws noise four times, each seen plain, mirrored along x, and mirrored along y: with the plain pass, 13."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def uses_noise(plan: TtaPlan) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CaseNoise:
-    """The noises of one case, drawn, and sent to the device, once for all members that read as many channels.
+    """The noise of one case, drawn, and sent to the device, once for all members that read as many channels.
 
     They come from generators on the CPU, seeded by the plan, the voxels and the draw's number, so a result depends
     neither on the device nor on what ran before.
@@ -78,7 +78,7 @@ class CaseNoise:
     sent: "dict[tuple[int, tuple[int, ...], device], Tensor]" = field(default_factory=dict)
 
     def draw(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """One of the noises, float32; not to be changed."""
+        """The noise of one draw, float32; not to be changed."""
         if (number, shape) not in self.drawn:
             generator = np.random.Generator(np.random.SFC64([self.plan.seed, self.seed, number]))
             std = generator.uniform(0, self.plan.noise_std_max)
@@ -89,11 +89,11 @@ class CaseNoise:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """Of the noises that the variant's passes use."""
+        """Numbers of the draws that the variant's passes use."""
         return tuple(group.noise for group in group_passes(self.plan) if group.noise is not None)
 
     def on(self, device: "device", number: int, shape: tuple[int, ...]) -> "Tensor":
-        """One of the noises on a device; not to be changed."""
+        """The noise of one draw on a device; not to be changed."""
         key = (number, shape, device)
         if key not in self.sent:
             self.sent[key] = send(self.draw(number, shape), device)
@@ -114,7 +114,7 @@ def augmented_images(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tenso
 
     Args:
         image: shape (channels, x, y, z), float32, in [0, 1].
-        noise: the variant and its noises.
+        noise: the variant and its noise.
     """
     for group in group_passes(noise.plan):
         if group.noise is None:

@@ -1,4 +1,4 @@
-"""DeepMedic over a region: tiles whose coarse voxels coincide, so that it doesn't matter how they are laid.
+"""DeepMedic over a box: tiles whose coarse voxels coincide, so that it doesn't matter how they are laid.
 
 A tile answers for its middle and reads MARGIN voxels around it. Its outermost answers, which padding has touched, are
 dropped, and tiles start a multiple of PHASE voxels apart: then every voxel's answer is the same in every tiling of that
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from metseg.predict.device import Device
 from metseg.predict.windows import Layout
+from metseg.space.blocks import cut_repeated
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,12 +32,12 @@ def tiled_logits(
     *,
     largest_answer: int = LARGEST_ANSWER,
 ) -> "Tensor":
-    """Log-odds over a region.
+    """Log-odds over a box.
 
     Args:
         network: `metseg.network.deepmedic.DeepMedic`, on the device.
         channels: its input channels on the whole grid, shape (x, y, z) each; beyond their border it is repeated.
-        layout: gives the region; its windows are not used.
+        layout: gives the box; its windows are not used.
         device: where, and in which precision.
         largest_answer: 21 + 15 k; changes the result by rounding only.
 
@@ -51,17 +52,11 @@ def tiled_logits(
     total = torch.zeros((1, *layout.shape), device=place)
     axes = [lay_tiles(length, largest_answer) for length in layout.shape]
     reach = MARGIN + PADDED_RIM
+    sides = (axes[0][1] + 2 * reach, axes[1][1] + 2 * reach, axes[2][1] + 2 * reach)
     with torch.inference_mode():
         for origin in product(*(origins for origins, _ in axes)):
-            index = np.ix_(
-                *(
-                    np.clip(np.arange(start + first - reach, start + first + kept + reach), 0, limit - 1)
-                    for start, first, (_, kept), limit in zip(
-                        layout.start, origin, axes, channels[0].shape, strict=True
-                    )
-                )
-            )
-            block = torch.from_numpy(np.stack([channel[index] for channel in channels]))
+            x, y, z = (start + offset - reach for start, offset in zip(layout.start, origin, strict=True))
+            block = torch.from_numpy(np.stack([cut_repeated(channel, (x, y, z), sides) for channel in channels]))
             block = block[None].to(device=place, dtype=device.dtype)
             answer = network(block)[0, :, PADDED_RIM:-PADDED_RIM, PADDED_RIM:-PADDED_RIM, PADDED_RIM:-PADDED_RIM]
             inside = tuple(

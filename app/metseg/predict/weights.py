@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from metseg.errors import WeightsError
-from metseg.plan.bundle import metadata_of, read_metadata
+from metseg.plan.bundle import describe_member, read_metadata
 from metseg.plan.plan import MemberPlan
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
     path = folder / member.weights
     content = verify_weights(folder, member)
     found = read_metadata(content, path)
-    for key, expected in metadata_of(member).items():
+    for key, expected in describe_member(member).items():
         if found.get(key) != expected:
             stated = found.get(key, "not stated")[:SHOWN_METADATA]
             raise WeightsError(

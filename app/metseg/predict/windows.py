@@ -9,12 +9,12 @@ than the box it reaches into the surrounding voxels, and beyond the volume's bor
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metseg.plan.plan import WindowPlan
+from metseg.space.blocks import Element, Triple, cut_repeated, paste
 from metseg.space.components import Box
 
 SIGMA_PER_SIDE = 0.125
@@ -23,19 +23,16 @@ SIGMA_PER_SIDE = 0.125
 MIN_WEIGHT = 1e-3
 """No voxel of a window weighs less (MONAI's default)."""
 
-Triple = tuple[int, int, int]
-Element = TypeVar("Element", bound=np.generic)
-
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Windows over a region of the network's grid.
+    """Windows over a box of the network's grid.
 
     Attributes:
-        start: first voxel of the region along each axis; negative where the region overhangs the volume.
-        shape: voxels of the region along each axis.
+        start: first voxel of the box along each axis; negative where the box overhangs the volume.
+        shape: voxels of the box along each axis.
         window: sides of every window.
-        origins: first voxel of each window, relative to the region.
+        origins: first voxel of each window, relative to the box.
     """
 
     start: Triple
@@ -44,42 +41,24 @@ class Layout:
     origins: tuple[Triple, ...]
 
     def window_at(self, origin: Triple) -> tuple[slice, slice, slice]:
-        """The voxels of the region that the window with this first voxel covers."""
+        """The voxels of the box that the window with this first voxel covers."""
         x, y, z = (slice(first, first + side) for first, side in zip(origin, self.window, strict=True))
         return x, y, z
 
     def cut(self, volume: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Copies the region out of a volume (x, y, z), repeating border voxels where it overhangs."""
-        index = np.ix_(
-            *(
-                np.clip(np.arange(start, start + side), 0, limit - 1)
-                for start, side, limit in zip(self.start, self.shape, volume.shape, strict=True)
-            )
-        )
-        return volume[index]
+        """Copies the box out of a volume (x, y, z), repeating border voxels where it overhangs."""
+        return cut_repeated(volume, self.start, self.shape)
 
-    def paste(self, region: NDArray[np.uint8], volume_shape: Triple) -> NDArray[np.uint8]:
-        """Puts a region of labels back into an empty volume; what overhangs is dropped."""
-        return paste_region(region, self.start, volume_shape)
+    def paste(self, box: NDArray[Element], volume_shape: Triple) -> NDArray[Element]:
+        """Puts the box's voxels, shape (..., *shape), back into an empty volume; what overhangs is dropped."""
+        return paste(box, self.start, volume_shape)
 
-    def move(self, region: NDArray[Element], other: "Layout") -> NDArray[Element]:
-        """Brings (channels, x, y, z) on this layout's region to another's, 0 where only the other reaches."""
+    def move(self, box: NDArray[Element], other: "Layout") -> NDArray[Element]:
+        """Brings (channels, x, y, z) on this layout's box to another's, 0 where only the other reaches."""
         if (self.start, self.shape) == (other.start, other.shape):
-            return region
+            return box
         x, y, z = (here - there for here, there in zip(self.start, other.start, strict=True))
-        return np.stack([paste_region(channel, (x, y, z), other.shape) for channel in region])
-
-
-def paste_region(region: NDArray[Element], start: Triple, volume_shape: Triple) -> NDArray[Element]:
-    """Puts a region whose first voxel is `start` into an empty volume; what overhangs is dropped."""
-    volume = np.zeros(volume_shape, dtype=region.dtype)
-    inside, source = [], []
-    for first, side, limit in zip(start, region.shape, volume_shape, strict=True):
-        low, high = max(first, 0), min(first + side, limit)
-        inside.append(slice(low, high))
-        source.append(slice(low - first, high - first))
-    volume[tuple(inside)] = region[tuple(source)]
-    return volume
+        return paste(box, (x, y, z), other.shape)
 
 
 def lay_windows(volume_shape: Triple, brain: Box, plan: WindowPlan, multiples: Triple = (8, 8, 8)) -> Layout:

@@ -20,7 +20,14 @@ from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
 from metseg.report.case_from_files import CasePaths, find_label_map, hash_inputs, report_from_files
 from metseg.report.case_report import CaseReport
-from metseg.report.case_store import hash_file, locate_case, make_folder, read_case_report, write_case_report
+from metseg.report.case_store import (
+    StoredCase,
+    hash_file,
+    locate_case,
+    make_folder,
+    read_case_report,
+    write_case_report,
+)
 from metseg.report.case_volumes import CaseVolumes
 from metseg.report.describe import describe_and_draw, describe_case, describe_unmeasured
 from metseg.report.from_segmentation import (
@@ -30,7 +37,7 @@ from metseg.report.from_segmentation import (
     restore_probabilities,
 )
 from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
-from metseg.report.report_files import RUN_FILE, Entry, write_report
+from metseg.report.report_files import RUN_FILE, write_report
 from metseg.report.run_json import RunFacts
 from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
@@ -50,12 +57,12 @@ class BatchSettings:
 
     Attributes:
         report_dir: the report's folder.
-        output_path: folder of the label maps.
+        output_path: the folder of the label maps.
         cases: all cases of the input, those of other shards included.
-        plan: of the bundle.
-        run: facts for `run.json`.
-        save: what else to save.
-        shard: this process's part of the cases, (0, 1) for all.
+        plan: the plan that the batch runs by.
+        run: what `run.json` says of the run itself.
+        save: which volumes are saved beside the report: `probabilities`, `agreement`, both or none.
+        shard: which part of the cases this process has, and of how many; (0, 1) for all.
     """
 
     report_dir: Path
@@ -107,12 +114,12 @@ class BatchReport:
             return
         try:
             self._collect()
-            own = [self._make_entry(record) for record in records]
+            own = [self._get_case(record) for record in records]
             run = self._settings.run.model_copy(update={"exit_code": exit_code})
             index, count = self._settings.shard
             name = RUN_FILE if count == 1 else f"run-{index}-of-{count}.json"
-            entries = [*own, *self._list_others({record.case_id for record in records})]
-            write_report(self._settings.report_dir, entries, run, run_file=name, own=len(own))
+            cases = [*own, *self._list_others({record.case_id for record in records})]
+            write_report(self._settings.report_dir, cases, run, run_file=name, own=len(own))
         except Exception as error:  # the label maps are there: a report is not worth the batch
             logger.warning("no report: %s", error, exc_info=not isinstance(error, MetsegError))
         else:
@@ -120,7 +127,7 @@ class BatchReport:
 
     @property
     def records(self) -> tuple[CaseRecord, ...]:
-        """Records of the cases added so far: for the report of a batch that was stopped."""
+        """The records of the cases added so far: for the report of a batch that was stopped."""
         self._collect()
         return tuple(replace(report.record, case_id=case_id) for case_id, report in self._reports.items())
 
@@ -185,15 +192,15 @@ class BatchReport:
             write_volume(folder / name, rounded, segmented.case.source_header)
         return tuple(volumes)
 
-    def _make_entry(self, record: CaseRecord) -> Entry:
+    def _get_case(self, record: CaseRecord) -> StoredCase:
         files = self._files[record.case_id]
         report = self._reports.get(record.case_id)
         if report is None:
             report = self._describe_present(files, record)
-        return Entry(files.case_id, report)
+        return StoredCase(files.case_id, report)
 
     def _describe_present(self, files: CaseFiles, record: CaseRecord) -> CaseReport:
-        """A case whose label map was there already: what an earlier run said of it, if it is still about this file."""
+        """A case whose label map was there already: what an earlier run said, if it spoke of the same file."""
         earlier = self._read_earlier(files)
         if earlier is not None:
             return replace(earlier, record=replace(earlier.record, outcome=record.outcome))
@@ -201,10 +208,10 @@ class BatchReport:
         plan = self._settings.plan
         return report_from_files(paths, self._settings.report_dir, plan.system, record, plan=plan)
 
-    def _list_others(self, own: set[str]) -> list[Entry]:
-        """What other shards have finished."""
+    def _list_others(self, own: set[str]) -> list[StoredCase]:
+        """The cases that other shards have finished."""
         found = ((files, self._read_earlier(files)) for files in self._settings.cases if files.case_id not in own)
-        return [Entry(files.case_id, earlier) for files, earlier in found if earlier is not None]
+        return [StoredCase(files.case_id, earlier) for files, earlier in found if earlier is not None]
 
     def _read_earlier(self, files: CaseFiles) -> CaseReport | None:
         earlier = read_case_report(self._settings.report_dir, files.case_id)
@@ -214,7 +221,7 @@ class BatchReport:
 
 
 def _describe_failed(record: CaseRecord, label_map: Path | None, system: System) -> CaseReport:
-    """A case that failed, with the grid of its blank map where it has one."""
+    """Describes a case that failed, with the grid of its blank map where there is one."""
     if record.outcome != "blank" or label_map is None:
         return describe_unmeasured(record, system)
     image = read_label_map(label_map)

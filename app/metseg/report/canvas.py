@@ -1,7 +1,7 @@
 """A picture made of grey-scale panels with outlines, letters and scale bars.
 
 matplotlib (Agg) draws the lines, one artist after the other in pixels: a figure with an axes per panel takes ten times
-as long. Pillow writes the texts, in matplotlib's font, because there are sixty a case and its layout is quicker.
+as long. Pillow writes the texts, in matplotlib's font: there are sixty per case, and its layout is quicker.
 """
 
 import io
@@ -34,13 +34,13 @@ PILLOWS_ANCHORS: Final = {"left": "lm", "center": "mm", "right": "rm"}
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The border of a mask.
+    """A line around a mask.
 
     Attributes:
-        mask: shape of the panel's image.
-        colour: of the line.
-        width_px: of the line.
-        dashed: broken or not.
+        mask: what the line goes around; has the shape of the panel's image.
+        colour: colour of the line.
+        width_px: width of the line.
+        dashed: whether the line is broken.
     """
 
     mask: NDArray[np.bool_]
@@ -140,7 +140,7 @@ class Canvas:
 
 @cache
 def _load_font(size_px: int) -> "FreeTypeFont":
-    """DejaVu Sans, which matplotlib brings along."""
+    """Loads DejaVu Sans, which matplotlib brings along."""
     from matplotlib import get_data_path  # noqa: PLC0415 - heavy
     from PIL import ImageFont  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""A case's part of the report, made from files: images, and a label map that anyone made."""
+"""The report of one case from its files: images, and a label map that any program made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ class CasePaths:
 
     Attributes:
         files: the images.
-        label_map: None where there is none.
-        reference: label map to compare with; None where there is none.
+        label_map: the label map to report on; None where there is none.
+        reference: the label map to compare with; None where there is none.
     """
 
     files: CaseFiles
@@ -40,7 +40,7 @@ class CasePaths:
 
 
 def find_label_map(folder: Path, case_id: str) -> Path | None:
-    """A case's label map in a folder: `<ID>.nii.gz`, `<ID>-seg.nii.gz` or `<ID>/<ID>-seg.nii.gz`, or `.nii`."""
+    """Finds a case's label map in a folder: `<ID>.nii.gz`, `<ID>-seg.nii.gz` or `<ID>/<ID>-seg.nii.gz`, or `.nii`."""
     stems = (folder / case_id, folder / f"{case_id}-seg", folder / case_id / f"{case_id}-seg")
     candidates = (stem.with_name(stem.name + suffix) for stem in stems for suffix in SUFFIXES)
     return next((path for path in candidates if path.is_file()), None)
@@ -89,7 +89,7 @@ def report_from_files(
 
 
 def hash_inputs(files: CaseFiles) -> Mapping[str, str]:
-    """File name to SHA-256 of a case's images."""
+    """The SHA-256 of each image of a case, by file name."""
     return {printable(path.name): hash_file(path) for path in files.images.values()}
 
 
@@ -103,7 +103,7 @@ def _read_labels(paths: CasePaths) -> LabelImage | str:
 
 
 def _note_resampling(grid: Grid, plan: Plan | None, system: System) -> tuple[Finding, ...]:
-    """Whether the label map's grid is another than the network's; where no plan is known, than the challenge's."""
+    """Says that the label map's grid is not the network's or, where no plan is known, not the challenge's."""
     if plan is not None:
         resampled = not plan_resampling(grid, plan.spacing_mm, plan.frame).only_turns
         return resampling_notes(grid.spacing_mm, plan.sides_mm, resampled=resampled)
@@ -132,7 +132,7 @@ def _read_images(
 def _read_image_on_grid(
     files: CaseFiles, grid: Grid, system: System
 ) -> tuple[Mapping[Modality, FloatVolume], tuple[Finding, ...]]:
-    """The first image that has the label map's grid: others lie elsewhere until they are registered."""
+    """Reads the first image that has the label map's grid: others lie elsewhere until they are registered."""
     differences = []
     for modality in system.pictured:
         if modality not in files.images:

@@ -1,12 +1,13 @@
-"""A case's part of the report on disk, `cases/<ID>/`.
+"""The folder that the report has for each case, `cases/<ID>/`: pictures, and `case.json` with the case's report.
 
-It is written while the batch runs, so that memory stays flat, a killed run keeps what it has, and shards and resumed
-runs find each other's.
+Each is written while the batch runs. Memory stays flat, a killed run keeps what it has, and shards and resumed runs
+find the cases of one another.
 """
 
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -23,8 +24,21 @@ CASES_FOLDER: Final = "cases"
 CASE_FILE: Final = "case.json"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredCase:
+    """A case of the report, whose folder may hold pictures.
+
+    Attributes:
+        folder_name: the case's ID as the file system spells it.
+        report: what is said of the case.
+    """
+
+    folder_name: str
+    report: CaseReport
+
+
 def locate_case(report_dir: Path, case_id: str) -> Path:
-    """Folder of a case's part of the report."""
+    """The folder of a case within the report."""
     return report_dir / CASES_FOLDER / case_id
 
 
@@ -32,7 +46,7 @@ def make_folder(folder: Path) -> None:
     """Makes a folder of the report with its parents.
 
     Raises:
-        OutputError: it can't be made.
+        OutputError: the folder can't be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +58,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_case_report(report_dir: Path, case_id: str, report: CaseReport, pictures: Mapping[str, bytes]) -> None:
-    """Writes a case's pictures and then its `case.json`, which makes the case's part complete.
+    """Writes a case's pictures and then its `case.json`, which makes the folder complete.
 
     Raises:
         OutputError: one of the files can't be written.
@@ -53,14 +67,14 @@ def write_case_report(report_dir: Path, case_id: str, report: CaseReport, pictur
     make_folder(folder)
     for name, content in pictures.items():
         write_atomically(folder / name, content)
-    write_atomically(folder / CASE_FILE, _adapter().dump_json(report, indent=1))
+    write_atomically(folder / CASE_FILE, _make_adapter().dump_json(report, indent=1))
 
 
 def read_case_report(report_dir: Path, case_id: str) -> CaseReport | None:
-    """Reads a case's part back; None where there is none, or one that this version can't read."""
+    """Reads a case's report back; None where there is none, or one that this version can't read."""
     path = locate_case(report_dir, case_id) / CASE_FILE
     try:
-        return _adapter().validate_json(path.read_bytes())
+        return _make_adapter().validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
@@ -78,5 +92,5 @@ def hash_file(path: Path) -> str:
 
 
 @cache
-def _adapter() -> TypeAdapter[CaseReport]:
+def _make_adapter() -> TypeAdapter[CaseReport]:
     return TypeAdapter(CaseReport)

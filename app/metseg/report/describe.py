@@ -1,4 +1,4 @@
-"""From a case's volumes to what the report says and shows of it."""
+"""Measures and draws a case: from its volumes to what the report says and shows."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def describe_and_draw(record: CaseRecord, volumes: CaseVolumes) -> tuple[CaseRep
 
 
 def draw_pictures(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> Mapping[str, bytes]:
-    """File name to content of a case's pictures; none without images."""
+    """Draws the pictures of a case: their content by file name; none without images."""
     if not volumes.images:
         return {}
     pictures = {PLANES_FILE: draw_planes(volumes, lesions)}
@@ -38,7 +38,7 @@ def draw_pictures(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> Mapping[st
 
 
 def describe_unmeasured(record: CaseRecord, system: System) -> CaseReport:
-    """What is said of a case that has no label map, or one that can't be used."""
+    """Reports on a case that has no label map, or one that can't be used."""
     return CaseReport(_make_printable(record), system.name)
 
 
@@ -65,7 +65,7 @@ def describe_case(record: CaseRecord, volumes: CaseVolumes) -> CaseReport:
 
 
 def _make_printable(record: CaseRecord) -> CaseRecord:
-    """Names and messages as any file can hold them: folders' names are opaque bytes."""
+    """Escapes names and messages so that any file can hold them: folders' names are opaque bytes."""
     return replace(
         record,
         case_id=printable(record.case_id),
@@ -75,7 +75,7 @@ def _make_printable(record: CaseRecord) -> CaseRecord:
 
 
 def _complete_findings(record: CaseRecord, lesions: tuple[Lesion, ...]) -> tuple[Finding, ...]:
-    """The record's findings and those that measuring the label map adds; of one kind the measured one counts."""
+    """Adds what measuring the label map finds; it replaces findings of the same kind on the network's grid."""
     if record.outcome == "blank":
         return record.findings
     counted = {"no-lesion", "many-lesions", "low-agreement", "brain-edge"}  # on this grid, not on the network's

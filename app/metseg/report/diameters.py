@@ -1,7 +1,7 @@
 """The longest diameters of a mask, in millimetres, on any grid.
 
-A diameter runs from outline to outline, and the outline lies half-way between a voxel inside and its neighbour outside
-(as in the meshes of image-analysis programs): a row of n voxels of side s is n * s long, a single voxel s.
+A diameter runs from outline to outline. The outline lies half-way between a voxel inside and its neighbour outside, as
+in the meshes of image-analysis programs: a row of n voxels of side s is n * s long, a single voxel s.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class AxialDiameter:
     """The longest diameter of a mask within one axial slice.
 
     Attributes:
-        length_mm: its length; 0 for an empty mask.
-        slice_index: the slice, along the grid's axis that runs closest to inferior-superior.
+        length_mm: length of the diameter; 0 for an empty mask.
+        slice_index: number of the slice, along the grid's axis that runs closest to inferior-superior.
     """
 
     length_mm: float

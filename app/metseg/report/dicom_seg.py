@@ -1,4 +1,4 @@
-"""A label map as a DICOM Segmentation object on the series of its reference image, checked by reading it back."""
+"""A label map as a DICOM Segmentation object on the series of its source image, checked by reading it back."""
 
 import io
 import logging
@@ -28,16 +28,16 @@ CATEGORY: Final = ("49755003", "SCT", "Morphologically Abnormal Structure")
 
 
 def export_segmentation(label_map: Path, series_folder: Path, output: Path, system: System) -> dict[str, int]:
-    """Writes a label map as a DICOM Segmentation on its reference's series.
+    """Writes a label map as a DICOM Segmentation on the series of its source image.
 
     Args:
         label_map: on the grid of the series; axes may be permuted and flipped, as converters do.
-        series_folder: the DICOM series that the reference image was converted from.
+        series_folder: the DICOM series that the source image was converted from.
         output: the file to write.
         system: what the labels mean.
 
     Returns:
-        Segment name to its voxels.
+        The number of voxels of each segment, by the segment's name.
 
     Raises:
         UsageError: highdicom is not installed.

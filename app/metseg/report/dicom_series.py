@@ -26,8 +26,8 @@ class Series:
     """A series in order.
 
     Attributes:
-        images: one dataset a slice, pixels left out, along the direction in which the third index grows.
-        grid: voxel indices (column, row, slice) to RAS+ millimetres.
+        images: one dataset per slice without pixels, along the direction in which the third index grows.
+        grid: the series' grid, from voxel indices (column, row, slice) to RAS+ millimetres.
     """
 
     images: tuple[Any, ...]
@@ -45,7 +45,7 @@ def read_series(folder: Path) -> Series:
     if len(uids) > 1:
         raise InputError(
             f"DICOM folder {folder}: {len(uids)} series in it",
-            hint="Name a folder that holds the reference's series alone.",
+            hint="Name a folder that holds the source image's series alone.",
         )
     if any(int(image.get("NumberOfFrames", 1)) > 1 for image in images):
         raise InputError(
@@ -59,7 +59,7 @@ def _read_headers(folder: Path) -> list[Any]:
     from pydicom.errors import InvalidDicomError  # noqa: PLC0415
 
     if not folder.is_dir():
-        raise InputError(f"DICOM folder {folder} does not exist", hint="Name the folder of the reference's series.")
+        raise InputError(f"DICOM folder {folder} does not exist", hint="Name the folder of the source image's series.")
     images = []
     for path in sorted(folder.iterdir()):
         if not path.is_file():
@@ -100,7 +100,7 @@ def _order(images: Sequence[Any], folder: Path) -> Series:
 
 
 def _measure_step(positions: NDArray[np.float64], lone: NDArray[np.float64], folder: Path) -> NDArray[np.float64]:
-    """From one slice to the next; `lone` for a single slice."""
+    """The way from one slice to the next; `lone` for a single slice."""
     if len(positions) == 1:
         return lone
     steps = np.diff(positions, axis=0)

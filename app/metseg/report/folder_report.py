@@ -1,4 +1,4 @@
-"""`metseg report`: the report of label maps that exist already, made by anyone."""
+"""`metseg report`: the report of a folder of label maps, which any program may have made."""
 
 import logging
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from metseg.files.discovery import discover_cases, survey_cases
 from metseg.findings import Finding, printable, warning
 from metseg.report.case_from_files import CasePaths, find_label_map, report_from_files
 from metseg.report.case_report import CaseReport
-from metseg.report.case_store import make_folder
-from metseg.report.report_files import Entry, write_report
+from metseg.report.case_store import StoredCase, make_folder
+from metseg.report.report_files import write_report
 from metseg.report.run_json import describe_run
 from metseg.run.record import CaseRecord
 from metseg.systems import OWN_GRID, System, modalities_to_find, system_of_images
@@ -33,7 +33,7 @@ def report_label_maps(
         data_path: the folder of cases.
         prediction_path: the folder of label maps (see `metseg.report.case_from_files.find_label_map` for their names).
         report_dir: where the report goes; made when missing.
-        reference_path: folder of label maps to compare with.
+        reference_path: the folder of label maps to compare with; None compares with none.
         listener: told about each case when it is done.
 
     Returns:
@@ -51,15 +51,15 @@ def report_label_maps(
     run = describe_run("report", options)
     found = survey_cases(data_path, modalities=modalities_to_find(OWN_GRID)).cases
     system = system_of_images(name for files in found for name in (*files.images, *files.rivals))
-    cases = discover_cases(data_path, modalities=system.modalities)
+    to_report = discover_cases(data_path, modalities=system.modalities)
     make_folder(report_dir)
-    entries = []
-    for files in cases:
+    cases = []
+    for files in to_report:
         report = _report_case(files, prediction_path, reference_path, report_dir, system)
-        entries.append(Entry(files.case_id, report))
+        cases.append(StoredCase(files.case_id, report))
         listener(report)
-    write_report(report_dir, entries, run)
-    return tuple(entry.report for entry in entries)
+    write_report(report_dir, cases, run)
+    return tuple(case.report for case in cases)
 
 
 def _report_case(

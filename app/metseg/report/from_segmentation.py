@@ -13,11 +13,11 @@ from metseg.decide.threshold import member_labels
 from metseg.files.case import Case, Scan
 from metseg.labels import LabelMap, Regions
 from metseg.plan.plan import Plan
-from metseg.predict.windows import Element, paste_region
 from metseg.prepare.registration import AIR_HU
 from metseg.report.case_volumes import CaseVolumes, apply_window
 from metseg.report.lesions import Votes
 from metseg.run.pipeline import Segmented
+from metseg.space.blocks import Element
 from metseg.space.grid import Affine, FloatVolume, Grid
 from metseg.space.resampling import labels_to_source, volume_to_source
 from metseg.space.rigid import move_labels, resample_rigid
@@ -32,7 +32,7 @@ def collect_volumes(segmented: Segmented, plan: Plan) -> CaseVolumes:
         plan: the plan that made it.
 
     Returns:
-        Everything on the label map's grid; where a scan was registered, with it, so that the eye can check it.
+        Everything on the label map's grid. A scan that was registered is among the images: the eye can check it.
     """
     case, found, label_grid = segmented.case, segmented.registration, SOURCE_MODALITY
     images: Mapping[Modality, FloatVolume] = case.images
@@ -131,4 +131,4 @@ def _list_votes(segmented: Segmented, plan: Plan) -> list[LabelMap]:
 
 def _paste(box: NDArray[Element], segmented: Segmented) -> NDArray[Element]:
     """A box of the network's grid in the whole grid, 0 around it."""
-    return paste_region(box, segmented.decision.predictions.layout.start, segmented.resampling.network.shape)
+    return segmented.decision.predictions.layout.paste(box, segmented.resampling.network.shape)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from metseg.report.case_report import LESIONS_FILE, CaseReport
-from metseg.report.case_store import CASES_FOLDER, locate_case
+from metseg.report.case_store import CASES_FOLDER, StoredCase, locate_case
 from metseg.report.pictures import show_volume
 from metseg.report.run_json import RunJson
 from metseg.report.tables import list_lesion_flags
@@ -30,21 +30,13 @@ SECONDS_PER_MINUTE: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class PageCase:
-    """A case on the page.
+class Picture:
+    """A picture on the page.
 
     Attributes:
-        report: what is said of it.
-        folder_name: the case's ID as the file system spells it.
+        source: address of the picture, or the picture itself as a data URL.
+        text: what the picture shows, for those who can't see it.
     """
-
-    report: CaseReport
-    folder_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture on the page: where it comes from and what it shows, for those who can't see it."""
 
     source: str
     text: str
@@ -52,7 +44,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of the histogram."""
+    """One bar of the histogram.
+
+    Attributes:
+        name: range of volumes in words.
+        lesions: number of lesions in the range.
+        share: the number over that of the longest bar, 0..1.
+    """
 
     name: str
     lesions: int
@@ -84,8 +82,8 @@ class Totals:
     bars: tuple[Bar, ...]
 
 
-def render_page(cases: Sequence[PageCase], run: RunJson, *, report_dir: Path, embed: bool) -> str:
-    """The page's HTML.
+def render_page(cases: Sequence[StoredCase], run: RunJson, *, report_dir: Path, embed: bool) -> str:
+    """Renders the page as HTML.
 
     Args:
         cases: in order.
@@ -114,7 +112,7 @@ def render_page(cases: Sequence[PageCase], run: RunJson, *, report_dir: Path, em
 
 
 def add_up(cases: Sequence[CaseReport]) -> Totals:
-    """Sums of a batch."""
+    """Adds up a batch."""
     lesions = [lesion for case in cases for lesion in case.lesions]
     volumes = [lesion.volume_mm3 for lesion in lesions]
     counts = [sum(low <= volume < high for volume in volumes) for low, high in zip(*_list_bin_edges(), strict=True)]
@@ -166,7 +164,7 @@ def make_environment() -> Any:
 
 
 def read_asset(name: str) -> str:
-    """The text of a file beside the templates."""
+    """Reads a text file beside the templates."""
     return package_files("metseg.report.assets").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -180,7 +178,7 @@ def show_seconds(seconds: float) -> str:
 
 
 def head_column(region_name: str, system: System) -> str:
-    """A region as the heading of a column."""
+    """What a region's column is headed with."""
     return system.region_kinds[region_name].short.capitalize()
 
 
@@ -193,7 +191,7 @@ def _list_bin_edges() -> tuple[tuple[float, ...], tuple[float, ...]]:
     return VOLUME_BINS_MM3[:-1], VOLUME_BINS_MM3[1:]
 
 
-def _list_pictures(case: PageCase, report_dir: Path, embed: bool) -> tuple[Picture, ...]:  # noqa: FBT001 - internal
+def _list_pictures(case: StoredCase, report_dir: Path, embed: bool) -> tuple[Picture, ...]:  # noqa: FBT001 - internal
     folder = locate_case(report_dir, case.folder_name)
     return tuple(
         Picture(_address(folder / name, case.folder_name, embed), _describe_picture(name, case.report))

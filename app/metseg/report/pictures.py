@@ -50,7 +50,7 @@ def draw_planes(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> bytes:
     Each modality has a row with the segmentation's contours; below them is the first modality with the reference's.
 
     Args:
-        volumes: of the case, with at least one image.
+        volumes: of one case, with at least one image.
         lesions: measured on the label map, the largest first.
 
     Returns:
@@ -78,7 +78,7 @@ def draw_planes(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> bytes:
             part = _crop(box, plane)
             image = cut(images[modality], plane, at[plane])[part]
             outlines = outline_regions(cut(shown_labels, plane, at[plane])[part], volumes.system)
-            canvas.add_panel(_grey(image, window), frame, outlines)
+            canvas.add_panel(_scale_to_grey(image, window), frame, outlines)
             _annotate(canvas, frame, plane, f"{title}, {plane}", px_per_mm)
             left += sizes[plane][0] + GAP_PX
     _add_footer(canvas, width, height * len(rows) + FOOTER_PX // 2, volumes)
@@ -139,7 +139,7 @@ def _outline_reference(labels: NDArray[np.uint8], system: System) -> tuple[Outli
 
 
 def _choose_modalities(volumes: CaseVolumes) -> list[Modality]:
-    """What the pictures show: those that the system asks for, else the first image."""
+    """The images that pictures show: those that the system asks for, else the first."""
     return [name for name in volumes.system.pictured if name in volumes.images] or list(volumes.images)[:1]
 
 
@@ -175,7 +175,7 @@ def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, turned: _Turne
     outlines = outline_regions(shown_labels, turned.system)
     if turned.reference is not None:
         outlines += _outline_reference(layer(turned.reference).astype(np.uint8), turned.system)
-    canvas.add_panel(_grey(layer(turned.image).astype(np.float32), turned.window), frame, outlines)
+    canvas.add_panel(_scale_to_grey(layer(turned.image).astype(np.float32), turned.window), frame, outlines)
     canvas.add_text(frame.left + 5, frame.top + 9, f"{lesion.number}", size_px=12)
     width_mm = (parts[0][1] - parts[0][0]) * spacing[0]
     canvas.add_scale_bar(frame, THUMBNAIL_PX / float(width_mm), THUMBNAIL_BAR_MM)
@@ -281,7 +281,7 @@ def _choose_window(image: FloatVolume) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def _grey(image: NDArray[np.float32], window: tuple[float, float]) -> Pixels:
+def _scale_to_grey(image: NDArray[np.float32], window: tuple[float, float]) -> Pixels:
     low, high = window
     scaled = np.clip((image - low) * (255 / (high - low)), 0, 255)
     scaled[image == 0] = 0

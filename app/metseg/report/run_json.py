@@ -33,7 +33,7 @@ Command = Literal["infer", "report"]
 
 
 class Part(BaseModel):
-    """Base of every part: frozen, unknown keys refused."""
+    """Base of every part of `run.json`: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class Program(Part):
 
 
 class MemberFacts(Part):
-    """One model."""
+    """One model of the ensemble."""
 
     name: str
     weights: str
@@ -115,7 +115,7 @@ class CaseFacts(Part):
 
 
 class RunJson(Part):
-    """The whole file."""
+    """The whole of `run.json`."""
 
     schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
     program: Program
@@ -160,7 +160,7 @@ def describe_run(
 
 
 def make_run_json(run: RunFacts, cases: Sequence[CaseReport]) -> RunJson:
-    """Puts a run and its cases together, now that it has finished."""
+    """Puts a finished run and its cases together."""
     elapsed_s = time.monotonic() - run.started_s  # the wall clock may have been set meanwhile
     return RunJson(
         program=Program(

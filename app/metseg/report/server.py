@@ -46,8 +46,8 @@ class Answer:
 
     Attributes:
         body: the content, or the file that holds it.
-        kind: its media type.
-        policy: content security policy; empty where the page brings its own.
+        kind: media type of the content.
+        policy: content security policy of the answer; empty where the page brings its own.
     """
 
     body: bytes | Path
@@ -61,7 +61,7 @@ class Site:
 
     Attributes:
         report_dir: the report's folder.
-        cases: by ID.
+        cases: the report's cases by ID.
     """
 
     report_dir: Path
@@ -72,18 +72,18 @@ class Site:
         parts = [unquote(part, errors="surrogateescape") for part in path.split("/")]
         match parts:
             case [""]:
-                return self._page()
+                return self._answer_page()
             case ["assets", name] if name in ASSETS:
                 return Answer(read_asset(name).encode(), ASSETS[name])
             case ["viewer", case_id, ""] if case_id in self.cases:
                 return Answer(render_viewer(self.cases[case_id]).encode(), "text/html; charset=utf-8")
             case ["viewer", case_id, "volumes", name] if case_id in self.cases:
-                return self._volume(self.cases[case_id], name)
+                return self._answer_volume(self.cases[case_id], name)
             case [folder, name, picture] if folder == CASES_FOLDER:
-                return self._picture(name, picture)
+                return self._answer_picture(name, picture)
         return None
 
-    def _page(self) -> Answer | None:
+    def _answer_page(self) -> Answer | None:
         try:
             page = (self.report_dir / PAGE_FILE).read_text(encoding="utf-8")
         except OSError:
@@ -91,13 +91,13 @@ class Site:
         shown = page.replace('data-viewer="no"', 'data-viewer="yes"', 1)
         return Answer(shown.encode(), "text/html; charset=utf-8", policy="")
 
-    def _volume(self, case: ViewerCase, url_name: str) -> Answer | None:
+    def _answer_volume(self, case: ViewerCase, url_name: str) -> Answer | None:
         for name, known in case.url_names.items():
             if known == url_name:
                 return Answer(case.volumes[name], "application/octet-stream")
         return None
 
-    def _picture(self, folder_name: str, name: str) -> Answer | None:
+    def _answer_picture(self, folder_name: str, name: str) -> Answer | None:
         known = (case.folder_name for case in self.cases.values() if name in case.report.pictures)
         if folder_name not in known:
             return None

@@ -1,7 +1,7 @@
 """A case's lane: its own thread runs some stages of the way, the batch's thread the others."""
 
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
@@ -70,7 +70,11 @@ class Lane:
         self.arrived.set()
         del call, arguments
         try:
-            return self._answer(reply)
+            while not reply.done():
+                wait([reply], timeout=LOOKS_EVERY_S)
+                if not self._is_open and not reply.done():
+                    raise CancelledError
+            return reply.result()
         finally:
             del reply  # an error's traceback holds this frame: without this, the error would hold itself
 
@@ -96,16 +100,6 @@ class Lane:
         """Gives the case up, unless it needs this thread no more: what it asks for raises CancelledError."""
         self._is_open = False
         self.arrived.set()
-
-    def _answer(self, reply: "Future[_Result]") -> _Result:
-        while True:
-            try:
-                return reply.result(timeout=LOOKS_EVERY_S)
-            except TimeoutError:
-                if reply.done():  # the step's own error
-                    raise
-                if not self._is_open:
-                    raise CancelledError from None
 
     def _timed(self, stage: Stage, step: Callable[[], _Result]) -> _Result:
         began = perf_counter()

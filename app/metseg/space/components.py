@@ -57,7 +57,7 @@ class Components:
         is_smaller: NDArray[np.bool_] = self.sizes < voxels - ROUNDING_VOXELS
         return is_smaller
 
-    def voxels_of(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
+    def pick_voxels(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Flat indices of the voxels of some components; `chosen` has shape (components,)."""
         return self.voxels[chosen[self.component_of - 1]]
 

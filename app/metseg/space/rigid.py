@@ -72,7 +72,7 @@ def _move_mask(mask: NDArray[np.bool_], grid: Grid, to_grid: Grid, from_source: 
         return moved
     index = np.linalg.inv(to_grid.affine) @ from_source @ grid.affine
     target = _box_around(box, index, to_grid.shape)
-    part = _part_of(to_grid, target)
+    part = _cut_grid(to_grid, target)
     if min(part.shape) > 0:
         to_source: Affine = np.linalg.inv(from_source).astype(np.float64)
         soft = resample_rigid(mask.astype(np.float32), grid, part, to_source, outside=0.0)
@@ -89,7 +89,7 @@ def _box_around(box: Box, index: Affine, shape: tuple[int, int, int]) -> Box:
     return tuple(slice(int(first), int(end)) for first, end in zip(low, high, strict=True))
 
 
-def _part_of(grid: Grid, box: Box) -> Grid:
+def _cut_grid(grid: Grid, box: Box) -> Grid:
     start = np.eye(4)
     start[:3, 3] = [side.start for side in box]
     x, y, z = (max(side.stop - side.start, 0) for side in box)

@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file, save
 
 from metseg.errors import ExitCode, UsageError, WeightsError
-from metseg.plan.bundle import bundle_folder, load_member, metadata_of, open_bundle
+from metseg.plan.bundle import bundle_folder, describe_member, load_member, open_bundle
 from support import ALL, SUB, write_bundle
 
 
@@ -47,7 +47,7 @@ def test_a_member_loads_frozen_and_in_eval_mode(bundle):
 
 def test_half_precision_on_disk_loads_as_float32(bundle):
     state = {key: value.half() for key, value in load_file(bundle / "m0.safetensors").items()}
-    replace_weights(bundle, save(state, metadata_of(first_member(bundle))))
+    replace_weights(bundle, save(state, describe_member(first_member(bundle))))
     assert {p.dtype for p in load_member(bundle, first_member(bundle)).parameters()} == {torch.float32}
 
 
@@ -92,14 +92,14 @@ def altered(state, change):
 )
 def test_weights_that_do_not_fit_are_never_loaded_in_part(bundle, change, message):
     state = altered(load_file(bundle / "m0.safetensors"), change)
-    replace_weights(bundle, save(state, metadata_of(first_member(bundle))))
+    replace_weights(bundle, save(state, describe_member(first_member(bundle))))
     with pytest.raises(WeightsError, match=message):
         load_member(bundle, first_member(bundle))
 
 
 @pytest.mark.parametrize("key", ["channels", "regions", "network", "format"])
 def test_weights_of_another_member_are_refused(bundle, key):
-    metadata = metadata_of(first_member(bundle)) | {key: "other"}
+    metadata = describe_member(first_member(bundle)) | {key: "other"}
     replace_weights(bundle, save(load_file(bundle / "m0.safetensors"), metadata))
     with pytest.raises(WeightsError, match=f"{key} is other"):
         load_member(bundle, first_member(bundle))
@@ -158,7 +158,7 @@ def change_plan(folder, **network):
 def agree(folder):
     """Lets the weights' metadata say what the plan says: whoever alters one file can alter both."""
     state = load_file(folder / "m0.safetensors")
-    replace_weights(folder, save(state, metadata_of(first_member(folder))))
+    replace_weights(folder, save(state, describe_member(first_member(folder))))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_network_of_any_size_takes_no_memory_until_its_weights_are_there(bundl
 @pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool])
 def test_numbers_that_are_no_weights_are_refused(bundle, dtype):
     state = {key: value.to(dtype) for key, value in load_file(bundle / "m0.safetensors").items()}
-    replace_weights(bundle, save(state, metadata_of(first_member(bundle))))
+    replace_weights(bundle, save(state, describe_member(first_member(bundle))))
     with pytest.raises(WeightsError, match=r"not floating-point|not a safetensors file"):
         load_member(bundle, first_member(bundle))
 
@@ -194,7 +194,7 @@ def test_what_is_no_file_or_too_long_for_one_is_refused_unread(bundle):
 
 def test_long_metadata_do_not_make_long_messages(bundle):
     state = load_file(bundle / "m0.safetensors")
-    replace_weights(bundle, save(state, metadata_of(first_member(bundle)) | {"channels": "x" * 10**6}))
+    replace_weights(bundle, save(state, describe_member(first_member(bundle)) | {"channels": "x" * 10**6}))
     with pytest.raises(WeightsError, match="channels is xxx") as raised:
         load_member(bundle, first_member(bundle))
     assert len(str(raised.value)) < 2000

@@ -18,7 +18,7 @@ from metseg.run.record import CaseRecord
 from phantoms import phantom
 from support import ALL, write_bundle, write_case
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

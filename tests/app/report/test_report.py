@@ -83,7 +83,7 @@ def test_the_run_file_keeps_its_schema_and_hashes(made):
 
 
 def test_every_key_of_the_run_file_is_documented(made):
-    text = (Path(__file__).parents[2] / "docs" / "run-json.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "run-json.md").read_text()
     content = json.loads((made / RUN_FILE).read_text())
     keys = {*content, *content["cases"][0], *content["program"], *BundleFacts.model_fields, *DeviceFacts.model_fields}
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []

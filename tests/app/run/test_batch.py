@@ -98,7 +98,7 @@ def test_a_case_without_t2w_is_segmented_by_the_others_and_says_so(cases, engine
     records = run(cases, tmp_path / "out", engine)
     assert [record.outcome for record in records] == ["segmented"] * 4
     assert records[1].members == ("m1",)
-    assert records[1].flags[0].sentence == "missing t2w: segmented by m1 alone (1 of 2 members)"
+    assert records[1].notes[0].sentence == "missing t2w: segmented by m1 alone (1 of 2 members)"
     assert records[0].members == ("m0", "m1")
 
 
@@ -181,7 +181,7 @@ def test_skip_leaves_the_case_out(with_broken, engine, tmp_path):
 def test_blank_writes_an_empty_map_on_the_cases_grid_and_says_what_it_is(with_broken, engine, tmp_path):
     records = run(with_broken, tmp_path / "out", engine, on_error="blank")
     assert [record.outcome for record in records] == ["segmented", "blank", "segmented"]
-    assert "does not mean that there is no tumour" in records[1].flags[0].sentence
+    assert "does not mean that there is no tumour" in records[1].notes[0].sentence
     blank, good = (nib.load(tmp_path / "out" / f"c{number}.nii.gz") for number in (1, 0))
     assert not np.asanyarray(blank.dataobj).any()
     assert blank.shape == good.shape

@@ -16,7 +16,7 @@ from metseg.decide.patterns import MAX_PATTERN_CODES, count_patterns
 from metseg.errors import InputError, UsageError
 from metseg.plan.plan import FusionPlan
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 EXPECTED = json.loads((GOLDEN / "fusion.json").read_text())
 LABEL_METHODS = ("simple", "simple_langerak", "majority", "maximum")
 

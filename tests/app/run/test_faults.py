@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import nibabel as nib
 import numpy as np
 import pytest
-from metseg.predict.ensemble import load_ensemble
 
 import metseg.files.atomic
 import metseg.files.image
@@ -24,6 +23,7 @@ from metseg.files.discovery import discover_cases
 from metseg.files.image import ImageError, read_image
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import Device
+from metseg.predict.engine import load_engine
 from metseg.report.folder_report import report_label_maps
 from metseg.run.batch import Job, run_batch
 from phantoms import LPS, phantom
@@ -36,7 +36,7 @@ CASES = ("c0", "c1", "c2", "c3")
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     folder = write_bundle(tmp_path_factory.mktemp("weights") / "b", channels=(ALL,), tta={"variant": "none"})
-    return load_ensemble(open_bundle(folder), FP32)
+    return load_engine(open_bundle(folder), FP32)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from metseg.errors import UsageError
 from metseg.plan.bundle import read_metadata
 from training.freeze.freeze import FreezeOptions, freeze_bundle
-from training.provenance import beginning_of
+from training.provenance import record_provenance
 from training.runs.files import LAST
 from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
@@ -89,7 +89,7 @@ def test_nothing_is_made_up_of_an_older_run(first, tmp_path):
 
 
 def digest_of(*folders):
-    return beginning_of(None, None, folders)["predictions_sha256"]
+    return record_provenance(None, None, folders)["predictions_sha256"]
 
 
 def test_label_maps_are_hashed_by_name_content_and_order(tmp_path):
@@ -112,4 +112,4 @@ def test_label_maps_are_hashed_by_name_content_and_order(tmp_path):
 def test_a_start_that_is_not_there_is_named():
     path = Path("nowhere") / LAST
     with pytest.raises(UsageError, match=r"--init nowhere/last\.safetensors: can't be read: No such file"):
-        beginning_of(path.parent, path, ())
+        record_provenance(path.parent, path, ())

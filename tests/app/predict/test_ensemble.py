@@ -16,8 +16,9 @@ from metseg.predict.engine import Engine, Member, load_engine
 from metseg.predict.inputs import make_inputs
 from metseg.predict.members import predict_members
 from metseg.predict.passes import CaseNoise, augmented_images, flip
-from metseg.predict.windows import lay_windows, paste_region
+from metseg.predict.windows import lay_windows
 from metseg.prepare.prepare import prepare, prepare_case, voxel_seed
+from metseg.space.blocks import paste
 from metseg.space.grid import Grid
 from metseg.space.resampling import plan_resampling, to_network, volume_to_source
 from phantoms import phantom
@@ -166,9 +167,7 @@ def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_
     shift = logits.min() - 1
     back = [
         to_network(
-            volume_to_source(
-                paste_region(channel, own_layout.start, own_case.resampling.network.shape), own_case.resampling
-            ),
+            volume_to_source(paste(channel, own_layout.start, own_case.resampling.network.shape), own_case.resampling),
             prepared_case.resampling,
         )
         for channel in raised

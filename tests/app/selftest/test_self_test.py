@@ -27,7 +27,7 @@ from metseg.selftest.verdict import (
 from radiosurgery_support import write_untrained_bundle
 from support import ALL, write_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from metseg.decide.fuse_files import fuse_files
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.plan.plan import FusionPlan
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 EXPECTED = json.loads((GOLDEN / "fusion.json").read_text())
 OBLIQUE = np.array([[-0.86, 0.05, 0.1, 80], [0.06, -0.85, 0.2, 90], [0.07, 0.11, 1.48, -70], [0, 0, 0, 1]])
 SHAPE = (6, 7, 5)

@@ -102,7 +102,7 @@ def test_a_parameters_file_may_be_empty_or_name_settings(data, bundle, tmp_path,
 
 def test_a_plan_may_come_from_the_parameters_file_and_weights_from_additional_files(data, bundle, tmp_path):
     plan = yaml.safe_load((bundle / "plan.yaml").read_text()) | {"name": "own", "tta": {"variant": "none"}}
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(plan))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     (tmp_path / "parameters.yaml").write_text("plan: own.yaml\n")
     (tmp_path / "extra").mkdir()
     (tmp_path / "extra" / "weights").symlink_to(bundle)
@@ -181,7 +181,7 @@ def test_info_says_how_each_member_works(tmp_path, capsys):
     plan = yaml.safe_load((folder / "plan.yaml").read_text())
     plan["fusion"] = {"added_by_maximum": ["m1"]}
     plan["members"][1] |= {"window": {"size": [16, 16, 16], "overlap": 0.25}, "spacing_mm": 2.0}
-    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     assert run(["info", "--json", f"--weights={folder}"]) == ExitCode.DONE
     first, second = json.loads(capsys.readouterr().out)["bundle"]["members"]
     assert (first["fusion"], second["fusion"]) == ("simple", "maximum")
@@ -204,7 +204,9 @@ def test_check_looks_at_what_the_named_plan_needs(tmp_path, capsys):
     folder = write_bundle(tmp_path / "b", channels=(ALL, SUB))
     plan = yaml.safe_load((folder / "plan.yaml").read_text())
     (folder / "plans").mkdir()
-    (folder / "plans" / "all.yaml").write_text(yaml.safe_dump({**plan, "members": plan["members"][:1]}))
+    (folder / "plans" / "all.yaml").write_text(
+        yaml.safe_dump({**plan, "members": plan["members"][:1]}, sort_keys=False)
+    )
     case = write_case(tmp_path / "data", "c0")
     (case / "c0-t2w.nii.gz").unlink()
     options = ["check", f"--data-path={tmp_path / 'data'}", f"--weights={folder}"]

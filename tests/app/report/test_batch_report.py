@@ -4,20 +4,19 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from metseg.predict.ensemble import load_ensemble
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.windows import paste_region
+from metseg.predict.engine import load_engine
 from metseg.report import batch_report
 from metseg.report.case_store import read_case_report
 from metseg.report.from_segmentation import collect_votes, compute_agreement
 from metseg.report.run_json import RunJson
-from metseg.run.pipeline import load_case, segment_case
-from metseg.run.record import Stopwatch
+from metseg.run.pipeline import segment
+from metseg.space.blocks import paste
 from metseg.space.resampling import volume_to_source
 from phantoms import phantom
 from support import ALL, SUB, folder_bytes, write_bundle, write_case
@@ -62,7 +61,7 @@ def test_a_batch_reports_every_case(done):
     assert (content.device.name, content.bundle.plan) == ("cpu", "test")
     assert len(content.bundle.members[0].sha256) == len(content.bundle.plan_sha256) == 64
     for case in content.cases:
-        assert set(case.stage_s) == {"read", "prepare", "network", "fuse", "postprocess", "restore", "write"}
+        assert set(case.stage_s) == {"read", "prepare", "predict", "decide", "restore", "write"}
         assert case.elapsed_s == pytest.approx(sum(case.stage_s.values()))
         assert case.peak_memory_mib > 50
     assert [row["case_id"] for row in rows_of(done / "r/cases.csv")] == ["c0", "c1", "c2"]
@@ -81,18 +80,16 @@ def test_lesions_carry_the_members_votes(done):
 def test_an_added_member_is_reported_as_it_is_fused(data, tmp_path):
     """Its probabilities join by maximum, not by the mean; where it is silent it does not vote against the others."""
     folder = write_bundle(tmp_path / "b", channels=(ALL, SUB), fusion={"added_by_maximum": ["m1"]})
-    ensemble = load_ensemble(open_bundle(folder), choose_device("cpu", precision="float32"))
+    engine = load_engine(open_bundle(folder), choose_device("cpu", precision="float32"))
     (files, *_) = discover_cases(data)
-    loaded = load_case(files, ensemble)
-    segmentation = segment_case(loaded.prepared, ensemble, Stopwatch())
-    votes = collect_votes(segmentation, loaded.case.grid, ensemble.plan)
-    voting, added = (item.probabilities[0] for item in segmentation.predictions)
-    expected = paste_region(
-        np.maximum(voting, added), segmentation.region_start, loaded.prepared.resampling.network.shape
-    )
-    np.testing.assert_allclose(votes.probability, volume_to_source(expected, loaded.prepared.resampling), atol=1e-6)
+    segmented = segment(files, engine)
+    votes = collect_votes(segmented, engine.plan)
+    predictions, resampling = segmented.decision.predictions, segmented.resampling
+    voting, added = (member.probabilities[0] for member in predictions.members)
+    expected = paste(np.maximum(voting, added), predictions.layout.start, resampling.network.shape)
+    np.testing.assert_allclose(votes.probability, volume_to_source(expected, resampling), atol=1e-6)
     assert (len(votes.member_maps), len(votes.added_maps)) == (1, 1)
-    share = compute_agreement(votes, ensemble.plan.regions)
+    share = compute_agreement(votes, engine.plan.regions)
     called, silent = votes.added_maps[0] > 0, votes.added_maps[0] == 0
     assert called.any()
     assert set(np.unique(share[called])) <= {0.5, 1.0}
@@ -119,9 +116,8 @@ def test_saved_volumes_lie_on_the_source_grid(done, data):
 
 
 def test_votes_are_those_of_the_pipeline_where_nothing_is_resampled(done, data, bundle):
-    ensemble = load_ensemble(open_bundle(bundle), choose_device("cpu"))
-    loaded = load_case(discover_cases(data)[0], ensemble)
-    expected = segment_case(loaded.prepared, ensemble, loaded.watch).agreement
+    engine = load_engine(open_bundle(bundle), choose_device("cpu"))
+    expected = segment(discover_cases(data)[0], engine).decision.agreement
     found = read_case_report(done / "r", "c0").lesions
     key = lambda item: (item.voxels, round(item.vote_share, 6), item.finders)  # noqa: E731
     assert sorted(map(key, found)) == sorted(map(key, expected))
@@ -223,10 +219,10 @@ def test_a_case_waits_at_most_for_the_one_before_it(data, bundle, tmp_path, monk
     alive, most = [], []
     original = batch_report.BatchReport.add
 
-    def add(self, record, segmentation, case):
+    def add(self, record, segmented):
         waiting = self._behind is not None and not self._behind[1].done()
         most.append(waiting)
-        original(self, record, segmentation, case)
+        original(self, record, segmented)
         alive.append(self._executor._work_queue.qsize())
 
     monkeypatch.setattr(batch_report.BatchReport, "add", add)

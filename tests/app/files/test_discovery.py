@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from metseg.cli.findings_table import findings_table
+from metseg.cli.findings_table import tabulate_findings
 from metseg.errors import ExitCode, InputError
 from metseg.files.discovery import discover_cases, missing_modalities, survey_cases
 from metseg.findings import Finding, printable
@@ -166,7 +166,7 @@ def test_names_that_are_no_text_can_be_shown(tmp_path):
 def test_the_table_shows_names_as_they_are():
     problems = [Finding("[bold]a", "error", "missing-modality", "t1c is missing", "Add it.")]
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(findings_table(problems))
+    console.print(tabulate_findings(problems))
     text = console.export_text()
     assert "[bold]a" in text
     assert "Add it." in text

@@ -1,0 +1,51 @@
+"""A case's reference: where it lies, and how it comes to the network's grid."""
+
+from pathlib import Path
+
+import numpy as np
+
+from metseg.errors import InputError
+from metseg.files.case import CaseFiles
+from metseg.files.read import read_label_map
+from metseg.labels import LabelMap, Regions
+from metseg.space.grid import grid_difference
+from metseg.space.resampling import Resampling, labels_to_network
+
+
+def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -> LabelMap:
+    """The case's reference on the network's grid.
+
+    Args:
+        files: the case.
+        resampling: of its images.
+        regions: of the map. Where they have one label, it is the reference's foreground, whatever that calls it.
+
+    Raises:
+        InputError: there is none, it can't be read, or it lies on another grid than the images.
+    """
+    reference = read_label_map(find_reference(files))
+    difference = grid_difference(reference.grid, resampling.source)
+    if difference:
+        raise InputError(
+            f"case {files.case_id}: its reference's grid is not the images': {difference}",
+            hint="Export the reference on the grid of t1c.",
+        )
+    labels = reference.labels
+    if len(regions.labels) == 1:
+        labels = np.where(labels > 0, np.uint8(regions.labels[0]), np.uint8(0))
+    return labels_to_network(labels, resampling, regions)
+
+
+def find_reference(files: CaseFiles) -> Path:
+    """The case's reference.
+
+    Raises:
+        InputError: there is none.
+    """
+    for suffix in (".nii.gz", ".nii"):
+        path = files.folder / f"{files.case_id}-seg{suffix}"
+        if path.is_file():
+            return path
+    raise InputError(
+        f"case {files.case_id}: no {files.case_id}-seg.nii.gz in {files.folder}", hint="Training needs a reference."
+    )
