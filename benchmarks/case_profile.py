@@ -31,6 +31,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import metseg.decide.decision
+import metseg.files.write
 import metseg.predict.fallback
 import metseg.predict.inputs
 import metseg.predict.members
@@ -88,6 +89,7 @@ FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
     (Layout, "paste"): "restore: paste",
     (metseg.run.pipeline, "labels_to_source"): "restore: to the source grid",
     (metseg.run.pipeline, "move_labels"): "restore: to the scan's grid",
+    (metseg.files.write, "write_atomically"): "write: to disk",
 }
 """What the stages are made of, in their order. What none of them covers is the rest of its stage."""
 
