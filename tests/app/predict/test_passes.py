@@ -33,7 +33,7 @@ def test_a_flip_mirrors_the_axis_it_names():
     assert torch.equal(flip(batch, (1,))[0, 0, :, 0], batch[0, 0, :, 2])
 
 
-def test_noise_is_small_seeded_and_differs_by_copy():
+def test_noise_is_small_seeded_and_differs_by_draw():
     image = torch.full((2, 20, 20, 20), 0.5)
     plan = TtaPlan(variant="aurora", noise_std_max=0.001)
     first = [image for image, _ in augmented_images(image, CaseNoise(plan, 7))]
@@ -42,7 +42,7 @@ def test_noise_is_small_seeded_and_differs_by_copy():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert torch.equal(first[0], image)
     assert not any(torch.equal(a, b) for a, b in zip(first[1:], other[1:], strict=True))
-    stds = [float((copy - image).std()) for copy in first[1:]]
+    stds = [float((noisy - image).std()) for noisy in first[1:]]
     assert len(set(stds)) == 4
     assert all(0 < std < 0.00101 for std in stds), "0.001 bounds the standard deviation, not the variance"
 

@@ -185,14 +185,14 @@ def test_two_tilings_and_two_phases_apart_by_15_agree():
 def test_one_region_is_decoded_fused_and_cleaned_as_label_one():
     probabilities = [np.full((1, 6, 6, 6), value, dtype=np.float32) for value in (0.9, 0.3)]
     probabilities[1][0, 0] = 0.05
-    assert set(np.unique(member_labels(probabilities[0], 0.5))) == {1}
-    fused = fuse_probabilities(probabilities, FusionPlan(method="mean"), 0.5)
+    assert set(np.unique(member_labels(probabilities[0], 0.5, METASTASIS_REGIONS))) == {1}
+    fused = fuse_probabilities(probabilities, FusionPlan(method="mean"), 0.5, METASTASIS_REGIONS)
     assert fused[1:].all()
     assert not fused[0].any()
     labels = np.zeros((10, 10, 10), dtype=np.uint8)
     labels[1:3, 1, 1] = 1
     labels[5:8, 5:8, 5:8] = 1
     rules = PostprocessPlan(min_wt_mm3=3, min_netc_mm3=0, min_snfh_mm3=0, min_et_mm3=0)
-    cleaned = apply_size_rules(labels, rules, voxel_volume_mm3=0.72)
+    cleaned = apply_size_rules(labels, rules, METASTASIS_REGIONS, voxel_volume_mm3=0.72)
     assert cleaned.sum() == 27
-    assert apply_size_rules(labels, rules, voxel_volume_mm3=1.5).sum() == 29
+    assert apply_size_rules(labels, rules, METASTASIS_REGIONS, voxel_volume_mm3=1.5).sum() == 29
