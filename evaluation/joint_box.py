@@ -21,7 +21,7 @@ from metseg.findings import listed
 from metseg.labels import MAX_LABEL, RC, Region
 
 HIGHEST_LABEL: Final = RC
-"""Labels of the convention are 0..4 (docs/input.md)."""
+"""Labels of the convention are 0..4 (docs/scores.md)."""
 
 Spacing = tuple[float, float, float]
 """Voxel size along x, y and z, in millimetres."""

@@ -296,6 +296,11 @@ class Plan(Section):
             )
         if registered and not self.intensity.registers:
             raise ValueError(f"{', '.join(sorted(registered))} needs intensity.kind: radiosurgery")
+        if self.intensity.registers and not self.system.is_registered:
+            raise ValueError(
+                f"regions of member {self.members[0].name!r}: {list(self.regions.names)} are not those of cases that "
+                f"intensity.kind {self.intensity.kind} prepares"
+            )
         for window in (self.window, *map(self.choose_window, self.members)):
             if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
                 raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")

@@ -12,8 +12,7 @@ from metseg.report.pictures import draw_planes, draw_thumbnails, show_volume
 from metseg.report.slices import choose_view, cut, measure_pixel
 from metseg.space.grid import Grid
 from metseg.systems import BRATS
-from report_support import lesion_map, phantom
-from support import LPS
+from phantoms import LPS, REPORT_SHAPE, lesion_map, phantom
 
 
 def opened(content):
@@ -72,7 +71,7 @@ def test_a_canvas_puts_outlines_where_the_mask_is():
 
 
 def volumes(labels=None, reference=None, modalities=("t1c", "t2f")):
-    images = {name: image for name, image in phantom().items() if name in modalities}
+    images = {name: image for name, image in phantom(REPORT_SHAPE).items() if name in modalities}
     labels = lesion_map() if labels is None else labels
     grid = Grid(labels.shape, LPS)
     return CaseVolumes(grid, labels, BRATS, images, reference=reference)
