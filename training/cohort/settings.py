@@ -2,8 +2,8 @@
 
 Intensities are in units of the scaled image (percentiles 0.1 and 99.9 of the whole volume become 0 and 1),
 so that they compare directly with what the network reads. "Measured" means: read off eleven public BraTS
-cases (ten gliomas of BraTS 2021, one metastasis case of BraTS-METS 2023), tissue by tissue, after that scaling; see
-docs/cohort.md for the figures.
+cases (ten gliomas of BraTS 2021, one metastasis case of BraTS-METS 2023), tissue by tissue, after that scaling;
+docs/cohort.md compares both.
 """
 
 from collections.abc import Mapping
