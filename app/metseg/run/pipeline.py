@@ -29,6 +29,7 @@ from metseg.predict.fallback import predict
 from metseg.predict.inputs import lay_inputs
 from metseg.prepare.prepare import PreparedCase, prepare
 from metseg.prepare.registration import Registration
+from metseg.space.components import find_components
 from metseg.space.grid import Grid
 from metseg.space.resampling import Resampling, labels_to_source
 from metseg.space.rigid import lesions_outside, move_labels
@@ -142,44 +143,67 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
 
 def restore(decision: Decision, prepared: PreparedCase, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Segmented:
     """Brings the label map to the grid where it is wanted, and says what a reader should know of the case."""
-    case, resampling, registration = prepared.case, prepared.resampling, prepared.registration
+    case, resampling = prepared.case, prepared.resampling
     network_labels = decision.predictions.layout.paste(decision.labels, resampling.network.shape)
-    resampled = not resampling.only_turns
-    lost: tuple[Finding, ...] = ()
-    if grid == SOURCE_MODALITY or registration is None:
-        labels, there, header = (
-            labels_to_source(network_labels, resampling, plan.regions),
-            case.grid,
-            case.source_header,
-        )
-    else:
-        scan = case.scans[grid]
-        there, header, resampled = scan.grid, scan.header, True
-        place = (network_labels, resampling.network, scan.grid, registration.mr_to_ct, plan.regions)
-        labels = move_labels(*place)
-        outside = lesions_outside(*place)
-        lesions = f"{outside} of {len(decision.agreement)} {plan.system.whole}"
-        what = f"{lesions} lie outside the {plan.system.scan}, not in its label map"
-        lost = (warning("outside-grid", what),) if outside else ()
+    on_scan = grid != SOURCE_MODALITY
+    placed = (
+        place_on_scan(network_labels, prepared, plan, grid)
+        if on_scan
+        else place_on_source(network_labels, prepared, plan)
+    )
     findings = (
         *case.warnings,
-        *lost,
+        *placed.lost,
         *absence_notes(decision, prepared, plan),
-        *resampling_notes(there.spacing_mm, plan.sides_mm, resampled=resampled),
+        *resampling_notes(placed.grid.spacing_mm, plan.sides_mm, resampled=on_scan or not resampling.only_turns),
         *count_notes(len(decision.agreement)),
         *agreement_notes(decision.agreement),
     )
     return Segmented(
-        labels=labels,
-        grid=there,
-        header=header,
+        labels=placed.labels,
+        grid=placed.grid,
+        header=placed.header,
         network_labels=network_labels,
         decision=decision,
         case=case,
         resampling=resampling,
-        registration=registration,
+        registration=prepared.registration,
         findings=findings,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A label map on the grid where it is wanted.
+
+    Attributes:
+        labels: shape `grid.shape`.
+        grid: of an image of the case.
+        header: that image's.
+        lost: what the grid can't hold.
+    """
+
+    labels: LabelMap
+    grid: Grid
+    header: bytes
+    lost: tuple[Finding, ...] = ()
+
+
+def place_on_source(network_labels: LabelMap, prepared: PreparedCase, plan: Plan) -> Placed:
+    """Brings a label map from the network's grid to the source image's."""
+    labels = labels_to_source(network_labels, prepared.resampling, plan.regions)
+    return Placed(labels, prepared.case.grid, prepared.case.source_header)
+
+
+def place_on_scan(network_labels: LabelMap, prepared: PreparedCase, plan: Plan, modality: Modality) -> Placed:
+    """Brings a label map from the network's grid to that of a scan, which `read` and `prepare` have made sure of."""
+    scan, registration = prepared.case.scans[modality], prepared.registration
+    assert registration is not None  # noqa: S101 - for the type checker
+    way = (network_labels, prepared.resampling.network, scan.grid, registration.mr_to_ct, plan.regions)
+    outside, lesions = lesions_outside(*way), find_components(plan.regions.whole_mask(network_labels)).count
+    what = f"{outside} of {lesions} {plan.system.whole} lie outside the {plan.system.scan}, not in its label map"
+    lost = (warning("outside-grid", what),) if outside else ()
+    return Placed(move_labels(*way), scan.grid, scan.header, lost)
 
 
 def absence_notes(decision: Decision, prepared: PreparedCase, plan: Plan) -> tuple[Finding, ...]:
