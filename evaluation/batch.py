@@ -7,7 +7,6 @@ from functools import partial
 from multiprocessing import get_context
 
 from evaluation.cohort import CasePair, Cohort
-from evaluation.joint_box import HIGHEST_LABEL
 from evaluation.results import CaseScores, ScoringProtocol
 from evaluation.same_grid import check_same_grid, read_grid, read_spacing
 from metseg.errors import InputError
@@ -87,12 +86,12 @@ def _check_case(case: CasePair) -> InputError | None:
 
 def _score_pair(case: CasePair, protocol: ScoringProtocol) -> ScoredCase | InputError:
     try:
-        reference = read_label_map(case.reference, highest_label=HIGHEST_LABEL)
+        reference = read_label_map(case.reference)
         spacing_mm = read_spacing(reference.header, case.reference)
         if case.prediction is None:
             scores = protocol.score_missing(reference.labels, spacing_mm)
         else:
-            prediction = read_label_map(case.prediction, highest_label=HIGHEST_LABEL)
+            prediction = read_label_map(case.prediction)
             scores = protocol.score(reference.labels, prediction.labels, spacing_mm)
     except InputError as error:
         return InputError(str(error), hint=error.hint)  # a subclass with further arguments can't leave its process

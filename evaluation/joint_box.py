@@ -10,7 +10,7 @@ program numbers components (docs/scores.md). Everything that leaves this module 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from metseg.errors import InputError
 from metseg.files.read import whole_labels
 from metseg.findings import listed
-from metseg.labels import MAX_LABEL, RC, Region
-
-HIGHEST_LABEL: Final = RC
-"""Labels of the convention are 0..4 (docs/scores.md)."""
+from metseg.labels import MAX_LABEL, Region
+from metseg.systems import HIGHEST_LABEL
 
 Spacing = tuple[float, float, float]
 """Voxel size along x, y and z, in millimetres."""

@@ -197,6 +197,10 @@ RADIOSURGERY: Final = System(
 )
 
 SYSTEMS: Final[Mapping[SystemName, System]] = {system.name: system for system in (BRATS, RADIOSURGERY)}
+"""No two of them know a region of the same name: a plan is told by its regions."""
+
+HIGHEST_LABEL: Final = max(label for system in SYSTEMS.values() for label in system.regions.labels)
+"""Of the label maps of all systems; a file with a higher one holds no label map of theirs."""
 
 DEFAULT_SYSTEM: Final = BRATS
 """The system of what does not say another; its regions have room for those of every other system."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from metseg.decide.decision import decide
 from metseg.labels import LabelMap, Regions
-from metseg.plan.networks import DeepMedicPlan
 from metseg.predict.device import Device
 from metseg.predict.engine import Engine
 from metseg.predict.gpu import send
@@ -125,7 +124,7 @@ def segment_channels(
     engine = Engine(plan, members=(), device=replace(device, precision="float32"))
     layout = lay_windows(channels.shape[1:], brain, plan.window, plan.side_multiples)
     with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
-        if isinstance(recipe.network, DeepMedicPlan):
+        if recipe.network.runs_in_tiles:
             logits = tiled_logits(network, list(channels), layout, engine.device)
         else:
             padded = send(np.stack([layout.cut(channel) for channel in channels]), torch.device(device.name))

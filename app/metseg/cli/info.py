@@ -56,7 +56,7 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
 
 
 def _describe_member(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
-    tiled = member.network.architecture == "deepmedic"
+    tiled = member.network.runs_in_tiles
     return {
         "name": member.name,
         "sha256": member.sha256,

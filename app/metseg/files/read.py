@@ -13,9 +13,9 @@ from metseg.files.header import ImageError
 from metseg.files.image import Image, read_image
 from metseg.files.rules import examine_case
 from metseg.findings import Finding, errors_among, listed, printable
-from metseg.labels import RC, LabelMap
+from metseg.labels import LabelMap
 from metseg.space.grid import FloatVolume, Grid
-from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality
+from metseg.systems import HIGHEST_LABEL, OWN_GRID, SOURCE_MODALITY, Modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], source: Modal
     )
 
 
-def read_label_map(path: Path, *, highest_label: int = RC) -> LabelImage:
+def read_label_map(path: Path, *, highest_label: int = HIGHEST_LABEL) -> LabelImage:
     """Reads a label map of any number type: whole numbers from 0 to the highest label.
 
     Args:

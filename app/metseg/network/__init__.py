@@ -2,15 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from metseg.plan.networks import DeepMedicPlan, SegResNetPlan, UNet3dPlan
+from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan, UNet3dPlan
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def build_network(
-    plan: SegResNetPlan | UNet3dPlan | DeepMedicPlan, *, in_channels: int, out_channels: int
-) -> "nn.Module":
+def build_network(plan: NetworkPlan, *, in_channels: int, out_channels: int) -> "nn.Module":
     """Builds the network that a plan's member describes, with untrained parameters.
 
     Raises:

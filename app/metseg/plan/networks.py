@@ -34,6 +34,12 @@ class SegResNetPlan(Section):
     norm_groups: int = Field(8, gt=0)
     activation: Literal["mish"] = "mish"
     outputs: ClassVar[range] = range(1, 256)
+    runs_in_tiles: ClassVar[bool] = False
+
+    @property
+    def width(self) -> int:
+        """Channels of the first layer, which take most of the memory."""
+        return self.init_filters
 
     @property
     def side_multiples(self) -> Multiples:
@@ -54,6 +60,12 @@ class UNet3dPlan(Section):
     )
 
     outputs: ClassVar[range] = range(1, 256)
+    runs_in_tiles: ClassVar[bool] = False
+
+    @property
+    def width(self) -> int:
+        """Channels of the first layer, which take most of the memory."""
+        return self.filters[0]
 
     @property
     def side_multiples(self) -> Multiples:
@@ -76,6 +88,12 @@ class DeepMedicPlan(Section):
     joint_features: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (250, 250)
     dropout: tuple[float, float, float] = (0.0, 0.5, 0.5)
     outputs: ClassVar[range] = range(1, 2)
+    runs_in_tiles: ClassVar[bool] = True
+
+    @property
+    def width(self) -> int:
+        """Channels of a pathway's first layer."""
+        return self.pathway_features[0]
 
     @property
     def side_multiples(self) -> Multiples:
@@ -107,4 +125,8 @@ NetworkPlan = Annotated[
     | Annotated[DeepMedicPlan, Tag("deepmedic")],
     Discriminator(_find_architecture),
 ]
-"""Any of the architectures; without `architecture` it is a SegResNet."""
+"""Any of the architectures; without `architecture` it is a SegResNet.
+
+Each section says the same of its network: `outputs` (how many it may have), `side_multiples`, `width`, and
+`runs_in_tiles` (over tiles of its own instead of the plan's windows, `metseg.predict.tiles`).
+"""

@@ -304,7 +304,7 @@ class Plan(Section):
         for window in (self.window, *map(self.choose_window, self.members)):
             if any(side % multiple for side, multiple in zip(window.size, self.side_multiples, strict=True)):
                 raise ValueError(f"window sides must divide by {self.side_multiples}, found {window.size}")
-        if self.tta.variant != "none" and any(item.network.architecture == "deepmedic" for item in self.members):
+        if self.tta.variant != "none" and any(item.network.runs_in_tiles for item in self.members):
             raise ValueError("DeepMedic is run without test-time augmentation: tta.variant must be none")
         return self
 

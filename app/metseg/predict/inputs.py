@@ -9,7 +9,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from metseg.findings import printable
-from metseg.plan.networks import DeepMedicPlan
 from metseg.plan.plan import ChannelName, MemberPlan, Plan, Spacing
 from metseg.predict.device import first_line
 from metseg.predict.engine import Engine
@@ -100,7 +99,7 @@ def send_ahead(inputs: Inputs, engine: Engine) -> None:
 
     prepared, noise, store = inputs.prepared, inputs.noise, torch.device(engine.device.name)
     usable = engine.usable_members(prepared)
-    members = [item.plan for item in usable if not isinstance(item.plan.network, DeepMedicPlan)]
+    members = [item.plan for item in usable if not item.plan.network.runs_in_tiles]
     layouts = [inputs.layout_of_member(member, engine.plan) for member in members]
     shapes = {(len(member.channels), *own.shape) for member, own in zip(members, layouts, strict=True)}
     for number, shape in product(noise.numbers, shapes):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from metseg.errors import NotFiniteError
 from metseg.findings import printable
-from metseg.plan.networks import DeepMedicPlan
 from metseg.predict.between_grids import logits_between_grids
 from metseg.predict.engine import Engine, Member
 from metseg.predict.inputs import Inputs
@@ -83,7 +82,7 @@ def _member_logits(member: Member, inputs: Inputs, engine: Engine) -> "tuple[Ten
     import torch  # noqa: PLC0415 - heavy
 
     prepared, plan = inputs.prepared, member.plan
-    if isinstance(plan.network, DeepMedicPlan):
+    if plan.network.runs_in_tiles:
         whole = [prepared.channels[channel] for channel in plan.channels]
         return tiled_logits(member.network, whole, inputs.layout, engine.device), inputs.layout
     own, spacing = inputs.layout_of_member(plan, engine.plan), plan.spacing_mm

@@ -16,7 +16,7 @@ from metseg.files.discovery import survey_cases
 from metseg.files.header import image_grid, parse_header
 from metseg.files.image import ImageError, read_shape
 from metseg.findings import Finding
-from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan
+from metseg.plan.networks import NetworkPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, expand_sides
 from metseg.predict.cpu import CGROUP
 from metseg.predict.passes import NOISE_DRAWS, uses_noise
@@ -44,7 +44,7 @@ WINDOW_TENSORS: Final = 8
 in float32, the like of 3.5 to 5.1 in bfloat16."""
 
 TILE_BYTES: Final = 10**9
-"""What a DeepMedic tile takes at the paper's width, with room."""
+"""What a tile of DeepMedic takes at the paper's width, with room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +168,7 @@ def _window_shape(window: WindowPlan, brain: Sequence[int], multiples: Sequence[
 
 
 def _window_bytes(network: NetworkPlan, voxels: int) -> int:
-    if isinstance(network, DeepMedicPlan):
-        return TILE_BYTES
-    width = network.init_filters if isinstance(network, SegResNetPlan) else network.filters[0]
-    return WINDOW_TENSORS * FLOAT_BYTES * width * voxels
+    return TILE_BYTES if network.runs_in_tiles else WINDOW_TENSORS * FLOAT_BYTES * network.width * voxels
 
 
 def _free_on_machine() -> int | None:

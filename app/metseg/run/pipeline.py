@@ -1,4 +1,6 @@
-"""The way of a case, from its files to its label map. `segment` is executed by every caller, `metseg infer` included.
+"""The way of a case, from its files to its label map.
+
+`metseg infer`, the self-test and the tests execute `segment`; the papers' tables and the tuning call single stages.
 
     files -> Case -> PreparedCase -> Inputs -> Predictions -> Decision -> Segmented
 
@@ -37,7 +39,7 @@ from metseg.systems import SOURCE_MODALITY, Modality
 
 Stage = Literal["read", "prepare", "predict", "decide", "restore"]
 STAGES: Final[tuple[Stage, ...]] = ("read", "prepare", "predict", "decide", "restore")
-"""In the order of the way; `lay_inputs` counts as preparing."""
+"""In the order of the way, which a lane relies on; `lay_inputs` counts as preparing."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -54,7 +56,11 @@ class RunStage(Protocol):
         *arguments: _Arguments.args,
         **options: _Arguments.kwargs,
     ) -> _Result:
-        """Calls the step, somewhere, and returns what it returns."""
+        """Calls the step, in some thread, and returns what it returns.
+
+        Raises:
+            CancelledError: the batch has ended without this case.
+        """
 
 
 def run_here(
@@ -103,7 +109,7 @@ def segment(files: CaseFiles, engine: Engine, grid: Modality = SOURCE_MODALITY, 
         files: where its images lie.
         engine: the ensemble on its device.
         grid: whose grid the label map takes: the source image's, or that of a scan that is registered to it.
-        run: executes the stages.
+        run: executes and times each stage, in the thread that it belongs to (`metseg.run.lane.Lane.run` in a batch).
 
     Raises:
         InputError: an image is missing or can't be used.

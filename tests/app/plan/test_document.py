@@ -3,14 +3,16 @@
 import os
 import time
 import tracemalloc
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 
 from metseg.cli.settings import read_parameters
 from metseg.errors import UsageError
-from metseg.plan.document import MAX_YAML_BYTES, YamlFileError, read_yaml, show_value
-from metseg.plan.plan import load_plan
+from metseg.plan.document import MAX_YAML_BYTES, Section, YamlFileError, document_sha256, read_yaml, show_value
+from metseg.plan.plan import Plan, load_plan
 
 MEMBER = {"name": "a", "weights": "a.safetensors", "sha256": "0" * 64}
 LAUGHS = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" if n else "l0: &l0 [x]\n" for n in range(12))
@@ -115,3 +117,50 @@ def test_a_thousand_wrong_keys_make_one_readable_message(tmp_path):
 def test_parameters_are_texts(tmp_path, content):
     with pytest.raises(UsageError, match="expected a text"):
         read_parameters(write(tmp_path, content))
+
+
+class Inner(Section):
+    size: int = 3
+
+
+class Before(Section):
+    name: str
+    kind: Literal["one"] = "one"
+    inner: Inner = Inner()
+    members: tuple[Inner, ...] = ()
+
+
+class InnerLater(Inner):
+    colour: str | None = None
+    share: float = 0.5
+
+
+class Later(Before):
+    inner: InnerLater = InnerLater()
+    members: tuple[InnerLater, ...] = ()
+    added: tuple[int, ...] = (1, 2)
+
+
+CONTENTS = [{"name": "a"}, {"name": "a", "inner": {"size": 4}, "members": [{"size": 5}, {}]}]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_field_that_joins_later_changes_no_hash_of_older_documents(content):
+    assert document_sha256(Before(**content)) == document_sha256(Later(**content))
+    assert document_sha256(Later(**content, added=(1,))) != document_sha256(Later(**content))
+
+
+def test_a_hash_tells_values_and_kinds_apart():
+    class Other(Before):
+        kind: Literal["two"] = "two"
+
+    documents = [Before(**content) for content in CONTENTS] + [Other(name="a"), Before(name="b")]
+    assert len({document_sha256(document) for document in documents}) == len(documents)
+
+
+def test_the_bundled_plans_keep_their_hash_when_a_default_is_written_out():
+    for path in sorted(Path("weights").glob("*/plan.yaml")):
+        plan = load_plan(path)
+        stated = plan.model_dump(mode="json")
+        stated["fusion"] = {**stated["fusion"], "langerak_alpha": 1.0}
+        assert Plan.model_validate(stated).sha256 == plan.sha256
