@@ -159,7 +159,7 @@ def test_a_hash_tells_values_and_kinds_apart():
 
 
 def test_the_bundled_plans_keep_their_hash_when_a_default_is_written_out():
-    for path in sorted(Path("weights").glob("*/plan.yaml")):
+    for path in sorted((Path(__file__).parents[3] / "weights").glob("*/plan.yaml")):
         plan = load_plan(path)
         stated = plan.model_dump(mode="json")
         stated["fusion"] = {**stated["fusion"], "langerak_alpha": 1.0}
