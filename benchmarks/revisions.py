@@ -11,7 +11,9 @@ whether it is the same: label maps by their bytes, JSON key by key after `RENAME
 """
 
 import argparse
+import csv
 import filecmp
+import io
 import json
 import os
 import re
@@ -28,7 +30,9 @@ RENAMED: Final[dict[str, str]] = {}
 """Keys of JSON files: before -> after. Stages of `stage_s` hold seconds, which are not compared: network became
 predict, fuse and postprocess became decide."""
 
-REWORDED: Final[tuple[tuple[str, str], ...]] = ()
+REWORDED: Final[tuple[tuple[str, str], ...]] = (
+    ("network N, fuse N, postprocess N", "predict N, decide N"),  # stages, with their seconds taken out
+)
 """Words of reports, tables and messages: before -> after, in this order."""
 
 INTERNAL: Final = ("case.json",)
@@ -187,7 +191,10 @@ def differences(before: Path, after: Path) -> Iterator[str]:
         yield "only " + ("before" if before.exists() else "after")
     elif before.suffix == ".json":
         yield from _values(_renamed(json.loads(before.read_text())), json.loads(after.read_text()), "")
-    elif before.suffix in {".csv", ".html", ".txt", ".md"}:
+    elif before.suffix == ".csv":
+        tables = [list(csv.DictReader(io.StringIO(_plain(path.read_text(), root=path)))) for path in (before, after)]
+        yield from _values(_renamed(tables[0]), tables[1], "")
+    elif before.suffix in {".html", ".txt", ".md"}:
         texts = [_plain(path.read_text(), root=path) for path in (before, after)]
         lines = [text.splitlines() for text in (_reworded(texts[0]), texts[1])]
         if before.name == "log.txt":  # the report's thread speaks when it can
@@ -231,11 +238,21 @@ def _reworded(text: str) -> str:
 
 def _plain(text: str, root: Path) -> str:
     """Without seconds, dates and the run's own folder."""
-    text = re.sub(re.escape(str(root.parents[0])) + r"|/[^ \"'<>]*/(before|after)/", "", text)
+    text = re.sub(re.escape(str(root.parents[0])) + r"|/[^ \"'<>]*/(before|after)/|of /[^ ]*(?=/weights)", "", text)
     text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?[^ <\"]*", "DATE", text)
     text = re.sub(r"\d+:\d\d(:\d\d)?", "TIME", text)
     text = re.sub(r"\(([0-9a-f]{12})\)|[0-9a-f]{64}", "HASH", text)
-    return re.sub(r"\d+(\.\d+)? ?(s|min|GB|h)\b", "N", text)
+    for value in _seconds_beside(root):
+        text = text.replace(f'<td class="number">{value:.1f}</td>', '<td class="number">N</td>')
+    return re.sub(r"\d+(\.\d+)? ?(s|min|MB|GB|MiB|GiB|h)\b", "N", text)
+
+
+def _seconds_beside(page: Path) -> Iterator[float]:
+    """The seconds per case that a report's page shows, from the table beside it."""
+    table = page.parent / "cases.csv"
+    if page.suffix == ".html" and table.exists():
+        with table.open() as stream:
+            yield from (float(row["elapsed_s"]) for row in csv.DictReader(stream) if row["elapsed_s"])
 
 
 def main() -> None:
