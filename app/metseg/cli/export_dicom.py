@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from metseg.systems import SystemName
+from metseg.cli.choices import parse_system
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +25,19 @@ def export_dicom(
     ],
     output: Annotated[Path, typer.Option("--output", "--output_path", help="The DICOM file to write.")],
     system: Annotated[
-        SystemName, typer.Option("--system", help="What the labels mean; radiosurgery: label 1 is a metastasis.")
+        str,
+        typer.Option(
+            "--system",
+            parser=parse_system,
+            metavar="[brats|radiosurgery]",
+            help="What the labels mean; radiosurgery: label 1 is a metastasis.",
+        ),
     ] = "brats",
 ) -> int:
     """Writes a label map as DICOM Segmentation on the series of its source image, checked by reading it back."""
     from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
-    from metseg.systems import find_system  # noqa: PLC0415 - imports numpy
+    from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
-    voxels = export_segmentation(label_map, dicom_series, output, find_system(system))
+    voxels = export_segmentation(label_map, dicom_series, output, find_system(cast("SystemName", system)))
     logger.info("%s: %s", output, "; ".join(f"{name}: {count} voxels" for name, count in voxels.items()))
     return 0

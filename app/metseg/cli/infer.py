@@ -3,13 +3,16 @@
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from metseg.cli.choices import parse_grid
 from metseg.errors import OnError, UsageError
 from metseg.predict.device import DeviceChoice
-from metseg.systems import LabelGrid
+
+if TYPE_CHECKING:
+    from metseg.systems import LabelGrid
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,10 @@ def infer(  # noqa: PLR0917 - typer passes options by name
     ] = None,
     *,
     grid: Annotated[
-        LabelGrid, typer.Option("--grid", help="Whose grid label maps take; ct: the planning CT's.")
+        str,
+        typer.Option(
+            "--grid", parser=parse_grid, metavar="[t1c|ct]", help="Whose grid label maps take; ct: the planning CT's."
+        ),
     ] = "t1c",
     resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing or empty in the output.")] = False,
     shard: Annotated[
@@ -99,7 +105,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         save=frozenset(part for part in save.split(",") if part),
         resume=resume,
         shard=parse_shard(shard),
-        grid=grid,
+        grid=cast("LabelGrid", grid),
     )
 
 
