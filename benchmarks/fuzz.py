@@ -5,7 +5,7 @@
 The files to start from are small and of every kind: NIfTI-1 and -2, both byte orders, several number types, extensions,
 scaling. With --real the headers of real files join them. Three of four inputs are mutated below the compression (header
 fields set to extremes, bytes changed, cut, inserted), the others in the gzip stream. Each is read by `read_image`,
-`clean_voxels` and `plan_resampling`. What is valid is resampled, and a label map is written on its grid and read again.
+`clean_voxels` and `find_resampling`. What is valid is resampled, and a label map is written on its grid and read again.
 
 Findings are: any exception but ImageError, any warning, an image that contradicts its header, more than LIMIT_MIB of
 memory, more than LIMIT_S per input. The bytes of a finding are kept. Exits with 1 if there is one.
@@ -37,7 +37,7 @@ from metseg.files.image import Image, read_image
 from metseg.files.read import read_label_map
 from metseg.files.rules import clean_voxels
 from metseg.files.write import write_label_map
-from metseg.space.resampling import plan_resampling, to_network
+from metseg.space.resampling import find_resampling, to_network
 
 LIMIT_MIB = 256
 LIMIT_S = 5.0
@@ -180,7 +180,7 @@ def use(image: Image, folder: Path) -> None:
     assert np.isfinite(image.grid.affine).all(), "affine"  # noqa: S101
     voxels, _ = clean_voxels(image.voxels)
     assert np.isfinite(voxels).all(), "cleaned voxels"  # noqa: S101
-    resampling = plan_resampling(image.grid)
+    resampling = find_resampling(image.grid)
     network_voxels = np.prod(resampling.network.shape, dtype=float)
     assert network_voxels <= 8 * MAX_VOXELS, "size of the network grid"  # noqa: S101
     if network_voxels <= 10**6:

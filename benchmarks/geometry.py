@@ -21,9 +21,9 @@ from metseg.space.components import find_components
 from metseg.space.grid import Grid
 from metseg.space.resampling import (
     Resampling,
+    find_resampling,
     labels_to_network,
     labels_to_source,
-    plan_resampling,
     to_network,
     volume_to_source,
 )
@@ -156,7 +156,7 @@ def costs(resampling: Resampling, labels: NDArray[np.uint8], rng: np.random.Gene
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name, grid in GRIDS.items():
-        resampling = plan_resampling(grid)
+        resampling = find_resampling(grid)
         print(f"{name}; network grid {'x'.join(map(str, resampling.network.shape))}")
         rng = np.random.default_rng(0)
         margin_mm = max(1.0, max(grid.spacing_mm) / 2)

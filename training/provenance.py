@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from metseg.errors import UsageError
+from metseg.files.hashing import hash_file
 from training.runs.files import RUN_FILE
 
 HANDED_ON: Final = ("init", "init_sha256", "predictions_sha256")
@@ -31,7 +32,7 @@ def record_provenance(init: Path | None, checkpoint: Path | None, predictions: S
     """
     return {
         "init": init.name if init is not None else None,
-        "init_sha256": _hash_file(checkpoint, "--init").hex() if checkpoint is not None else None,
+        "init_sha256": _hash_named(checkpoint, "--init") if checkpoint is not None else None,
         PREDICTIONS: [str(folder) for folder in predictions],
         "predictions_sha256": _label_maps_sha256(predictions) if predictions else None,
     }
@@ -48,13 +49,12 @@ def _label_maps_sha256(folders: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(folder.glob("*.nii.gz")):
-            digest.update(path.name.encode() + b"\0" + _hash_file(path, "--predictions"))
+            digest.update(path.name.encode() + b"\0" + bytes.fromhex(_hash_named(path, "--predictions")))
     return digest.hexdigest()
 
 
-def _hash_file(path: Path, option: str) -> bytes:
+def _hash_named(path: Path, option: str) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hash_file(path)
     except OSError as error:
         raise UsageError(f"{option} {path}: can't be read: {error.strerror or error}") from error

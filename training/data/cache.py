@@ -23,6 +23,7 @@ import numpy as np
 from metseg.errors import InputError, OutputError
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
+from metseg.files.hashing import hash_file
 from training.data.cases import file_hashes
 from training.data.prepared import TrainingCase, prepare_training_case
 from training.recipe import Recipe
@@ -141,7 +142,7 @@ def _fill(folder: Path, case: TrainingCase) -> None:
         "lesions": int(case.components[0].max(initial=0)),
         "brain": case.brain,
         "volumes": case.volumes.tolist(),
-        "sha256": {name: _hash_file(folder / f"{name}.npy") for name in ARRAYS},
+        "sha256": {name: hash_file(folder / f"{name}.npy") for name in ARRAYS},
     }
     write_atomically(folder / "entry.json", json.dumps(content).encode())
 
@@ -157,7 +158,7 @@ def find_problem(entry: Path) -> str | None:
     try:
         content = _read_json(entry)
         for name in ARRAYS:
-            if _hash_file(entry / f"{name}.npy") != content["sha256"][name]:
+            if hash_file(entry / f"{name}.npy") != content["sha256"][name]:
                 return f"{name}.npy differs from its hash"
     except PermissionError as error:
         raise InputError(
@@ -189,8 +190,3 @@ def open_entry(entry: Path) -> TrainingCase:
 def _read_json(entry: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
     return content
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
-from metseg.space.resampling import labels_to_network, plan_resampling
+from metseg.space.resampling import find_resampling, labels_to_network
 from training.data.cache import open_entry
 from training.data.prepared import Box, seed_voxels
 from training.recipe import Recipe
@@ -73,7 +73,7 @@ def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[
             hint="Label maps must be of the training cases themselves.",
         )
     region = recipe.regions.listed[recipe.lesion_channel]
-    resampling = plan_resampling(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
+    resampling = find_resampling(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
     shown = recipe.regions.mask(labels_to_network(predicted.labels, resampling, recipe.regions), region)
     components = find_components(shown).to_volume()
     true = np.unique(components[labels_to_network(reference.labels, resampling, recipe.regions) > 0])

@@ -34,7 +34,7 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
     Raises:
         WeightsError: there is no bundle.
     """
-    from metseg.plan.bundle import bundle_folder, open_bundle, plan_names  # noqa: PLC0415 - heavy
+    from metseg.plan.bundle import bundle_folder, list_plans, open_bundle  # noqa: PLC0415 - heavy
 
     bundle = open_bundle(bundle_folder(weights))
     plan = bundle.plan
@@ -47,7 +47,7 @@ def collect_facts(weights: Path | None = None) -> dict[str, Any]:
             "folder": str(bundle.folder),
             "plan": plan.name,
             "plan_sha256": plan.sha256,
-            "plans": [plan.name, *(name for name in plan_names(bundle.folder) if name != plan.name)],
+            "plans": [plan.name, *(name for name in list_plans(bundle.folder) if name != plan.name)],
             "required_modalities": sorted(plan.required_modalities),
             "modalities": sorted(plan.modalities),
             "members": [_describe_member(member, plan) for member in plan.members],

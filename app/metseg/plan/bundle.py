@@ -91,7 +91,7 @@ def bundled_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in bundles_root().glob(f"*/{PLAN_FILE}")))
 
 
-def plan_names(folder: Path) -> tuple[str, ...]:
+def list_plans(folder: Path) -> tuple[str, ...]:
     """Names of the bundle's plans beside its default, sorted."""
     return tuple(sorted(path.stem for path in (folder / PLANS_FOLDER).glob("*.yaml")))
 
@@ -108,7 +108,7 @@ def _plan_path(folder: Path, plan: str | None) -> Path:
     if load_plan(default).name == plan:
         return default
     raise UsageError(
-        f"plan {plan!r}: neither a file nor a plan of {folder}; it has {', '.join(plan_names(folder)) or 'no other'}",
+        f"plan {plan!r}: neither a file nor a plan of {folder}; it has {', '.join(list_plans(folder)) or 'no other'}",
         hint="Name one of these, or the path of a YAML file.",
     )
 

@@ -21,7 +21,7 @@ from metseg.plan.plan import Plan, Spacing, WindowPlan, expand_sides
 from metseg.predict.cpu import CGROUP
 from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_resampling
+from metseg.space.resampling import find_resampling
 from metseg.systems import OWN_GRID, SOURCE_MODALITY, modalities_to_find
 
 FLOAT_BYTES: Final = 4
@@ -73,7 +73,7 @@ def estimate_need(grid: Grid, plan: Plan, scans: Sequence[Grid] = ()) -> MemoryN
         plan: window, members, spacing.
         scans: the grids of scans that have one of their own.
     """
-    network_shape = plan_resampling(grid, plan.spacing_mm, plan.frame).network.shape
+    network_shape = find_resampling(grid, plan.spacing_mm, plan.frame).network.shape
     source, network = math.prod(grid.shape), math.prod(network_shape)
     keys = {(plan.choose_window(member), plan.choose_spacing(member)) for member in plan.members}
     sides = {key: _window_and_box(grid, plan, *key) for key in keys}
@@ -82,7 +82,7 @@ def estimate_need(grid: Grid, plan: Plan, scans: Sequence[Grid] = ()) -> MemoryN
     widest = max(len(member.channels) for member in plan.members)
     regions = len(plan.regions)
     images = (len(plan.modalities) - len(scans)) * source + sum(math.prod(scan.shape) for scan in scans)
-    on_own_grids = sum(math.prod(plan_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
+    on_own_grids = sum(math.prod(find_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     case = images + len(channels) * (network + on_own_grids)
     transient = 2 * network  # of one image: resampled, sorted for its percentiles
     noise = NOISE_DRAWS * widest if uses_noise(plan.tta) else 0
@@ -150,7 +150,7 @@ def _window_and_box(
     grid: Grid, plan: Plan, window: WindowPlan, spacing_mm: Spacing
 ) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Sides of a window, and of the box that such windows cover, in voxels of the spacing."""
-    shape = plan_resampling(grid, spacing_mm, plan.frame).network.shape
+    shape = find_resampling(grid, spacing_mm, plan.frame).network.shape
     brain = [
         min(side, math.ceil(mm / step))
         for side, mm, step in zip(shape, BRAIN_MM, expand_sides(spacing_mm), strict=True)

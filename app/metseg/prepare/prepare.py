@@ -21,7 +21,7 @@ from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume
-from metseg.space.resampling import Resampling, plan_resampling, to_network
+from metseg.space.resampling import Resampling, find_resampling, to_network
 from metseg.systems import MODALITIES
 
 
@@ -91,7 +91,7 @@ def prepare_case(
     Raises:
         InputError: an image has no contrast left between its percentiles, or a scan can't be registered.
     """
-    resampling = plan_resampling(case.grid, spacing_mm, frame)
+    resampling = find_resampling(case.grid, spacing_mm, frame)
     try:
         made = PREPARERS[type(intensity)](case, intensity, resampling, registration)
     except InputError as error:

@@ -22,7 +22,7 @@ from metseg.report.case_from_files import CasePaths, find_label_map, hash_inputs
 from metseg.report.case_report import CaseReport
 from metseg.report.case_store import (
     StoredCase,
-    hash_file,
+    hash_if_readable,
     locate_case,
     make_folder,
     read_case_report,
@@ -163,7 +163,7 @@ class BatchReport:
             report,
             saved=saved,
             input_sha256=hash_inputs(files),
-            label_map_sha256=hash_file(label_map) if label_map else "",
+            label_map_sha256=hash_if_readable(label_map) if label_map else "",
             peak_memory_mib=measure_peak_memory_mib(),
             gpu_peak_memory_mib=measure_gpu_peak_memory_mib(),
         )
@@ -216,7 +216,7 @@ class BatchReport:
     def _read_earlier(self, files: CaseFiles) -> CaseReport | None:
         earlier = read_case_report(self._settings.report_dir, files.case_id)
         label_map = find_label_map(self._settings.output_path, files.case_id)
-        same = earlier is not None and label_map is not None and hash_file(label_map) == earlier.label_map_sha256
+        same = earlier is not None and label_map is not None and hash_if_readable(label_map) == earlier.label_map_sha256
         return earlier if same else None
 
 

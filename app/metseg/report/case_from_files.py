@@ -15,12 +15,12 @@ from metseg.findings import Finding, missing_note, note, printable, resampling_n
 from metseg.labels import LabelMap
 from metseg.plan.plan import Plan
 from metseg.report.case_report import CaseReport
-from metseg.report.case_store import hash_file, write_case_report
+from metseg.report.case_store import hash_if_readable, write_case_report
 from metseg.report.case_volumes import CaseVolumes, apply_window
 from metseg.report.describe import describe_and_draw, describe_unmeasured
 from metseg.run.record import CaseRecord
 from metseg.space.grid import FloatVolume, Grid, grid_difference
-from metseg.space.resampling import plan_resampling
+from metseg.space.resampling import find_resampling
 from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality, System
 
 
@@ -82,7 +82,7 @@ def report_from_files(
     report = replace(
         report,
         input_sha256=hash_inputs(files),
-        label_map_sha256=hash_file(paths.label_map) if paths.label_map else "",
+        label_map_sha256=hash_if_readable(paths.label_map) if paths.label_map else "",
     )
     write_case_report(report_dir, files.case_id, report, pictures)
     return report
@@ -90,7 +90,7 @@ def report_from_files(
 
 def hash_inputs(files: CaseFiles) -> Mapping[str, str]:
     """The SHA-256 of each image of a case, by file name."""
-    return {printable(path.name): hash_file(path) for path in files.images.values()}
+    return {printable(path.name): hash_if_readable(path) for path in files.images.values()}
 
 
 def _read_labels(paths: CasePaths) -> LabelImage | str:
@@ -105,11 +105,11 @@ def _read_labels(paths: CasePaths) -> LabelImage | str:
 def _note_resampling(grid: Grid, plan: Plan | None, system: System) -> tuple[Finding, ...]:
     """Says that the label map's grid is not the network's or, where no plan is known, not the challenge's."""
     if plan is not None:
-        resampled = not plan_resampling(grid, plan.spacing_mm, plan.frame).only_turns
+        resampled = not find_resampling(grid, plan.spacing_mm, plan.frame).only_turns
         return resampling_notes(grid.spacing_mm, plan.sides_mm, resampled=resampled)
     if system.spacing_mm is None:
         return ()
-    return resampling_notes(grid.spacing_mm, resampled=not plan_resampling(grid, system.spacing_mm).only_turns)
+    return resampling_notes(grid.spacing_mm, resampled=not find_resampling(grid, system.spacing_mm).only_turns)
 
 
 def _read_images(

@@ -4,7 +4,6 @@ Each is written while the batch runs. Memory stays flat, a killed run keeps what
 find the cases of one another.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from metseg.errors import OutputError
 from metseg.files.atomic import write_atomically
+from metseg.files.hashing import hash_file
 from metseg.report.case_report import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -82,11 +82,10 @@ def read_case_report(report_dir: Path, case_id: str) -> CaseReport | None:
         return None
 
 
-def hash_file(path: Path) -> str:
+def hash_if_readable(path: Path) -> str:
     """SHA-256 of a file's bytes; empty where it can't be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_resampling
+from metseg.space.resampling import find_resampling
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 Element = TypeVar("Element", bound=np.generic)
@@ -59,7 +59,7 @@ class View:
 
 def choose_view(grid: Grid) -> View:
     """How to turn volumes on this grid."""
-    resampling = plan_resampling(grid)  # towards R, A, S: each axis the other way round
+    resampling = find_resampling(grid)  # towards R, A, S: each axis the other way round
     spacing = grid.spacing_mm
     x, y, z = resampling.source_axes
     r, a, s = resampling.flipped

@@ -56,7 +56,7 @@ class Resampling:
         return self.steps == (1, 1, 1) and turned == self.network.shape
 
 
-def plan_resampling(
+def find_resampling(
     grid: Grid, spacing_mm: float | tuple[float, float, float] = 1.0, frame: tuple[int, int] | None = None
 ) -> Resampling:
     """Plans how a case comes to the network's grid and back.
@@ -104,7 +104,7 @@ def to_network(volume: FloatVolume, resampling: Resampling) -> FloatVolume:
 
     Args:
         volume: shape (x, y, z) of the source grid.
-        resampling: see `plan_resampling`.
+        resampling: see `find_resampling`.
 
     Returns:
         Shape of the network's grid, C order; linear between source voxel centres, the border's value beyond them.
@@ -119,7 +119,7 @@ def volume_to_source(volume: FloatVolume, resampling: Resampling) -> FloatVolume
 
     Args:
         volume: shape of the network's grid.
-        resampling: see `plan_resampling`.
+        resampling: see `find_resampling`.
 
     Returns:
         Shape of the source grid; linear between network voxel centres, 0 outside the network's grid (`_seen`).
@@ -142,7 +142,7 @@ def labels_to_source(labels: LabelMap, resampling: Resampling, regions: Regions)
 
     Args:
         labels: shape of the network's grid.
-        resampling: see `plan_resampling`.
+        resampling: see `find_resampling`.
         regions: those of the label map.
 
     Returns:
@@ -158,7 +158,7 @@ def labels_to_network(labels: LabelMap, resampling: Resampling, regions: Regions
 
     Args:
         labels: shape of the source grid.
-        resampling: see `plan_resampling`.
+        resampling: see `find_resampling`.
         regions: those of the label map.
 
     Returns:

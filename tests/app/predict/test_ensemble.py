@@ -20,7 +20,7 @@ from metseg.predict.windows import lay_windows
 from metseg.prepare.prepare import prepare, prepare_case, voxel_seed
 from metseg.space.blocks import paste
 from metseg.space.grid import Grid
-from metseg.space.resampling import plan_resampling, to_network, volume_to_source
+from metseg.space.resampling import find_resampling, to_network, volume_to_source
 from phantoms import phantom
 from support import write_bundle
 
@@ -182,7 +182,7 @@ def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_
 def test_logits_of_a_ramp_stay_a_ramp_on_the_other_grid():
     """Odd and even sides: both grids have one centre, so only that may decide what lies where."""
     source = Grid((21, 16, 13), np.eye(4))
-    resampling, own_resampling = plan_resampling(source), plan_resampling(source, 2.0)
+    resampling, own_resampling = find_resampling(source), find_resampling(source, 2.0)
     own = lay_windows(
         own_resampling.network.shape, tuple(slice(0, side) for side in own_resampling.network.shape), WHOLE
     )

@@ -21,7 +21,7 @@ from metseg.predict.windows import Layout
 from metseg.prepare.prepare import prepare_case
 from metseg.prepare.radiosurgery import equalise, standardise, window_hounsfield
 from metseg.space.grid import Grid
-from metseg.space.resampling import labels_to_network, labels_to_source, plan_resampling, to_network
+from metseg.space.resampling import find_resampling, labels_to_network, labels_to_source, to_network
 from radiosurgery_support import scan_of, tiny_case, tiny_registration
 
 INTENSITY = RadiosurgeryIntensityPlan(kind="radiosurgery")
@@ -116,7 +116,7 @@ def test_every_volume_gets_zero_mean_and_unit_variance():
 
 def test_a_frame_keeps_the_middle_and_labels_come_back():
     grid = Grid((40, 30, 10), np.diag([-1.0, -1.0, 2.0, 1.0]))
-    resampling = plan_resampling(grid, (0.5, 0.5, 2.0), (96, 96))
+    resampling = find_resampling(grid, (0.5, 0.5, 2.0), (96, 96))
     assert resampling.network.shape == (96, 96, 10)
     assert resampling.network.spacing_mm == (0.5, 0.5, 2)
     middles = [
@@ -129,7 +129,7 @@ def test_a_frame_keeps_the_middle_and_labels_come_back():
     labels[30, 20, 8] = 1
     moved = labels_to_network(labels, resampling, METASTASIS_REGIONS)
     np.testing.assert_array_equal(labels_to_source(moved, resampling, METASTASIS_REGIONS), labels)
-    only_framed = plan_resampling(grid, (1.0, 1.0, 2.0), (48, 48))
+    only_framed = find_resampling(grid, (1.0, 1.0, 2.0), (48, 48))
     assert not only_framed.only_turns
     assert to_network(np.ones(grid.shape, np.float32), only_framed).shape == (48, 48, 10)
 

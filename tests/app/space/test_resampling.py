@@ -13,9 +13,9 @@ from metseg.labels import BRATS_REGIONS, RC, Regions
 from metseg.space.components import find_components
 from metseg.space.grid import Grid
 from metseg.space.resampling import (
+    find_resampling,
     labels_to_network,
     labels_to_source,
-    plan_resampling,
     to_network,
     volume_to_source,
 )
@@ -56,7 +56,7 @@ def centre_mm(grid):
 def test_axes_are_turned_as_nibabel_turns_them(codes):
     grid = oriented((5, 6, 7), (1, 1, 1), codes, degrees=(7, -5, 12))
     volume = np.arange(210, dtype=np.float32).reshape(5, 6, 7)
-    resampling = plan_resampling(grid)
+    resampling = find_resampling(grid)
 
     canonical = nib.as_closest_canonical(nib.Nifti1Image(volume, grid.affine))
 
@@ -72,7 +72,7 @@ def test_axes_are_turned_as_monai_turns_them():
     grid = oriented((5, 6, 7), (1, 1, 1), "PIR", degrees=(20, -15, 12))
     volume = np.random.default_rng(0).random(grid.shape, dtype=np.float32)
     turned = monai_transforms.Orientation("RAS", labels=None)(monai_data.MetaTensor(volume[None], affine=grid.affine))
-    np.testing.assert_array_equal(to_network(volume, plan_resampling(grid)), turned[0].numpy())
+    np.testing.assert_array_equal(to_network(volume, find_resampling(grid)), turned[0].numpy())
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,7 +83,7 @@ def test_axes_are_turned_as_monai_turns_them():
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_grid_of_the_networks_spacing_goes_and_comes_back_unchanged(codes, shape, degrees, seed):
-    resampling = plan_resampling(oriented(shape, (1, 1, 1), codes, degrees=degrees))
+    resampling = find_resampling(oriented(shape, (1, 1, 1), codes, degrees=degrees))
     rng = np.random.default_rng(seed)
     volume = rng.standard_normal(shape).astype(np.float32)
     labels = rng.integers(0, 4, shape).astype(np.uint8)
@@ -97,7 +97,7 @@ def test_a_grid_of_the_networks_spacing_goes_and_comes_back_unchanged(codes, sha
 
 @pytest.mark.parametrize("spacing", [(1.0005, 1, 0.9995), (1, 1, 1)])
 def test_a_spacing_within_the_tolerance_is_not_resampled(spacing):
-    assert plan_resampling(oriented((8, 9, 10), spacing)).only_turns
+    assert find_resampling(oriented((8, 9, 10), spacing)).only_turns
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_spacing_within_the_tolerance_is_not_resampled(spacing):
 )
 def test_the_network_grid_covers_the_same_field_of_view(shape, spacing, expected):
     grid = oriented(shape, spacing, "LPS", degrees=(3, 4, 5))
-    network = plan_resampling(grid).network
+    network = find_resampling(grid).network
     assert network.shape == expected
     np.testing.assert_allclose(centre_mm(network), centre_mm(grid), atol=1e-9)
     extent, covered = np.array(shape) * spacing, np.array(network.shape) * network.spacing_mm
@@ -125,7 +125,7 @@ def test_the_network_grid_covers_the_same_field_of_view(shape, spacing, expected
 def test_a_ramp_in_millimetres_is_reproduced_exactly(spacing, codes):
     """Linear interpolation is exact for a linear function, so any half-voxel error shows."""
     grid = oriented((24, 22, 20), spacing, codes, degrees=(10, -8, 6))
-    resampling = plan_resampling(grid)
+    resampling = find_resampling(grid)
 
     def ramp(of):
         index = np.stack(np.meshgrid(*map(np.arange, of.shape), indexing="ij"), axis=-1)
@@ -142,7 +142,7 @@ def test_a_ramp_in_millimetres_is_reproduced_exactly(spacing, codes):
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "IRP"])
 def test_resampling_equals_interpolation_at_the_voxel_centres(codes, order):
     grid = oriented((13, 12, 9), (0.7, 0.9, 2.2), codes, degrees=(5, 5, -9))
-    resampling = plan_resampling(grid)
+    resampling = find_resampling(grid)
     rng = np.random.default_rng(1)
     volume = np.zeros(grid.shape, dtype=np.float32, order=order)
     volume[3:10, 2:12, 4:] = rng.random((7, 10, 5))
@@ -164,7 +164,7 @@ def test_resampling_equals_interpolation_at_the_voxel_centres(codes, order):
 
 def test_empty_inputs_give_empty_outputs_and_nothing_is_changed_in_place():
     grid = oriented((20, 20, 8), (0.6, 0.6, 2))
-    resampling = plan_resampling(grid)
+    resampling = find_resampling(grid)
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     assert not labels_to_source(labels, resampling, BRATS_REGIONS).any()
     assert not to_network(np.zeros(grid.shape, dtype=np.float32), resampling).any()
@@ -184,7 +184,7 @@ def test_empty_inputs_give_empty_outputs_and_nothing_is_changed_in_place():
 )
 def test_a_lesion_of_one_voxel_survives_on_any_grid(spacing, codes, voxel, label):
     shape = tuple(max(1, round(24 / side)) for side in spacing)
-    resampling = plan_resampling(oriented(shape, spacing, codes, degrees=(4, -3, 8)))
+    resampling = find_resampling(oriented(shape, spacing, codes, degrees=(4, -3, 8)))
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     where = tuple(int(part * side) for part, side in zip(voxel, labels.shape, strict=True))
     labels[where] = label
@@ -200,7 +200,7 @@ def test_a_lesion_of_one_voxel_survives_on_any_grid(spacing, codes, voxel, label
 
 
 def test_a_small_enhancing_lesion_inside_oedema_survives_with_its_label():
-    resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
+    resampling = find_resampling(oriented((40, 40, 16), (1, 1, 3)))
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[10:30, 10:30, 10:30] = 2
     labels[20, 20, 21] = 3
@@ -211,7 +211,7 @@ def test_a_small_enhancing_lesion_inside_oedema_survives_with_its_label():
 
 def test_what_survives_gets_no_extra_voxel():
     """A large lesion is cut at a half and nothing else, although another one is lost and restored."""
-    resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
+    resampling = find_resampling(oriented((40, 40, 16), (1, 1, 3)))
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[5:20, 5:20, 5:20] = 2
     alone = labels_to_source(labels, resampling, BRATS_REGIONS)
@@ -223,7 +223,7 @@ def test_what_survives_gets_no_extra_voxel():
 
 def test_a_disjoint_region_comes_back_and_an_unknown_label_does_not():
     """A resection cavity beside a tumour, and one of one voxel, with regions that know it and with some that don't."""
-    resampling = plan_resampling(oriented((40, 40, 16), (1, 1, 3)))
+    resampling = find_resampling(oriented((40, 40, 16), (1, 1, 3)))
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[5:20, 5:20, 6:21] = 2
     labels[20:32, 5:20, 6:21] = RC
@@ -237,7 +237,7 @@ def test_a_disjoint_region_comes_back_and_an_unknown_label_does_not():
 
 def test_a_label_at_a_frames_border_stays_there():
     """Not smeared to the image's edge, which the frame does not reach."""
-    resampling = plan_resampling(oriented((60, 60, 10), (0.6, 0.6, 2)), (0.6, 0.6, 2), (32, 32))
+    resampling = find_resampling(oriented((60, 60, 10), (0.6, 0.6, 2)), (0.6, 0.6, 2), (32, 32))
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[:3, 10:13, 4:6] = 1
     expected = np.zeros(resampling.source.shape, dtype=np.uint8)
@@ -257,7 +257,7 @@ def test_a_label_at_a_frames_border_stays_there():
 def test_a_frame_gives_what_it_covers_and_nothing_else(spacing, codes, frame, voxel):
     """Frames smaller and larger than the field of view, about the half voxel at either's border."""
     shape = tuple(max(1, round(24 / side)) for side in spacing)
-    resampling = plan_resampling(oriented(shape, spacing, codes, degrees=(4, -3, 8)), frame=frame)
+    resampling = find_resampling(oriented(shape, spacing, codes, degrees=(4, -3, 8)), frame=frame)
     sides = np.array(spacing)
 
     index = np.stack(np.indices(shape)).reshape(3, -1)
@@ -289,13 +289,13 @@ def test_a_frame_gives_what_it_covers_and_nothing_else(spacing, codes, frame, vo
     spacing_mm=st.sampled_from([1.0, 2.0, (0.6, 0.6, 2.0)]),
 )
 def test_without_a_frame_the_whole_field_of_view_is_covered(sides, shape, spacing_mm):
-    resampling = plan_resampling(oriented(shape, sides), spacing_mm)
+    resampling = find_resampling(oriented(shape, sides), spacing_mm)
     assert (volume_to_source(np.ones(resampling.network.shape, dtype=np.float32), resampling) > 0.999).all()
 
 
 def test_what_lies_beyond_the_field_of_view_does_not_come_back():
     """A frame larger than the image: in its margin the image's border is repeated."""
-    resampling = plan_resampling(oriented((20, 20, 10), (1, 1, 2)), 1.0, (40, 40))
+    resampling = find_resampling(oriented((20, 20, 10), (1, 1, 2)), 1.0, (40, 40))
     labels = np.zeros(resampling.network.shape, dtype=np.uint8)
     labels[1:5, 15:19, 6:10] = 3
     labels[36, 36, 10] = 2
@@ -342,7 +342,7 @@ def test_label_maps_survive_the_round_trip_at_the_challenges_sizes(name):
     radii = [1, 1, 1, 1, 1.5, 1.5, 2, 3, 5, 8, 12]
     spheres = [(centre_mm(grid) + cells[i] + rng.uniform(-2, 2, 3), radius) for i, radius in enumerate(radii)]
     labels, boxes = with_nested_balls(grid, spheres)
-    resampling = plan_resampling(grid)
+    resampling = find_resampling(grid)
 
     back = labels_to_source(labels_to_network(labels, resampling, BRATS_REGIONS), resampling, BRATS_REGIONS)
 
