@@ -19,6 +19,9 @@ from metseg.labels import BRATS_REGIONS, LabelMap, RegionMasks, Regions
 from metseg.plan.plan import FusionPlan
 from metseg.predict.members import Probabilities
 
+MaskFinder = Callable[[NDArray[np.bool_], NDArray[np.intp], FusionPlan], NDArray[np.bool_]]
+"""(voters, voxel counts, plan) to where a label wins; see `_simple_mask`."""
+
 ROUNDING: Final = 1e-12
 """A score must be lower than a threshold by more than this: equal scores must not fall under their own mean."""
 
@@ -51,10 +54,15 @@ def fuse_labels(label_maps: Sequence[LabelMap], plan: FusionPlan, regions: Regio
 
 
 def _simple(patterns: VotePatterns, plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
+    """SIMPLE as BraTS Toolkit computes it."""
+    return _label_by_label(patterns, plan, _simple_mask)
+
+
+def _label_by_label(patterns: VotePatterns, plan: FusionPlan, find_mask: MaskFinder) -> NDArray[np.uint8]:
     """One label against the rest, ascending; a later label overwrites an earlier one."""
     fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
     for label in patterns.labels:
-        fused[_simple_mask(patterns.votes == label, patterns.voxel_counts, plan)] = label
+        fused[find_mask(patterns.votes == label, patterns.voxel_counts, plan)] = label
     return fused
 
 
@@ -81,11 +89,8 @@ def _simple_mask(voters: NDArray[np.bool_], voxel_counts: NDArray[np.intp], plan
 
 
 def _simple_langerak(patterns: VotePatterns, plan: FusionPlan, _regions: Regions) -> NDArray[np.uint8]:
-    """One label against the rest, ascending; a later label overwrites an earlier one."""
-    fused = np.zeros(patterns.voxel_counts.size, dtype=np.uint8)
-    for label in patterns.labels:
-        fused[_langerak_mask(patterns.votes == label, patterns.voxel_counts, plan)] = label
-    return fused
+    """SIMPLE as Langerak et al. 2010 wrote it."""
+    return _label_by_label(patterns, plan, _langerak_mask)
 
 
 def _langerak_mask(voters: NDArray[np.bool_], voxel_counts: NDArray[np.intp], plan: FusionPlan) -> NDArray[np.bool_]:
