@@ -120,13 +120,14 @@ def _infer(name: str, cases: Path, *options: str) -> Job:
     return Job(name, ("metseg", "infer", *places, "--device", "cpu", *options))
 
 
-def run(checkout: Path, real: Path, work: Path, name: str, at_once: int) -> None:
-    """Runs what is not there yet."""
+def run(checkout: Path, real: Path, work: Path, name: str, *, at_once: int, only: str) -> None:
+    """Runs what is not there yet of the jobs whose names begin with `only`."""
     make_cases(checkout, work)
     results = work / name
     with ThreadPoolExecutor(at_once) as pool:
         for stage in (list(jobs(real, work)), list(later_jobs(work))):
-            for line in pool.map(lambda job: run_job(job, checkout, results), stage):
+            chosen = [job for job in stage if job.name.startswith(only)]
+            for line in pool.map(lambda job: run_job(job, checkout, results), chosen):
                 print(line, flush=True)
 
 
@@ -264,13 +265,21 @@ def main() -> None:
     running.add_argument("--data-path", type=Path, required=True)
     running.add_argument("--name", required=True)
     running.add_argument("--jobs", type=int, default=2)
+    running.add_argument("--only", default="", help="beginning of the names of the jobs to run")
     comparing = commands.add_parser("compare")
     comparing.add_argument("names", nargs=2)
     for command in (running, comparing):
         command.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
     if given.command == "run":
-        run(given.checkout, given.data_path.resolve(), given.work.resolve(), given.name, given.jobs)
+        run(
+            given.checkout,
+            given.data_path.resolve(),
+            given.work.resolve(),
+            given.name,
+            at_once=given.jobs,
+            only=given.only,
+        )
     elif not compare(*(given.work / name for name in given.names)):
         raise SystemExit(1)
 
