@@ -165,7 +165,9 @@ def _started(job: Job, engine: Engine) -> Iterator[Callable[[CaseFiles], _Begun]
     def start(files: CaseFiles) -> _Begun:
         lane = Lane(stages_here(engine), ahead=lanes[-1] if lanes else None)
         lanes[:] = [*lanes[1 - CASES_AT_ONCE :], lane]
-        return _Begun(lane, executor.submit(_process, files, job, engine, lane))
+        finished = executor.submit(_process, files, job, engine, lane)
+        finished.add_done_callback(lambda _finished: lane.leave(failed=lane.failed))  # however it ends, nobody waits
+        return _Begun(lane, finished)
 
     try:
         yield start
