@@ -244,7 +244,8 @@ def _plain(text: str, root: Path) -> str:
     text = re.sub(r"\d+:\d\d(:\d\d)?", "TIME", text)
     text = re.sub(r"\(([0-9a-f]{12})\)|[0-9a-f]{64}", "HASH", text)
     text = re.sub(r'(?m)^<td class="number">\d+\.\d</td>$', "N", text)  # a page's column of seconds
-    return re.sub(r"\d+(\.\d+)? ?(s|min|MB|GB|MiB|GiB|h)\b", "N", text)
+    text = re.sub(r"\d+(\.\d+)? ?(s|min|MB|GB|MiB|GiB|h)\b", "N", text)
+    return re.sub(r"\bN( N)+\b", "N", text)
 
 
 def main() -> None:
