@@ -210,7 +210,7 @@ def merge_keys(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 def _find_file(name_or_path: str, folder: Path) -> Path:
     """A recipe's file: one of the project's, else a path, taken from `folder`."""
     named = RECIPES_FOLDER / f"{name_or_path}.yaml"
-    path = named if named.is_file() else folder / name_or_path
+    path = (named if named.is_file() else folder / name_or_path).resolve()
     if not path.is_file():
         raise UsageError(
             f"recipe {name_or_path!r}: neither a file nor one of {', '.join(recipe_names())}",
@@ -222,7 +222,7 @@ def _find_file(name_or_path: str, folder: Path) -> Path:
 def _read_resolved(path: Path, above: tuple[Path, ...]) -> object:
     """A recipe's content on top of what it extends; `above` are the files that extend it."""
     if path in above:
-        raise UsageError(f"recipe {above[0]}: extends itself by way of {path}", hint="Leave one `extends` out.")
+        raise UsageError(f"recipe {above[-1]}: extends itself by way of {path}", hint="Leave one `extends` out.")
     try:
         content = read_yaml(path)
     except YamlFileError as error:

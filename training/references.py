@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
 from metseg.labels import LabelMap, Regions
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import Resampling, labels_to_network
+from metseg.systems import system_of_regions
 
 
 def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -> LabelMap:
@@ -18,7 +17,7 @@ def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -
     Args:
         files: the case.
         resampling: of its images.
-        regions: of the map. Where they have one label, it is the reference's foreground, whatever that calls it.
+        regions: of the map.
 
     Raises:
         InputError: there is none, it can't be read, or it lies on another grid than the images.
@@ -30,10 +29,12 @@ def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -
             f"case {files.case_id}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
-    labels = reference.labels
-    if len(regions.labels) == 1:
-        labels = np.where(labels > 0, np.uint8(regions.labels[0]), np.uint8(0))
-    return labels_to_network(labels, resampling, regions)
+    return bring_to_network(reference.labels, resampling, regions)
+
+
+def bring_to_network(labels: LabelMap, resampling: Resampling, regions: Regions) -> LabelMap:
+    """A label map of any program in the regions' labels on the network's grid (`System.unify_labels`)."""
+    return labels_to_network(system_of_regions(regions.names).unify_labels(labels), resampling, regions)
 
 
 def find_reference(files: CaseFiles) -> Path:

@@ -10,7 +10,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from metseg.labels import BRATS_REGIONS, ET, METASTASIS, METASTASIS_REGIONS, NETC, RC, SNFH, Region, Regions
+import numpy as np
+
+from metseg.labels import (
+    BACKGROUND,
+    BRATS_REGIONS,
+    ET,
+    METASTASIS,
+    METASTASIS_REGIONS,
+    NETC,
+    RC,
+    SNFH,
+    LabelMap,
+    Region,
+    Regions,
+)
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f", "ct"]
 
@@ -113,6 +127,15 @@ class System:
     def label_names(self) -> dict[int, str]:
         """What each label is called."""
         return {label: kind.name for label, kind in self.label_kinds.items()}
+
+    def unify_labels(self, labels: LabelMap) -> LabelMap:
+        """A label map of any program in this system's labels.
+
+        Where a lesion has no parts, its one label is the map's foreground, whatever the map calls it.
+        """
+        if self.has_parts:
+            return labels
+        return np.where(labels != BACKGROUND, np.uint8(self.regions.whole.labels[0]), np.uint8(BACKGROUND))
 
     def regions_named(self, names: Iterable[str]) -> Regions:
         """Those of its regions that have these names, in the order of the names.

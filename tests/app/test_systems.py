@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from metseg.systems import (
@@ -45,3 +46,9 @@ def test_what_several_have_in_common_is_the_default_where_they_differ():
     assert common_system([RADIOSURGERY, RADIOSURGERY]) is RADIOSURGERY
     assert common_system([RADIOSURGERY, BRATS]) is BRATS
     assert common_system([]) is BRATS
+
+
+def test_labels_of_other_programs_are_unified_where_a_lesion_has_no_parts():
+    labels = np.array([0, 1, 2, 4], dtype=np.uint8)
+    assert BRATS.unify_labels(labels) is labels
+    np.testing.assert_array_equal(RADIOSURGERY.unify_labels(labels), [0, 1, 1, 1])

@@ -1,9 +1,15 @@
 """Cases of several folders: one ID means one case, and a case is known by its files."""
 
+import numpy as np
 import pytest
 
 from metseg.errors import UsageError
+from metseg.labels import ET, METASTASIS_REGIONS, SNFH
+from metseg.space.grid import Grid
+from metseg.space.resampling import find_resampling
+from metseg.systems import BRATS
 from training.data.cases import case_key, find_cases
+from training.references import bring_to_network
 from training.tables.experiment import load_experiment
 from training.tables.model_steps import run_model_steps
 from training.tables.stages import TablesRequest
@@ -49,3 +55,23 @@ def test_a_key_follows_images_and_reference(two_folders):
     reference = first.folder / "P-00000-000-seg.nii.gz"
     reference.write_bytes((second.folder / reference.name).read_bytes())
     assert case_key(first) != before
+
+
+@pytest.mark.parametrize("label", [1, 2, 3])
+def test_a_radiosurgery_reference_may_call_its_metastases_anything(label):
+    grid = Grid((20, 20, 10), np.diag([1.0, 1.0, 2.0, 1.0]))
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    labels[5:12, 6:13, 3:7] = label
+    resampling = find_resampling(grid, (0.6, 0.6, 2.0))
+    found = bring_to_network(labels, resampling, METASTASIS_REGIONS)
+    np.testing.assert_array_equal(found, bring_to_network(np.minimum(labels, 1), resampling, METASTASIS_REGIONS))
+    assert set(np.unique(found)) == {0, 1}
+
+
+def test_one_region_of_several_is_that_region_alone():
+    grid = Grid((8, 8, 8), np.eye(4))
+    labels = np.full(grid.shape, SNFH, dtype=np.uint8)
+    labels[2:4, 2:4, 2:4] = ET
+    only_et = BRATS.regions_named(["ET"])
+    found = only_et.split(bring_to_network(labels, find_resampling(grid), only_et))
+    assert found.sum() == 8

@@ -199,7 +199,7 @@ def test_a_run_of_an_older_revision_is_frozen_and_goes_on(old_run, tmp_path):
     assert train_run(small_recipe(split={"train": 0.75, "validation": 0.25}), longer).step == 3
     assert (request.output / RECIPE_FILE).read_bytes() == written
     assert read_checkpoint(request.output / LAST)[1].recipe_sha256 == OLD_SHA256
-    assert json.loads((request.output / RUN_FILE).read_text())["recipe_sha256"] == recipe.sha256
+    assert json.loads((request.output / RUN_FILE).read_text())["recipe_sha256"] == OLD_SHA256
 
 
 def test_a_run_does_not_go_on_with_another_recipe(old_run):

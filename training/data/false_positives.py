@@ -12,11 +12,11 @@ from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
-from metseg.space.resampling import find_resampling, labels_to_network
+from metseg.space.resampling import find_resampling
 from training.data.cache import open_entry
 from training.data.prepared import Box, seed_voxels
 from training.recipe import Recipe
-from training.references import find_reference
+from training.references import bring_to_network, find_reference
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[
         )
     region = recipe.regions.listed[recipe.lesion_channel]
     resampling = find_resampling(predicted.grid, recipe.data.spacing_mm, recipe.data.frame)
-    shown = recipe.regions.mask(labels_to_network(predicted.labels, resampling, recipe.regions), region)
+    shown = recipe.regions.mask(bring_to_network(predicted.labels, resampling, recipe.regions), region)
     components = find_components(shown).to_volume()
-    true = np.unique(components[labels_to_network(reference.labels, resampling, recipe.regions) > 0])
+    true = np.unique(components[bring_to_network(reference.labels, resampling, recipe.regions) > 0])
     components[np.isin(components, true)] = 0
     cut = components[tuple(slice(first, end) for first, end in box)]
     return seed_voxels(cut[np.newaxis])[:, 1:]

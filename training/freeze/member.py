@@ -139,7 +139,7 @@ def _describe_provenance(run: Path, checkpoint: Path, recipe: Recipe, step: int,
     validations = [line for line in read_metrics(run) if line["kind"] == "validation" and line["step"] <= step]
     return {
         "recipe": json.dumps(recipe.model_dump(mode="json"), sort_keys=True),
-        "recipe_sha256": recipe.sha256,
+        "recipe_sha256": hash_written_recipe(run),
         "checkpoint": checkpoint.name,
         "steps": str(step),
         "validation": json.dumps(validations[-1] if validations else {}, sort_keys=True),

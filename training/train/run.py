@@ -31,6 +31,7 @@ from training.recipe import Recipe
 from training.revision import git_revision
 from training.runs.checkpoint import Progress
 from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
+from training.runs.recipes import hash_written_recipe
 from training.train.trainer import RunSettings, Trainer
 
 logger = logging.getLogger(__name__)
@@ -214,7 +215,7 @@ def _write_run_files(
     else:
         provenance = record_provenance(request.init, _init_checkpoint(request), request.predictions)
     content = {
-        "recipe_sha256": recipe.sha256,
+        "recipe_sha256": hash_written_recipe(request.output),
         "git_revision": git_revision(),
         "device": place.description,
         **provenance,

@@ -28,6 +28,7 @@ class IntensityPlan(Section):
 
     kind: ClassVar[str] = "percentiles"
     registers: ClassVar[bool] = False
+    scan_window_hu: ClassVar[None] = None
     lower_percentile: float = Field(0.1, ge=0, lt=100)
     upper_percentile: float = Field(99.9, gt=0, le=100)
 
@@ -260,7 +261,7 @@ class Plan(Section):
             return {**content, "regions": BRATS_REGIONS}
         try:
             return {**content, "regions": system_of_regions(names).regions_named(names)}
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"regions of member {_in_first_member(content, 'name')!r}: {error}") from error
 
     @model_validator(mode="after")

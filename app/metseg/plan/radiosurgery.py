@@ -30,6 +30,11 @@ class RadiosurgeryIntensityPlan(Section):
     equalisation_clip: float = Field(0.01, gt=0, le=1)
     equalisation_tiles: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] = (8, 8)
 
+    @property
+    def scan_window_hu(self) -> tuple[float, float]:
+        """Lower and upper end of the CT's window, in Hounsfield units."""
+        return self.ct_level_hu - self.ct_width_hu / 2, self.ct_level_hu + self.ct_width_hu / 2
+
 
 class RegistrationPlan(Section):
     """Rigid registration of the CT to the MR by Mattes' mutual information (`metseg.prepare.registration`).

@@ -68,13 +68,15 @@ def report_from_files(
     loaded = _read_labels(paths)
     pictures: Mapping[str, bytes] = {}
     if isinstance(loaded, str):
-        failed = replace(record, outcome="failed", error=loaded, findings=(*notes, note("no-label-map")))
+        failed = replace(
+            record, outcome="failed", error=loaded, findings=(*record.warnings, *notes, note("no-label-map"))
+        )
         report = describe_unmeasured(failed, system)
     else:
-        labels, grid = loaded.labels, loaded.grid
+        labels, grid = system.unify_labels(loaded.labels), loaded.grid
         images, image_warnings = _read_images(files, grid, system)
         notes = (*notes, *_note_resampling(grid, plan, system))
-        reference, reference_warnings = _read_reference(paths.reference, grid)
+        reference, reference_warnings = _read_reference(paths.reference, grid, system)
         known = replace(record, findings=(*record.warnings, *image_warnings, *reference_warnings, *notes))
         label_grid = next((name for name in images if name in OWN_GRID), SOURCE_MODALITY)
         volumes = CaseVolumes(grid, labels, system, images, reference=reference, label_grid=label_grid)
@@ -150,7 +152,7 @@ def _read_image_on_grid(
     return {}, (warning("not-shown", f"no pictures: {'; '.join(differences) or 'no image'}"),)
 
 
-def _read_reference(path: Path | None, grid: Grid) -> tuple[LabelMap | None, tuple[Finding, ...]]:
+def _read_reference(path: Path | None, grid: Grid, system: System) -> tuple[LabelMap | None, tuple[Finding, ...]]:
     if path is None:
         return None, ()
     try:
@@ -161,4 +163,4 @@ def _read_reference(path: Path | None, grid: Grid) -> tuple[LabelMap | None, tup
     if difference:
         what = f"reference not shown: its grid is not the label map's: {difference}"
         return None, (warning("not-shown", what),)
-    return reference.labels, ()
+    return system.unify_labels(reference.labels), ()

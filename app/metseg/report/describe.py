@@ -69,7 +69,10 @@ def _make_printable(record: CaseRecord) -> CaseRecord:
     return replace(
         record,
         case_id=printable(record.case_id),
-        findings=tuple(replace(finding, what=printable(finding.what)) for finding in record.findings),
+        findings=tuple(
+            replace(finding, case_id="", what=printable(finding.what), hint=printable(finding.hint))
+            for finding in record.findings
+        ),
         error=printable(record.error),
     )
 

@@ -45,8 +45,9 @@ def collect_volumes(segmented: Segmented, plan: Plan) -> CaseVolumes:
             votes = _collect_votes_on_scan(segmented, plan, found.mr_to_ct)
         else:
             votes = collect_votes(segmented, plan)
+        window_hu = plan.intensity.scan_window_hu or plan.system.window_hu
         source, hounsfield = _align(case, scan, segmented.grid, found.mr_to_ct)
-        images = {SOURCE_MODALITY: source, modality: apply_window(hounsfield, plan.system.window_hu)}
+        images = {SOURCE_MODALITY: source, modality: apply_window(hounsfield, window_hu)}
     return CaseVolumes(segmented.grid, segmented.labels, plan.system, images, votes, label_grid=label_grid)
 
 

@@ -124,7 +124,7 @@ def measure_lesions(
         return ()
     shapes = _Shapes(labels, grid, regions, components)
     edges = _find_at_edge(components, tuple(images))
-    agreement = lesion_agreement(labels, votes.member_maps, votes.added_maps) if votes else None
+    agreement = lesion_agreement(labels, votes.member_maps, votes.added_maps, regions=regions) if votes else None
     probability = _average_per_lesion(components, votes.probability) if votes else None
     largest_first = np.argsort(-components.sizes, kind="stable")
     return tuple(

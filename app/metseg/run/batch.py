@@ -185,6 +185,7 @@ def stages_here(engine: Engine) -> tuple[Stage, ...]:
 
 def _process(files: CaseFiles, job: Job, engine: Engine, lane: Lane) -> _Finished:
     """A case's own thread: the way of the case, what becomes of a failure, and the file."""
+    failed: CaseRecord | None = None
     try:
         segmented = segment(files, engine, job.grid, lane.run)
     except CancelledError:
@@ -192,17 +193,18 @@ def _process(files: CaseFiles, job: Job, engine: Engine, lane: Lane) -> _Finishe
     except Exception as error:
         # A bug or an exhausted memory in one case must not cost the others theirs; `stop` shows a bug as it is.
         failure = as_memory_error(files.case_id, error)
-        lane.leave(failed=job.on_error == "stop")
         if job.on_error == "stop":
+            lane.leave(failed=True)
             if failure is error:
                 raise
             raise failure from error
         if not isinstance(failure, MetsegError):
             logger.exception("case %s: unexpected %s", files.case_id, type(failure).__name__)
-        record = _record_failure(files, failure, job)
+        failed = _record_failure(files, failure, job)
         del failure  # it holds this frame, and through its own frames the case's tensors
-        return _write_blank(files, job, record, lane)
-    lane.leave()
+    lane.leave()  # not in the handler: until that is left, the error holds the case's tensors
+    if failed is not None:
+        return _write_blank(files, job, failed, lane)
     _write(lane, label_map_path(job, files), segmented.labels, segmented.header)
     return _timed(record_segmented(segmented), lane), segmented
 

@@ -38,6 +38,7 @@ def test_defaults_are_the_papers(tmp_path):
         ({"frame": [96, 96], "members": [MEMBER | {"spacing_mm": 2.0}]}, "no member a spacing_mm of its own"),
         ({"members": [MEMBER | {"spacing_mm": 0}]}, "members.0.spacing_mm"),
         ({"members": [MEMBER | {"regions": ["ET", "TC", "WT"]}]}, "regions of member 'a'"),
+        ({"members": [MEMBER | {"regions": [["WT"]]}]}, "regions of member 'a'"),
     ],
 )
 def test_a_broken_plan_names_the_key(tmp_path, content, message):

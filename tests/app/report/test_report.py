@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 
 from metseg.__main__ import run
 from metseg.errors import ExitCode
-from metseg.findings import WORDS, blank_note, count_notes, edge_notes
+from metseg.findings import WORDS, Finding, blank_note, count_notes, edge_notes
 from metseg.labels import RC
 from metseg.report.case_from_files import find_label_map
 from metseg.report.case_report import CaseReport
-from metseg.report.case_store import locate_case, read_case_report
+from metseg.report.case_store import locate_case, read_case_report, write_case_report
+from metseg.report.describe import describe_unmeasured
+from metseg.report.folder_report import report_label_maps
 from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
 from metseg.report.run_json import BundleFacts, DeviceFacts, RunJson
 from metseg.report.tables import format_cases, name_case_columns, name_lesion_columns
@@ -273,3 +276,22 @@ def test_a_table_of_two_systems_has_the_columns_of_the_default_one():
     assert alone[0]["metastasis_volume_mm3"] == "5"
     assert [row["wt_volume_mm3"] for row in both] == ["5", "7"]
     assert [row["tc_volume_mm3"] for row in both] == ["", "2"]
+
+
+def test_a_name_that_is_no_utf8_breaks_no_stored_case(tmp_path):
+    odd = os.fsdecode(b"c\xff")
+    finding = Finding(odd, "warning", "negative", f"{odd}: negative intensities", f"look at {odd}")
+    write_case_report(tmp_path, odd, describe_unmeasured(CaseRecord(odd, "failed", findings=(finding,)), BRATS), {})
+    stored = read_case_report(tmp_path, odd)
+    assert [warning.what for warning in stored.record.warnings] == ["c\\udcff: negative intensities"]
+
+
+def test_a_missing_label_map_costs_no_other_warning(tmp_path):
+    write_case(tmp_path / "data", "c0", images=phantom())
+    for name in ("labels", "references"):
+        (tmp_path / name).mkdir()
+    (found,) = report_label_maps(
+        tmp_path / "data", tmp_path / "labels", tmp_path / "r", reference_path=tmp_path / "references"
+    )
+    assert [warning.what for warning in found.record.warnings] == ["no reference of c0 found"]
+    assert "no-label-map" in [note.code for note in found.record.notes]
