@@ -87,7 +87,7 @@ def later_jobs(work: Path) -> Iterator[Job]:
     """What is made of the label maps of `jobs`."""
     synthetic = work / "cases" / "brats"
     for protocol in ("brats2023", "brats2026", "hu2019"):
-        pairs = {"synthetic": (synthetic, "own-synthetic"), "heads": (work / "cases" / "radiosurgery", "srs-demo-ct")}
+        pairs = {"synthetic": (synthetic, "own-synthetic"), "heads": (work / "cases" / "radiosurgery", "srs-demo")}
         for name, (cases, source) in pairs.items():
             yield Job(
                 f"score-{protocol}-{name}",
