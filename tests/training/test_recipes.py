@@ -167,18 +167,23 @@ OLD_SHA256 = "84b90bb855e7cd4728b0c3eec76841bf56011285a07cfe224d6b254fad8747ac"
 """What checkpoints of revision c4458ca say of the recipe in that folder, by that revision's rule."""
 
 
-@pytest.fixture
-def old_run(tmp_path):
-    """A run whose folder says of its recipe what that revision wrote: no key that came later, and that hash."""
-    recipe = load_recipe(str(OLD_RUN / RECIPE_FILE))
-    request = RunRequest(
-        data=(write_labelled_cohort(tmp_path / "data", 4),),
-        output=tmp_path / "run",
-        cache=tmp_path / "cache",
+def ask_for_two_steps(folder: Path) -> RunRequest:
+    """A run of two steps on a new cohort of four cases, all in this folder."""
+    return RunRequest(
+        data=(write_labelled_cohort(folder / "data", 4),),
+        output=folder / "run",
+        cache=folder / "cache",
         max_steps=2,
         device="cpu",
         threads=1,
     )
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """A run whose folder says of its recipe what that revision wrote: no key that came later, and that hash."""
+    recipe = load_recipe(str(OLD_RUN / RECIPE_FILE))
+    request = ask_for_two_steps(tmp_path)
     train_run(recipe, request)
     new_sha256 = hash_written_recipe(request.output)
     assert new_sha256 != OLD_SHA256
@@ -237,14 +242,7 @@ def test_regions_that_fit_no_network_are_refused(changes, message):
 def test_a_region_more_goes_all_the_way_to_the_bundle(tmp_path):
     """No case of these has a cavity: a region without voxels is trained and scored all the same."""
     recipe = small_recipe(regions=["WT", "TC", "ET", "RC"], split={"train": 0.75, "validation": 0.25})
-    request = RunRequest(
-        data=(write_labelled_cohort(tmp_path / "data", 4),),
-        output=tmp_path / "run",
-        cache=tmp_path / "cache",
-        max_steps=2,
-        device="cpu",
-        threads=1,
-    )
+    request = ask_for_two_steps(tmp_path)
     train_run(recipe, request)
     lines = [json.loads(line) for line in (request.output / "metrics.jsonl").read_text().splitlines()]
     (validation,) = [line for line in lines if line["kind"] == "validation"]
