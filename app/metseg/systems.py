@@ -89,8 +89,7 @@ class System:
         name: what options and plans call the system.
         modalities: the images of a complete case.
         pictured: the images that pictures of a case show, in this order; thumbnails show the first one that is there.
-        regions: what its label maps may show, in channel order.
-        region_kinds: how each of its regions is called and drawn.
+        region_kinds: its regions by name, in channel order; how each is called and drawn.
         label_kinds: what each label means.
         spacing_mm: voxel side of the label maps that its challenge asks for; None where no challenge sets one.
         is_stripped: whether its images show the brain alone, so that they tell where the brain ends.
@@ -103,7 +102,6 @@ class System:
     name: SystemName
     modalities: tuple[Modality, ...]
     pictured: tuple[Modality, ...]
-    regions: Regions
     region_kinds: Mapping[str, RegionKind]
     label_kinds: Mapping[int, LabelKind]
     spacing_mm: float | None = None
@@ -112,6 +110,11 @@ class System:
     column_names: Mapping[str, str] = field(default_factory=dict)
     is_registered: bool = False
     scan: str = ""
+
+    @property
+    def regions(self) -> Regions:
+        """What its label maps may show, in channel order."""
+        return Regions(tuple(kind.region for kind in self.region_kinds.values()))
 
     @property
     def whole(self) -> str:
@@ -158,7 +161,6 @@ BRATS: Final = System(
     name="brats",
     modalities=MODALITIES,
     pictured=("t1c", "t2f"),
-    regions=Regions((*BRATS_REGIONS.listed, RC_REGION)),
     region_kinds={
         "WT": RegionKind(BRATS_REGIONS.listed[0], "whole tumour", "whole", _BLUE),
         "TC": RegionKind(BRATS_REGIONS.listed[1], "tumour core", "core", _YELLOW, line_px=2.6),
@@ -202,7 +204,6 @@ RADIOSURGERY: Final = System(
     name="radiosurgery",
     modalities=("ct", "t1c"),
     pictured=("t1c", "ct"),
-    regions=METASTASIS_REGIONS,
     region_kinds={"metastasis": RegionKind(METASTASIS_REGIONS.whole, "metastases", "volume", _RED)},
     label_kinds={
         METASTASIS: LabelKind(
