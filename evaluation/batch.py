@@ -1,12 +1,11 @@
 """Scoring many cases: all or nothing, in parallel, in an order that doesn't depend on it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 from evaluation.cohort import CasePair, Cohort
+from evaluation.processes import map_in_processes
 from evaluation.results import CaseScores, ScoringProtocol
 from evaluation.same_grid import check_same_grid, read_grid, read_spacing
 from metseg.errors import InputError
@@ -53,7 +52,8 @@ def score_cohort(
     errors = [error for case in cohort.cases if (error := _check_case(case))]
     _raise_together(errors, len(cohort.cases))
     scored, errors = [], []
-    for outcome in _run(cohort.cases, protocol, min(jobs, len(cohort.cases))):
+    work = partial(_score_pair, protocol=protocol)
+    for outcome in map_in_processes(work, cohort.cases, min(jobs, len(cohort.cases))):
         on_progress()
         if isinstance(outcome, InputError):
             errors.append(outcome)
@@ -61,16 +61,6 @@ def score_cohort(
             scored.append(outcome)
     _raise_together(errors, len(cohort.cases))
     return tuple(scored)
-
-
-def _run(cases: Sequence[CasePair], protocol: ScoringProtocol, jobs: int) -> Iterator[ScoredCase | InputError]:
-    work = partial(_score_pair, protocol=protocol)
-    if jobs <= 1:
-        yield from map(work, cases)
-        return
-    # Spawned, not forked: a fork of a process with running threads (BLAS, a progress bar) may hang.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, cases)
 
 
 def _check_case(case: CasePair) -> InputError | None:
@@ -94,7 +84,7 @@ def _score_pair(case: CasePair, protocol: ScoringProtocol) -> ScoredCase | Input
             prediction = read_label_map(case.prediction)
             scores = protocol.score(reference.labels, prediction.labels, spacing_mm)
     except InputError as error:
-        return InputError(str(error), hint=error.hint)  # a subclass with further arguments can't leave its process
+        return error
     return ScoredCase(case.case_id, scores, reference.grid.affine, missing=case.prediction is None)
 
 

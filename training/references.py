@@ -4,7 +4,8 @@ from pathlib import Path
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.read import read_label_map
+from metseg.files.header import ImageError
+from metseg.files.read import LabelImage, read_label_map
 from metseg.labels import LabelMap, Regions
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import Resampling, labels_to_network
@@ -22,7 +23,7 @@ def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -
     Raises:
         InputError: there is none, it can't be read, or it lies on another grid than the images.
     """
-    reference = read_label_map(find_reference(files))
+    reference = read_reference_map(files)
     difference = grid_difference(reference.grid, resampling.source)
     if difference:
         raise InputError(
@@ -35,6 +36,18 @@ def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -
 def bring_to_network(labels: LabelMap, resampling: Resampling, regions: Regions) -> LabelMap:
     """A label map of any program in the regions' labels on the network's grid (`System.unify_labels`)."""
     return labels_to_network(system_of_regions(regions.names).unify_labels(labels), resampling, regions)
+
+
+def read_reference_map(files: CaseFiles) -> LabelImage:
+    """The case's reference as it is in its file.
+
+    Raises:
+        InputError: there is none, or it can't be read; names the case and the file.
+    """
+    try:
+        return read_label_map(find_reference(files))
+    except ImageError as error:
+        raise ImageError(error.code, f"case {files.case_id}: {error}", hint=error.hint) from None
 
 
 def find_reference(files: CaseFiles) -> Path:

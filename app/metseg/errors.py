@@ -1,7 +1,9 @@
 """Every error that a user can cause or meet, with the exit code that callers rely on."""
 
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
+
+from typing_extensions import override
 
 OnError = Literal["stop", "skip", "blank"]
 """What happens when a case can't be segmented: the batch stops, the case is skipped, or a blank map is written."""
@@ -35,6 +37,15 @@ class MetsegError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leaves a worker process whole, whatever arguments its class takes: Python would call the class again."""
+        return _remake, (type(self), self.args), self.__dict__
+
+
+def _remake(kind: type[MetsegError], arguments: tuple[object, ...]) -> MetsegError:
+    return kind.__new__(kind, *arguments)
 
 
 class UsageError(MetsegError):

@@ -11,21 +11,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metseg.errors import InputError, OutputError, UsageError
+from metseg.errors import ExitCode, InputError, OutputError, UsageError
 from metseg.files.discovery import discover_cases
 from metseg.files.read import read_case
 from metseg.labels import BRATS_REGIONS
 from metseg.prepare.prepare import prepare_case
 from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels
 from training.data.batches import CropDataset, Schedule, batch_loader
-from training.data.cache import find_problem, keep_entry, open_entry, prepare_entry
+from training.data.cache import find_problem, keep_entry, open_entry, prepare_all, prepare_entry
 from training.data.crops import draw_start
 from training.data.false_positives import find_false_positives
 from training.data.prepared import drop_large_lesions, prepare_training_case
 from training.data.split import read_split, split_patients, write_split
 from training.patients import find_patient
 from training.recipe_sections import AugmentationRecipe, CropRecipe, DataRecipe, SplitRecipe
-from training_support import LPS, labelled_phantom, small_recipe, training_case, write_entries, write_labelled_case
+from training_support import (
+    LPS,
+    labelled_phantom,
+    small_recipe,
+    training_case,
+    write_entries,
+    write_labelled_case,
+    write_labelled_cohort,
+)
 
 # ---- split
 
@@ -202,6 +210,38 @@ def test_a_reference_on_another_grid_is_refused_with_the_difference(tmp_path):
         nib.save(nib.Nifti1Image(volume, affine), case / "P-0-000-seg.nii.gz")
         with pytest.raises(InputError, match=difference):
             prepare_training_case(discover_cases(tmp_path / str(number))[0], DataRecipe(), BRATS_REGIONS)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def label_with_five(path):
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) // 3 * 5, image.affine), path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [("seg", cut_short, "truncated"), ("seg", label_with_five, "holds 5, expected"), ("t1c", cut_short, "truncated")],
+)
+def test_a_broken_file_is_named_with_its_case_by_any_number_of_processes(tmp_path, workers, name, damage, message):
+    folder = write_labelled_cohort(tmp_path / "data", 3)
+    damage(folder / "P-00001-000" / f"P-00001-000-{name}.nii.gz")
+    with pytest.raises(InputError, match=message) as caught:
+        prepare_all(discover_cases(folder), small_recipe(), tmp_path / "cache", workers=workers)
+    assert str(caught.value).startswith("case P-00001-000: ")
+    assert f"P-00001-000-{name}.nii.gz" in str(caught.value)
+    assert caught.value.hint
+    assert caught.value.exit_code == ExitCode.INPUT
+
+
+def test_a_file_that_cannot_be_opened_is_named_with_its_case(files, tmp_path):
+    files.images["t1c"].unlink()
+    files.images["t1c"].mkdir()
+    with pytest.raises(InputError, match=r"^case P-0-000: .*P-0-000-t1c\.nii\.gz can't be read: "):
+        prepare_all((files,), small_recipe(), tmp_path / "cache")
 
 
 def test_a_case_without_reference_is_refused(tmp_path):

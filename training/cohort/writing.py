@@ -2,9 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.processes import map_in_processes
 from training.cohort.case import generate_case
 from training.cohort.lesions import Lesion
 from training.cohort.settings import CohortSettings
@@ -78,8 +77,4 @@ def write_cohort(
         simulate: makes each case; a function of a module, which other processes can import.
     """
     work = [(simulate, settings, seed, index, output) for index in range(first, first + cases)]
-    if jobs <= 1:
-        yield from map(_generate_and_write, work)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_generate_and_write, work)
+    yield from map_in_processes(_generate_and_write, work, jobs)

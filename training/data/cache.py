@@ -13,13 +13,13 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evaluation.processes import map_in_processes
 from metseg.errors import InputError, OutputError
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
@@ -56,14 +56,11 @@ def prepare_all(cases: tuple[CaseFiles, ...], recipe: Recipe, folder: Path, *, w
 
     Raises:
         InputError: a case can't be prepared.
+        DeviceError: see `map_in_processes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = partial(prepare_entry, recipe=recipe, folder=folder)
-    if workers <= 1:
-        entries = [work(files) for files in cases]
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            entries = list(pool.map(work, cases))
+    entries = list(map_in_processes(work, cases, min(workers, len(cases)), start="fork"))
     return {files.case_id: entry for files, entry in zip(cases, entries, strict=True)}
 
 

@@ -1,10 +1,11 @@
 """The cases that a command is given, and what tells them apart: their IDs within a call, their bytes between calls."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from metseg.errors import UsageError
+from metseg.errors import InputError, UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.findings import listed
@@ -62,18 +63,28 @@ def file_hashes(files: CaseFiles) -> bytes:
     """Name and hash of each of the case's images and of its reference, one after the other.
 
     Raises:
-        InputError: it has no reference.
+        InputError: it has no reference, or a file can't be read.
     """
     return b"".join(
-        name.encode() + hashlib.blake2b(path.read_bytes()).digest()
+        name.encode() + _hash_of(path, files.case_id)
         for name, path in [*sorted(files.images.items()), ("seg", find_reference(files))]
     )
+
+
+def _hash_of(path: Path, case_id: str) -> bytes:
+    try:
+        return hashlib.blake2b(path.read_bytes()).digest()
+    except OSError as error:
+        raise InputError(
+            f"case {case_id}: {path} can't be read: {error.strerror or error}",
+            hint=f"Give a file that user {os.getuid()} can read.",
+        ) from error
 
 
 def case_key(files: CaseFiles) -> str:
     """The case's ID and a hash of its files' bytes: synthetic cases of every seed have the same IDs.
 
     Raises:
-        InputError: it has no reference.
+        InputError: see `file_hashes`.
     """
     return f"{files.case_id}-{hashlib.blake2b(file_hashes(files), digest_size=8).hexdigest()}"

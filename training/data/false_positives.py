@@ -16,7 +16,7 @@ from metseg.space.resampling import find_resampling
 from training.data.cache import open_entry
 from training.data.prepared import Box, seed_voxels
 from training.recipe import Recipe
-from training.references import bring_to_network, find_reference
+from training.references import bring_to_network, read_reference_map
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def find_false_positives(
 
 def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[np.int32]:
     predicted = read_label_map(path)
-    reference = read_label_map(find_reference(files))
+    reference = read_reference_map(files)
     difference = grid_difference(predicted.grid, reference.grid)
     if difference:
         raise UsageError(

@@ -15,7 +15,6 @@ from metseg.decide.threshold import member_labels
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
-from metseg.files.read import read_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.plan.document import Section, read_document
 from metseg.plan.plan import WindowPlan
@@ -31,7 +30,7 @@ from training.cohort.settings import CohortSettings, load_settings
 from training.data.split import Split, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe
-from training.references import find_reference
+from training.references import read_reference_map
 from training.systems import RADIOSURGERY_TRAINING
 from training.tables.experiment import EXPERIMENTS_FOLDER, HINT, CohortPlan
 from training.tables.hu2019_published import LOSSES, Loss, System
@@ -217,7 +216,7 @@ def score_hu2019(files: CaseFiles, cohort: int, engine: Engine, experiment: Hu20
     plan = engine.plan
     prepared = prepare(read(files, plan), plan)
     resampling = prepared.resampling
-    reference = read_label_map(find_reference(files))
+    reference = read_reference_map(files)
     spacing_mm = reference.grid.spacing_mm
     predictions = predict(lay_inputs(prepared, engine), engine)
     by_model = {item.name: item.probabilities for item in predictions.members}

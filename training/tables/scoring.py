@@ -11,7 +11,6 @@ from metseg.decide.fusion import fuse_labels, fuse_probabilities
 from metseg.decide.size_rules import apply_size_rules
 from metseg.decide.threshold import member_labels
 from metseg.files.case import CaseFiles
-from metseg.files.read import read_label_map
 from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import FusionPlan, TtaPlan
 from metseg.predict.engine import Engine, Member
@@ -23,7 +22,7 @@ from metseg.prepare.prepare import PreparedCase, prepare
 from metseg.run.pipeline import read
 from metseg.space.components import find_components
 from metseg.space.resampling import labels_to_source
-from training.references import find_reference
+from training.references import read_reference_map
 from training.tables.published import METRICS, Method
 
 Scores = Mapping[str, tuple[float, ...]]
@@ -77,7 +76,7 @@ def score_steps(files: CaseFiles, models: ModelSteps) -> CaseScores:
     plan = models.engine.plan
     prepared = prepare(read(files, plan), plan)
     resampling = prepared.resampling
-    reference = read_label_map(find_reference(files))
+    reference = read_reference_map(files)
     scores: dict[str, Scores] = {}
     layout, by_method = segment_by_method(prepared, models)
     for method, labels in by_method.items():

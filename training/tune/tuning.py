@@ -16,7 +16,6 @@ from metseg.decide.decision import fuse_members
 from metseg.decide.size_rules import apply_size_rules
 from metseg.decide.threshold import member_labels
 from metseg.files.case import CaseFiles
-from metseg.files.read import read_label_map
 from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import Plan, PostprocessPlan
 from metseg.predict.engine import Engine
@@ -25,7 +24,7 @@ from metseg.predict.inputs import lay_inputs
 from metseg.prepare.prepare import prepare
 from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
-from training.references import find_reference
+from training.references import read_reference_map
 
 THRESHOLDS: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 RULES: Final[Mapping[str, PostprocessPlan]] = {
@@ -80,7 +79,7 @@ def try_case(files: CaseFiles, engine: Engine, settings: Sequence[Setting]) -> d
     Raises:
         InputError: the case can't be read, or has no reference.
     """
-    reference = read_label_map(find_reference(files))
+    reference = read_reference_map(files)
     return {
         setting: score_setting(reference.labels, labels, reference.grid.spacing_mm)
         for setting, labels in _label_maps(files, engine, settings)
