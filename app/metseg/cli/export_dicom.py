@@ -20,7 +20,8 @@ def export_dicom(
         typer.Option(
             "--dicom-series",
             "--dicom_series",
-            help="Folder of the DICOM series that t1c (of a label map made with --grid ct: the CT) was converted from.",
+            help="DICOM series that t1c (of a label map made with --grid ct: the CT) was converted from: its folder, "
+            "or the file of a multi-frame image.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "--output_path", help="The DICOM file to write.")],

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,11 @@ from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.atomic import write_atomically
 from metseg.files.read import read_label_map
 from metseg.labels import LabelMap
-from metseg.report.dicom_series import Series, read_series
 from metseg.space.grid import Grid, grid_difference
 from metseg.systems import SYSTEMS, LabelKind, System
+
+if TYPE_CHECKING:
+    from metseg.report.dicom_series import Series
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +49,13 @@ def export_segmentation(label_map: Path, series_folder: Path, output: Path, syst
     """
     if find_spec("highdicom") is None:
         raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
+    from metseg.report.dicom_series import read_series  # noqa: PLC0415 - needs what is only now known to be there
+
     image = read_label_map(label_map)
     _check_labels(label_map, image.labels, system)
     series = read_series(series_folder)
+    for remark in series.remarks:
+        logger.warning("DICOM series %s: %s", series_folder, remark)
     frames = arrange_frames(image.labels, image.grid, series)
     content = encode_segmentation(frames, series, system)
     if not np.array_equal(decode_segmentation(content, series), frames):
@@ -85,7 +91,7 @@ def _list_segments(frames: Frames, system: System) -> list[int]:
     return [label for label in system.label_kinds if label in system.regions.whole.labels or (frames == label).any()]
 
 
-def arrange_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
+def arrange_frames(labels: LabelMap, grid: Grid, series: "Series") -> Frames:
     """The label map in the order of the series' slices, rows and columns.
 
     Raises:
@@ -111,21 +117,42 @@ def arrange_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
     return np.ascontiguousarray(turned.transpose(2, 1, 0))
 
 
-def encode_segmentation(frames: Frames, series: Series, system: System) -> bytes:
-    """A binary DICOM Segmentation with one segment per label of the system; that of a cavity only where it occurs."""
+def encode_segmentation(frames: Frames, series: "Series", system: System) -> bytes:
+    """A binary DICOM Segmentation with one segment per label of the system; that of a cavity only where it occurs.
+
+    Raises:
+        InputError: no Segmentation can be made on images of this class.
+    """
+    from metseg.report.dicom_tags import UNREADABLE, name_tag  # noqa: PLC0415 - an optional extra
+
+    try:
+        segmentation = _build_segmentation(frames, series, system)
+    except UNREADABLE as error:  # all else that highdicom reads is ours
+        image_class = series.images[0].SOPClassUID
+        raise InputError(
+            f"DICOM series {series.path}: no Segmentation can be made on images of {name_tag('SOPClassUID')} "
+            f"{image_class}, {image_class.name}: {error}",
+            hint="Export the volume as MR or CT images of one frame, or as one enhanced image.",
+        ) from error
+    buffer = io.BytesIO()
+    segmentation.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _build_segmentation(frames: Frames, series: "Series", system: System) -> Any:
     import highdicom as hd  # noqa: PLC0415 - an optional extra
     from pydicom.uid import ExplicitVRLittleEndian  # noqa: PLC0415
 
     algorithm = hd.AlgorithmIdentificationSequence(
         name="metseg", version=metseg.__version__, family=_make_code(("123109", "DCM", "Artificial Intelligence"))
     )
-    segmentation = hd.seg.Segmentation(
+    return hd.seg.Segmentation(
         source_images=list(series.images),
-        pixel_array=frames,
+        pixel_array=_arrange_as_filed(frames, series),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=_describe_segments(_list_segments(frames, system), algorithm, system.label_kinds),
         series_instance_uid=hd.UID(),
-        series_number=int(series.images[0].get("SeriesNumber") or 0) + 1000,
+        series_number=int(series.images[0].SeriesNumber) + 1000,
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer="The metseg developers",
@@ -137,23 +164,33 @@ def encode_segmentation(frames: Frames, series: Series, system: System) -> bytes
         omit_empty_frames=bool(frames.any()),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    buffer = io.BytesIO()
-    segmentation.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
-def decode_segmentation(content: bytes, series: Series) -> Frames:
+def decode_segmentation(content: bytes, series: "Series") -> Frames:
     """Labels of a Segmentation's bytes on the slices of the series."""
     import highdicom as hd  # noqa: PLC0415 - an optional extra
     from pydicom import dcmread  # noqa: PLC0415
 
     segmentation = hd.seg.Segmentation.from_dataset(dcmread(io.BytesIO(content)), copy=False)
-    pixels = segmentation.get_pixels_by_source_instance(
-        source_sop_instance_uids=[str(image.SOPInstanceUID) for image in series.images],
-        combine_segments=True,
-        assert_missing_frames_are_empty=True,
-    )
+    uids = [str(image.SOPInstanceUID) for image in series.images]
+    if series.frames:
+        pixels = segmentation.get_pixels_by_source_frame(
+            uids[0], series.frames, combine_segments=True, assert_missing_frames_are_empty=True
+        )
+    else:
+        pixels = segmentation.get_pixels_by_source_instance(
+            uids, combine_segments=True, assert_missing_frames_are_empty=True
+        )
     return np.asarray(pixels, dtype=np.uint8)
+
+
+def _arrange_as_filed(frames: Frames, series: "Series") -> Frames:
+    """The slices in the order of the source's frames, which a multi-frame image files in any."""
+    if not series.frames:
+        return frames
+    filed = np.empty_like(frames)
+    filed[np.array(series.frames) - 1] = frames
+    return filed
 
 
 def _describe_segments(labels: Sequence[int], algorithm: Any, kinds: Mapping[int, LabelKind]) -> list[Any]:

@@ -2,76 +2,17 @@ import io
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
+from dicom_support import COLUMNS, OBLIQUE, ROWS, SLICES, SPACING, STRAIGHT, converted, volume, write_series
 from metseg.__main__ import run
 from metseg.errors import ExitCode, InputError
-from metseg.labels import RC
 from metseg.report.dicom_seg import arrange_frames, decode_segmentation, encode_segmentation
-from metseg.report.dicom_series import LPS_TO_RAS, read_series
+from metseg.report.dicom_series import read_series
 from metseg.systems import BRATS
 from report_support import write_labels
 
 hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
 pydicom = pytest.importorskip("pydicom")
-
-COLUMNS, ROWS, SLICES = 14, 10, 6
-STRAIGHT = np.eye(3)
-OBLIQUE = Rotation.from_euler("xyz", (10, -20, 15), degrees=True).as_matrix()
-SPACING = (0.9, 0.7, 2.5)  # along columns, rows, slices
-
-
-def write_series(folder, direction=STRAIGHT, slices=range(SLICES), uid=None, rows=ROWS):
-    """A classic MR series; returns voxel (column, row, slice) to RAS mm."""
-    folder.mkdir(parents=True, exist_ok=True)
-    study, series, frame = (pydicom.uid.generate_uid() for _ in range(3))
-    across, down, normal = direction.T
-    origin = np.array([-50.0, -40.0, 20.0])
-    for number in slices:
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, uid or series, frame
-        data.PatientID, data.PatientName = "P1", "Phantom^One"
-        data.PatientBirthDate = data.PatientSex = data.StudyID = data.AccessionNumber = ""
-        data.StudyDate, data.StudyTime, data.ReferringPhysicianName = "20240101", "120000", ""
-        data.Modality, data.SeriesNumber, data.InstanceNumber = "MR", 3, number + 1
-        data.PositionReferenceIndicator = data.Laterality = ""
-        data.Rows, data.Columns = rows, COLUMNS
-        data.PixelSpacing = [SPACING[1], SPACING[0]]
-        data.SliceThickness = SPACING[2]
-        data.ImageOrientationPatient = [*across, *down]
-        data.ImagePositionPatient = list(origin + number * SPACING[2] * normal)
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
-        data.PixelData = np.full((rows, COLUMNS), number, dtype=np.uint16).tobytes()
-        # Names that do not sort as the slices do.
-        data.save_as(folder / f"{(number * 7) % 11:02d}.dcm", enforce_file_format=True)
-    affine = np.eye(4)
-    affine[:3, :3] = direction * SPACING
-    affine[:3, 3] = origin
-    return LPS_TO_RAS @ affine
-
-
-def volume(*, with_rc=False, seed=0):
-    labels = np.random.default_rng(seed).integers(0, 4, (COLUMNS, ROWS, SLICES)).astype(np.uint8)
-    labels[:, :, 2] = 0  # an empty slice
-    if with_rc:
-        labels[1, 1, 1] = RC
-    return labels
-
-
-def converted(labels, affine, order=(0, 1, 2), flips=(False, True, False)):
-    """As dcm2niix writes it, rows flipped, or otherwise."""
-    moved, affine = labels.transpose(order), affine[:, [*order, 3]].copy()
-    for axis, flip in enumerate(flips):
-        if flip:
-            moved = np.flip(moved, axis)
-            affine[:3, 3] += affine[:3, axis] * (moved.shape[axis] - 1)
-            affine[:3, axis] *= -1
-    return moved, affine
 
 
 @pytest.mark.parametrize("direction", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
