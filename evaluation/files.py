@@ -18,6 +18,7 @@ from evaluation.protocols import PROTOCOLS
 from evaluation.results import ScoringProtocol
 from metseg.errors import InputError, OutputError
 from metseg.files.atomic import write_atomically
+from metseg.findings import plain_number
 
 RegionColumns = Mapping[str, Mapping[str, float]]
 """Region to official column to value; NaN where there is no number."""
@@ -128,7 +129,7 @@ def _lay_out(case: ScoredCase, lesion: LesionScore) -> dict[str, Any]:
     voxel = lesion.centroid_voxel
     world = case.affine[:3, :3] @ np.asarray(voxel) + case.affine[:3, 3]
     values = (
-        case.case_id, lesion.region, lesion.kind, lesion.number, lesion.size_class, f"{lesion.volume_mm3:.6g}",
+        case.case_id, lesion.region, lesion.kind, lesion.number, lesion.size_class, plain_number(lesion.volume_mm3, 6),
         lesion.dice, lesion.hd95_mm, "" if lesion.nsd is None else lesion.nsd,
         " ".join(map(str, lesion.matched_components)),
         *(f"{value:.2f}" for value in voxel), *(f"{value:.2f}" for value in world),

@@ -4,6 +4,7 @@ A finding is an error (the case can't be used), a warning, or a note (look at it
 log, the tables, the report and `run.json` show the same findings.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -177,9 +178,17 @@ def resampling_notes(
     return (note("resampled", f"voxels of {sides_in_words(voxel_mm)} mm, {network}"),)
 
 
+def plain_number(value: float, digits: int = 3) -> str:
+    """A number for people: so many digits that count, or all before the point; never in scientific notation."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def sides_in_words(sides_mm: Sequence[float]) -> str:
     """Voxel sides for people: `0.6x0.6x2`."""
-    return "x".join(f"{side:.4g}" for side in sides_mm)
+    return "x".join(plain_number(side, 4) for side in sides_mm)
 
 
 def spacing_in_words(sides_mm: tuple[float, float, float]) -> str:

@@ -78,9 +78,20 @@ class CaseReport:
         return self.volumes_mm3.get(self.system.regions.whole.name, 0.0)
 
     @property
+    def is_measured(self) -> bool:
+        """Whether its figures are of a label map; an empty map in place of a failed case is none."""
+        return self.shape is not None and self.record.outcome != "blank"
+
+    @property
     def is_on_source_grid(self) -> bool:
         """Whether the label map has the source image's grid."""
         return self.label_grid == SOURCE_MODALITY
+
+    @property
+    def longest_axial_diameter_mm(self) -> float | None:
+        """The longest of all lesions; None where none has a core."""
+        known = [lesion.longest_axial_diameter_mm for lesion in self.lesions]
+        return max((length for length in known if length is not None), default=None)
 
     @property
     def measurable_lesions(self) -> int:

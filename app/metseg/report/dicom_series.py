@@ -11,7 +11,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from metseg.errors import InputError
-from metseg.findings import printable
+from metseg.findings import plain_number, printable
 from metseg.report.dicom_planes import Plane, is_multi_frame, read_planes
 from metseg.report.dicom_source import SourceFile, describe_sources
 from metseg.report.dicom_tags import UNREADABLE, find_uid, find_value, refuse_tag
@@ -167,9 +167,9 @@ def _measure_step(positions: NDArray[np.float64], lone: NDArray[np.float64], pat
     size = float(np.linalg.norm(mean))
     if size == 0 or float(np.abs(steps - mean).max()) > GAP_TOLERANCE * size:
         lengths = np.linalg.norm(steps, axis=1)
+        shortest, longest = (plain_number(float(length)) for length in (lengths.min(), lengths.max()))
         raise InputError(
-            f"DICOM series {path}: {_count(positions)} lie {lengths.min():.3g} to {lengths.max():.3g} mm apart, "
-            "expected equal steps",
+            f"DICOM series {path}: {_count(positions)} lie {shortest} to {longest} mm apart, expected equal steps",
             hint="Slices are missing or doubled, or there are several volumes: export one volume again.",
         )
     return mean

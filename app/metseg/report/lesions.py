@@ -37,7 +37,7 @@ class Lesion:
             lesions have no parts.
         cores: 26-connected components of the core in the lesion: several where metastases share one oedema.
         longest_axial_diameter_mm: of the core for which it is longest, in the plane of an axial slice; the oedema
-            around it does not count, as in RANO-BM. 0 for a lesion without core.
+            around it does not count, as in RANO-BM. None for a lesion without core.
         longest_3d_diameter_mm: the same in any direction.
         centroid_voxel: mean of the voxels' indices.
         centroid_ras_mm: the same point in space; of a ring it lies outside.
@@ -60,8 +60,8 @@ class Lesion:
     volume_mm3: float
     part_volumes_mm3: Mapping[str, float]
     cores: int
-    longest_axial_diameter_mm: float
-    longest_3d_diameter_mm: float
+    longest_axial_diameter_mm: float | None
+    longest_3d_diameter_mm: float | None
     centroid_voxel: Point
     centroid_ras_mm: Point
     inside_ras_mm: Point
@@ -79,7 +79,7 @@ class Lesion:
     @property
     def is_measurable(self) -> bool:
         """Whether RANO-BM would follow it by its diameter."""
-        return self.longest_axial_diameter_mm >= MEASURABLE_MM
+        return (self.longest_axial_diameter_mm or 0) >= MEASURABLE_MM
 
     @property
     def has_low_agreement(self) -> bool:
@@ -219,8 +219,8 @@ class _Shapes:
 @dataclass(frozen=True, slots=True)
 class _CoreDiameters:
     cores: int
-    axial_mm: float
-    any_mm: float
+    axial_mm: float | None
+    any_mm: float | None
     axial_slice: int | None
 
 
@@ -231,6 +231,8 @@ def _measure_cores(core: NDArray[np.intp], box: NDArray[np.intp], grid: Grid) ->
     mask = np.zeros(box, dtype=np.bool_)
     mask[tuple(core)] = True
     parts = find_components(mask)
+    if not core.size:
+        return _CoreDiameters(0, None, None, None)
     axial_mm, any_mm, axial_slice = 0.0, 0.0, None
     volume = parts.to_volume()
     along = find_axial_axis(grid)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from metseg.findings import plain_number, sides_in_words
 from metseg.report.case_report import LESIONS_FILE, CaseReport
 from metseg.report.case_store import CASES_FOLDER, StoredCase, locate_case
-from metseg.report.pictures import show_volume
+from metseg.report.pictures import NO_CORE, show_volume
 from metseg.report.run_json import RunJson
 from metseg.report.tables import list_lesion_flags
 from metseg.systems import COLOUR_NAMES, RegionKind, System, common_system
@@ -27,6 +28,9 @@ BIN_NAMES: Final = ("under 10 mm³", "10 to 100 mm³", "0.1 to 1 cm³", "1 to 10
 DASH: Final = "\N{EN DASH}"
 
 SECONDS_PER_MINUTE: Final = 60
+
+WHOLE_FROM_MM3: Final = 10
+"""Smaller volumes are shown with a decimal: a voxel may have a tenth of a cubic millimetre."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Totals:
 
     Attributes:
         outcomes: each outcome with the number of its cases.
+        measured: number of cases with figures of a label map.
         lesions: number of lesions in all cases together.
         measurable: number of the lesions that are measurable, from 10 mm on.
         volume_mm3: of all lesions of all cases together.
@@ -73,6 +78,7 @@ class Totals:
     """
 
     outcomes: Sequence[tuple[str, int]]
+    measured: int
     lesions: int
     measurable: int
     volume_mm3: float
@@ -120,6 +126,7 @@ def add_up(cases: Sequence[CaseReport]) -> Totals:
     seconds = [case.record.elapsed_s for case in cases if case.record.elapsed_s]
     return Totals(
         outcomes=Counter(case.record.outcome for case in cases).most_common(),
+        measured=sum(case.is_measured for case in cases),
         lesions=len(lesions),
         measurable=sum(lesion.is_measurable for lesion in lesions),
         volume_mm3=sum(case.volume_mm3 for case in cases),
@@ -158,8 +165,15 @@ def make_environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"volume": show_volume, "clock": show_seconds, "number": show_number, "heading": head_column}
-    made.globals |= {"list_lesion_flags": list_lesion_flags, "name_colours": name_colours}
+    made.filters |= {
+        "volume": show_volume,
+        "mm3": show_mm3,
+        "sides": sides_in_words,
+        "clock": show_seconds,
+        "number": show_number,
+        "heading": head_column,
+    }
+    made.globals |= {"list_lesion_flags": list_lesion_flags, "name_colours": name_colours, "no_core": NO_CORE}
     return made
 
 
@@ -185,6 +199,13 @@ def head_column(region_name: str, system: System) -> str:
 def show_number(value: float | None, digits: int = 1) -> str:
     """A number with this many decimals; a dash where there is none."""
     return DASH if value is None else f"{value:.{digits}f}"
+
+
+def show_mm3(volume_mm3: float | None) -> str:
+    """Whole cubic millimetres, of less than 10 two digits; a dash where there is none."""
+    if volume_mm3 is None:
+        return DASH
+    return plain_number(volume_mm3, 2) if volume_mm3 < WHOLE_FROM_MM3 else f"{volume_mm3:.0f}"
 
 
 def _list_bin_edges() -> tuple[tuple[float, ...], tuple[float, ...]]:

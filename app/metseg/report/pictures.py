@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.findings import plain_number
 from metseg.labels import LabelMap, Region
 from metseg.report.canvas import Canvas, Frame, Outline, Pixels
 from metseg.report.case_volumes import CaseVolumes
@@ -42,6 +43,11 @@ WINDOW_PERCENTILES: Final = (0.5, 99.7)
 """Of the voxels that are not 0: grey-scale ends."""
 
 REFERENCE_COLOUR: Final = "#ffffff"
+
+NO_CORE: Final = "no core"
+"""Of a lesion that is oedema alone: in place of a diameter."""
+
+MM3_PER_CM3: Final = 1000
 
 
 def draw_planes(volumes: CaseVolumes, lesions: Sequence[Lesion]) -> bytes:
@@ -179,14 +185,17 @@ def _draw_thumbnail(canvas: Canvas, frame: Frame, lesion: Lesion, turned: _Turne
     canvas.add_text(frame.left + 5, frame.top + 9, f"{lesion.number}", size_px=12)
     width_mm = (parts[0][1] - parts[0][0]) * spacing[0]
     canvas.add_scale_bar(frame, THUMBNAIL_PX / float(width_mm), THUMBNAIL_BAR_MM)
-    caption = f"{show_volume(lesion.volume_mm3)}, {lesion.longest_axial_diameter_mm:.1f} mm"
+    diameter_mm = lesion.longest_axial_diameter_mm
+    caption = f"{show_volume(lesion.volume_mm3)}, {NO_CORE if diameter_mm is None else f'{diameter_mm:.1f} mm'}"
     middle = frame.left + THUMBNAIL_PX / 2
     canvas.add_text(middle, frame.top + THUMBNAIL_PX + CAPTION_PX // 2, caption, anchor="center", size_px=10)
 
 
 def show_volume(volume_mm3: float) -> str:
     """A volume in the unit that reads best: 27 mm3, 1.25 cm3."""
-    return f"{volume_mm3 / 1000:.3g} cm³" if volume_mm3 >= 1000 else f"{volume_mm3:.3g} mm³"  # noqa: PLR2004 - mm3 per cm3
+    if volume_mm3 < MM3_PER_CM3:
+        return f"{plain_number(volume_mm3)} mm³"
+    return f"{plain_number(volume_mm3 / MM3_PER_CM3)} cm³"
 
 
 def _span_voxels(centre: float, length: float) -> tuple[int, int]:

@@ -125,11 +125,11 @@ def fill_case_row(case: CaseReport, system: System) -> tuple[Cell, ...]:
 
 
 def _list_measures(case: CaseReport, system: System) -> tuple[Cell, ...]:
-    """Numbers of lesions, the regions' volumes, and the largest lesion's; empty where nothing was measured."""
+    """Numbers of lesions, the regions' volumes, and the largest lesion's; empty where there is nothing to measure."""
     others = [region.name for region in system.regions if region is not system.regions.whole]
-    if case.shape is None or case.record.outcome == "blank":
+    if not case.is_measured:
         return (None,) * (4 + len(others))
-    largest = case.lesions[0].volume_mm3 if case.lesions else 0.0
+    largest = case.lesions[0].volume_mm3 if case.lesions else None
     volumes = (case.volume_mm3, *(case.volumes_mm3.get(name) for name in others))
     return (len(case.lesions), case.measurable_lesions, *volumes, largest)
 

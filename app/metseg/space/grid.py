@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.findings import sides_in_words
+from metseg.findings import plain_number, sides_in_words
 
 Affine = NDArray[np.float64]
 """Shape (4, 4): voxel indices to RAS+ millimetres."""
@@ -63,7 +63,8 @@ def grid_difference(grid: Grid, expected: Grid, tolerance_voxels: float = GRID_T
     if shift_mm <= tolerance_voxels * min(expected.spacing_mm):
         return ""
     return (
-        f"corners up to {shift_mm:.3g} mm apart (voxels of {sides_in_words(grid.spacing_mm)} mm, axes {_axes(grid)}; "
+        f"corners up to {plain_number(shift_mm)} mm apart (voxels of {sides_in_words(grid.spacing_mm)} mm, "
+        f"axes {_axes(grid)}; "
         f"expected {sides_in_words(expected.spacing_mm)} mm, axes {_axes(expected)})"
     )
 

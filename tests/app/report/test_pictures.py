@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metseg.labels import ET, NETC
+from metseg.labels import ET, NETC, SNFH
 from metseg.report.canvas import Canvas, Frame, Outline, trace_outline
 from metseg.report.case_volumes import CaseVolumes
 from metseg.report.lesions import measure_lesions
@@ -136,6 +136,22 @@ def test_an_empty_image_can_be_drawn():
 def test_the_same_case_gives_the_same_picture():
     case = volumes()
     assert draw_planes(case, lesions(case)) == draw_planes(case, lesions(case))
+
+
+def test_no_volume_is_written_with_an_exponent():
+    shown = {999.6: "1000 mm³", 1.5e6: "1500 cm³", 1_523_400: "1523 cm³", 999_960: "1000 cm³", 0.00012: "0.00012 mm³"}
+    assert {volume: show_volume(volume) for volume in shown} == shown
+    assert not any("e" in show_volume(float(f"{digits}e{power}")) for digits in (1, 9.996) for power in range(-9, 12))
+
+
+def test_a_thumbnail_of_oedema_alone_says_that_there_is_no_core(monkeypatch):
+    texts = []
+    monkeypatch.setattr(Canvas, "add_text", lambda _self, _x, _y, text, **_kwargs: texts.append(text))
+    labels = lesion_map()
+    labels[labels > 0] = SNFH
+    draw_thumbnails(volumes(labels), lesions(volumes(labels)))
+    captions = [text for text in texts if "m³" in text]
+    assert captions == ["1.33 cm³, no core", "64 mm³, no core"]
 
 
 def test_volumes_read_well():

@@ -12,12 +12,13 @@ import pytest
 from metseg.__main__ import run
 from metseg.errors import ExitCode
 from metseg.findings import WORDS, Finding, blank_note, count_notes, edge_notes
-from metseg.labels import RC
+from metseg.labels import RC, SNFH
 from metseg.report.case_from_files import find_label_map
 from metseg.report.case_report import CaseReport
 from metseg.report.case_store import locate_case, read_case_report, write_case_report
 from metseg.report.describe import describe_unmeasured
 from metseg.report.folder_report import report_label_maps
+from metseg.report.page import DASH, show_mm3
 from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
 from metseg.report.run_json import BundleFacts, DeviceFacts, RunJson
 from metseg.report.tables import format_cases, name_case_columns, name_lesion_columns
@@ -249,6 +250,58 @@ def test_the_cases_folder_may_be_reported_on_itself(tmp_path):
     write_labels(folder / "c0-seg.nii.gz", lesion_map())
     assert report(tmp_path / "data", tmp_path / "data", tmp_path / "r") == ExitCode.DONE
     assert rows_of(tmp_path / "r" / CASES_TABLE)[0]["lesions_26connected_wt"] == "2"
+
+
+def test_what_does_not_exist_is_not_zero(tmp_path):
+    data, maps = write_cohort(tmp_path, 3)
+    labels = lesion_map()
+    labels[labels > 0] = SNFH
+    write_labels(maps / "c0.nii.gz", labels)
+    (maps / "c2.nii.gz").unlink()
+    assert report(data, maps, tmp_path / "r") == ExitCode.DONE
+    oedema, empty, lost = rows_of(tmp_path / "r" / CASES_TABLE)
+    assert (oedema["largest_lesion_wt_mm3"], oedema["tc_volume_mm3"]) == (str(11**3), "0")
+    assert (empty["largest_lesion_wt_mm3"], empty["wt_volume_mm3"]) == ("", "0")
+    assert (lost["largest_lesion_wt_mm3"], lost["wt_volume_mm3"]) == ("", "")
+    for lesion in rows_of(tmp_path / "r" / LESIONS_TABLE):
+        assert (lesion["longest_axial_diameter_mm"], lesion["longest_3d_diameter_mm"]) == ("", "")
+        assert (lesion["measurable_from_10_mm"], lesion["cores_26connected_tc"]) == ("no", "0")
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    assert page.count('<td class="number">no core</td>') == 2
+    assert ">0.0<" not in page
+    assert "2 measured cases together" in page
+    piece = read_case_report(tmp_path / "r", "c0")
+    assert piece.longest_axial_diameter_mm is None
+    viewer = render_viewer(collect_cases(tmp_path / "r", find_paths(tmp_path / "r", None, None, None))["c0"])
+    assert viewer.count('<td class="number">no core</td>') == 2
+
+
+def test_where_nothing_was_measured_the_page_counts_nothing(tmp_path):
+    data, maps = write_cohort(tmp_path, 1)
+    (maps / "c0.nii.gz").unlink()
+    assert report(data, maps, tmp_path / "r") == ExitCode.DONE
+    tiles = (tmp_path / "r" / PAGE_FILE).read_text().split('<dl class="tiles">')[1].split("</dl>")[0]
+    assert f"<dt>Lesions</dt><dd>{DASH}</dd>" in tiles
+    assert f"<dt>Whole tumour</dt><dd>{DASH}</dd>" in tiles
+
+
+def test_numbers_on_the_page_have_no_exponent_and_small_lesions_a_volume(tmp_path):
+    sides = (0.5, 0.4, 0.5)
+    affine = np.diag([*sides, 1])
+    labels = np.zeros((40, 48, 32), dtype=np.uint8)
+    labels[10, 10, 10] = 3
+    write_case(tmp_path / "data", "c0", affine=affine)
+    write_labels(tmp_path / "maps/c0.nii.gz", labels, affine)
+    assert report(tmp_path / "data", tmp_path / "maps", tmp_path / "r") == ExitCode.DONE
+    page = (tmp_path / "r" / PAGE_FILE).read_text()
+    assert '<td class="number">0.1</td>' in page
+    assert "0.5\N{MULTIPLICATION SIGN}0.4\N{MULTIPLICATION SIGN}0.5 mm" in page
+    record = CaseRecord("b0", "present")
+    case = CaseReport(record, BRATS.name, (4, 4, 4), (1, 1, 1), {"WT": 1.5e6, "TC": 2e-5})
+    (row,) = csv.DictReader(io.StringIO(format_cases([case])))
+    assert row["wt_volume_mm3"] == "1500000"
+    assert show_mm3(1.5e6) == "1500000"
+    assert show_mm3(0.0) == "0"
 
 
 def test_a_cavity_is_shown_wherever_regions_are(tmp_path):

@@ -28,10 +28,15 @@ function labelName(value) {
   return found ? found.name : "no tumour";
 }
 
+function plainNumber(value) {
+  // Never in scientific notation.
+  return value.toLocaleString("en", { maximumSignificantDigits: 6, useGrouping: false });
+}
+
 function showPlace(location) {
   const [right, anterior, superior] = location.mm;
   const parts = [`R ${right.toFixed(1)}, A ${anterior.toFixed(1)}, S ${superior.toFixed(1)} mm`];
-  if (location.values.length > 0) parts.push(`${field("image").value} ${location.values[0].value.toPrecision(4)}`);
+  if (location.values.length > 0) parts.push(`${field("image").value} ${plainNumber(location.values[0].value)}`);
   if (location.values.length > 1) parts.push(labelName(Math.round(location.values[1].value)));
   place.textContent = parts.join(": ");
   place.dataset.mm = JSON.stringify(Array.from(location.mm).slice(0, 3));
