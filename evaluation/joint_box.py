@@ -8,6 +8,7 @@ program numbers components (docs/scores.md). Everything that leaves this module 
 (x, y, z).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
-from metseg.files.read import whole_labels
-from metseg.findings import listed
+from metseg.files.read import list_values, whole_labels
 from metseg.labels import MAX_LABEL, Region
 from metseg.systems import HIGHEST_LABEL
+
+_log = logging.getLogger(__name__)
 
 Spacing = tuple[float, float, float]
 """Voxel size along x, y and z, in millimetres."""
@@ -161,7 +163,7 @@ def check_labels(labels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """The map as uint8, once it is certain that it holds nothing but labels 0..4.
 
     Args:
-        labels: any shape and data type; floats are accepted when they are whole numbers.
+        labels: any shape and data type; floats are accepted near whole numbers (`metseg.files.read.whole_labels`).
         name: what to call the map in a message, such as "the reference".
 
     Raises:
@@ -171,11 +173,12 @@ def check_labels(labels: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name} must hold numbers: found values of type {labels.dtype}")
     if labels.dtype == np.uint8 and labels.max(initial=0) <= HIGHEST_LABEL:
         return labels  # the usual case, without a copy
-    whole, wrong = whole_labels(labels, HIGHEST_LABEL)
-    if wrong.size:
-        values = listed([f"{value:g}" for value in wrong])
+    found = whole_labels(labels, HIGHEST_LABEL)
+    if found.wrong.size:
         raise InputError(
-            f"{name} holds values outside the label convention 0..{HIGHEST_LABEL}: {values}",
+            f"{name} holds values outside the label convention 0..{HIGHEST_LABEL}: {list_values(found.wrong)}",
             hint="labels are 0 background, 1 NETC, 2 SNFH, 3 ET, 4 RC; write whole numbers, not probabilities",
         )
-    return whole
+    if found.rounded.size:
+        _log.warning("%s: %s rounded to whole numbers", name, list_values(found.rounded))
+    return found.labels

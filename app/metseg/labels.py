@@ -11,7 +11,7 @@ ET = {3} and RC = {4}. Source: Erdur et al. 2023, section 2.1.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ MAX_LABEL: Final = 255
 
 LabelMap = NDArray[np.uint8]
 """Shape (x, y, z)."""
+
+LabelConvention = Literal["brats2021", "brats2025"]
+"""What label 4 of a label map means: ET in the challenges up to 2021 (labels 0, 1, 2, 4), RC in those from 2025 on."""
 
 RegionMasks = NDArray[np.bool_]
 """Shape (regions, x, y, z), channels in the order of the regions."""
@@ -185,3 +188,35 @@ BRATS_REGIONS: Final = Regions.of({"WT": (NETC, SNFH, ET), "TC": (NETC, ET), "ET
 
 METASTASIS_REGIONS: Final = Regions.of({"metastasis": (METASTASIS,)})
 """The one region of Hu et al. 2019."""
+
+
+def tells_et_from_rc(regions: Iterable[Region]) -> bool:
+    """Whether it matters to these regions which of the two a label 4 means."""
+    return any((ET in region.labels) != (RC in region.labels) for region in regions)
+
+
+def settles_rc(labels: LabelMap) -> bool:
+    """Whether a label map says what 4 means in the maps of its source: it holds a 3, or labels of no challenge."""
+    return bool(((labels == ET) | (labels > RC)).any())
+
+
+def follow_convention(labels: LabelMap, convention: LabelConvention | None) -> LabelMap:
+    """A label map in today's labels, in which 3 is ET and 4 is RC.
+
+    Args:
+        labels: any shape.
+        convention: None where it is known that 4 is RC.
+
+    Returns:
+        The same array where nothing changes.
+
+    Raises:
+        ValueError: the map holds 3 beside 4, and the convention has no 3.
+    """
+    if convention != "brats2021" or not (is_rc := labels == RC).any():
+        return labels
+    if (labels == ET).any():
+        raise ValueError(f"holds labels {ET} and {RC}, but brats2021 has no {ET}")
+    followed = labels.copy(order="K")
+    followed[is_rc] = ET
+    return followed

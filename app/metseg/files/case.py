@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metseg.findings import Finding
+from metseg.labels import LabelConvention
 from metseg.space.grid import FloatVolume, Grid
 from metseg.systems import Modality
 
@@ -19,12 +20,14 @@ class CaseFiles:
         images: file of each modality that is present once.
         rivals: files of each modality that is present more than once (`.nii` beside `.nii.gz`): none is preferred,
             reading such a modality is an error.
+        convention: what label 4 of its reference means, where the user says it (`metseg.files.label_sets`).
     """
 
     case_id: str
     folder: Path
     images: Mapping[Modality, Path]
     rivals: Mapping[Modality, tuple[Path, ...]] = field(default_factory=dict)
+    convention: LabelConvention | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import survey_cases
 from metseg.files.header import ImageError, voxel_sizes
 from metseg.files.image import Image, read_image
-from metseg.files.read import whole_labels
-from metseg.findings import Finding, errors_among, listed, printable
-from metseg.labels import ET
+from metseg.files.read import list_values, whole_labels
+from metseg.findings import Finding, errors_among, printable
+from metseg.labels import ET, RC
 from metseg.space.grid import grid_difference
 from metseg.systems import SOURCE_MODALITY, Modality
 
 SUFFIX: Final = ".nii.gz"
 
 SHOWN_VALUES: Final = 5
+
+LABELS_HINT: Final = f"Write labels 0 to {ET} only."
+
+RC_HINT: Final = f" {RC} is enhancing tumour in challenges up to 2021: write {ET} for it. From 2025 on it is a cavity."
 
 
 def check_submission(
@@ -123,11 +129,11 @@ def _check_grid(case_id: str, name: str, prediction: Image, source_image: Image,
 
 
 def _check_labels(case_id: str, name: str, prediction: Image) -> Iterator[Finding]:
-    _, wrong = whole_labels(prediction.voxels, ET)
+    found = whole_labels(prediction.voxels, ET)
+    wrong = np.union1d(found.wrong, found.rounded)  # the challenge's scorer rounds nothing
     if wrong.size:
-        shown = listed([f"{value:g}" for value in wrong], SHOWN_VALUES)
-        what = f"{name}: holds {shown}, expected whole numbers from 0 to {ET}"
-        yield Finding(case_id, "error", "labels", what, "Write labels 0 to 3 only.")
+        what = f"{name}: holds {list_values(wrong, SHOWN_VALUES)}, expected whole numbers from 0 to {ET}"
+        yield Finding(case_id, "error", "labels", what, LABELS_HINT + (RC_HINT if RC in wrong else ""))
     elif prediction.stored_type != "uint8":
         what = f"{name}: stored as {prediction.stored_type}, expected uint8"
         yield Finding(case_id, "warning", "data-type", what, "Store label maps as uint8.")

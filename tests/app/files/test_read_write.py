@@ -310,10 +310,53 @@ def test_other_programs_labels_reach_255(tmp_path):
     )
 )
 def test_a_label_is_a_whole_number_up_to_the_highest(voxels, highest_label):
-    labels, wrong = whole_labels(voxels, highest_label)
-    is_label = np.isin(voxels, np.arange(highest_label + 1))
-    np.testing.assert_array_equal(labels[is_label], voxels[is_label])
-    np.testing.assert_array_equal(wrong, np.unique(voxels[~is_label]))
+    voxels[0, 0, 0] = 1
+    found = whole_labels(voxels, highest_label)
+    whole = np.arange(highest_label + 1)
+    is_label = np.isin(voxels, whole)
+    with np.errstate(invalid="ignore"):
+        is_near = (np.abs(voxels[..., np.newaxis].astype(np.float64) - whole) <= 1.00003e-3).any(axis=-1)
+    np.testing.assert_array_equal(found.labels[is_near], np.rint(voxels[is_near]))
+    np.testing.assert_array_equal(found.rounded, np.unique(voxels[is_near & ~is_label]))
+    np.testing.assert_array_equal(found.wrong, np.unique(voxels[~is_near]))
+
+
+def off(change, dtype=np.float32):
+    """Labels 0 to 3, some of them off by a little."""
+    labels = np.random.default_rng(0).integers(0, 4, (6, 7, 5))
+    return labels, change(labels.astype(np.float64)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (lambda v: v * 0.9999999, "0.9999999, 1.9999998, 2.9999998"),
+        (lambda v: v + 0.001, "0.001, 1.001, 2.001"),
+        (lambda v: v - 0.001, "-0.001, 0.999, 1.999"),
+        (lambda v: np.where(v == 1, 1 + 1e-6, v), "1.000001"),
+    ],
+)
+def test_values_near_whole_numbers_are_rounded_with_one_warning(tmp_path, caplog, change, shown, dtype):
+    labels, values = off(change, dtype)
+    path = image_file(tmp_path / "a.nii.gz", values)
+    np.testing.assert_array_equal(read_label_map(path).labels, labels)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"label map {path}: {shown}" in record.getMessage()
+    assert "rounded to whole numbers" in record.getMessage()
+
+
+@pytest.mark.parametrize("change", [lambda v: v + 0.002, lambda v: v / 3, lambda v: v * 3 / 32767, lambda v: v * 1e-9])
+def test_values_further_off_and_maps_of_tiny_values_alone_are_refused(tmp_path, change):
+    path = image_file(tmp_path / "a.nii.gz", off(change)[1])
+    with pytest.raises(InputError, match="expected whole numbers from 0 to 4"):
+        read_label_map(path)
+
+
+def test_a_map_that_is_off_by_the_same_everywhere_may_be_empty(tmp_path):
+    path = image_file(tmp_path / "a.nii.gz", np.full((6, 7, 5), 1e-7, np.float32))
+    assert not read_label_map(path).labels.any()
 
 
 def strange_header(rng, path):

@@ -108,6 +108,12 @@ FAULTS = {
         "error",
         "holds 4, 6, expected whole numbers",
     ),
+    "nearly whole": (
+        lambda p: resave(p / "one.nii.gz", labels() * np.float32(0.9999999)),
+        "labels",
+        "error",
+        "holds 1.9999998, 2.9999995, expected whole numbers from 0 to 3",
+    ),
     "probabilities": (
         lambda p: resave(p / "one.nii.gz", labels() / np.float32(2)),
         "labels",
