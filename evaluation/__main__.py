@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.progress import Progress
@@ -21,7 +21,9 @@ from evaluation.protocols import ProtocolName, find_protocol
 from evaluation.results import ScoringProtocol
 from evaluation.sizes import check_picture, plot_sizes, sort_by_size
 from evaluation.terminal import build_comparison_table, build_size_table, build_summary_table, open_console
+from metseg.cli.choices import LabelsOption
 from metseg.errors import ExitCode, MetsegError, UsageError
+from metseg.labels import LabelConvention
 
 PROGRAM = "python -m evaluation"
 
@@ -45,6 +47,7 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
     lesions: Annotated[
         Path | None, typer.Option(help="Write a table with a row per lesion and false positive.")
     ] = None,
+    labels: LabelsOption = None,
     challenge: Annotated[ChallengeName, typer.Option(help="Parameters of brats2023.")] = "METS",
     large_volume_mm3: Annotated[
         float | None, typer.Option(help=f"brats2026: smallest large instance. Default: {LARGE_VOLUME_MM3:g}.")
@@ -80,9 +83,10 @@ def score(  # noqa: PLR0917 - typer makes a named option of each
     cohort = find_cohort(reference_path, prediction_path)
     files = _Files(output, csv, lesions, size_plot)
     files.check()
-    scored = _score_with_progress(cohort, chosen, jobs)
+    scored = _score_with_progress(cohort, chosen, jobs, cast("LabelConvention | None", labels))
     files.write(scored)
-    open_console().print(build_summary_table({case.case_id: list_columns(case) for case in scored}, chosen))
+    columns = {case.case_id: list_columns(case) for case in scored}
+    open_console().print(build_summary_table(columns, chosen, labels))
     if by_size or size_plot is not None:
         bands = sort_by_size(scored)
         open_console().print(build_size_table(bands))
@@ -164,11 +168,13 @@ def _configure(
     )
 
 
-def _score_with_progress(cohort: Cohort, protocol: ScoringProtocol, jobs: int) -> tuple[ScoredCase, ...]:
+def _score_with_progress(
+    cohort: Cohort, protocol: ScoringProtocol, jobs: int, convention: LabelConvention | None
+) -> tuple[ScoredCase, ...]:
     console = open_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scoring", total=len(cohort.cases))
-        return score_cohort(cohort, protocol, jobs, on_progress=lambda: progress.advance(task))
+        return score_cohort(cohort, protocol, jobs, on_progress=lambda: progress.advance(task), convention=convention)
 
 
 def _list_unpaired(cohort: Cohort) -> None:

@@ -102,11 +102,19 @@ def read_json(path: Path) -> ScoreFile:
 def write_csv(cases: Sequence[ScoredCase], path: Path) -> None:
     """Writes a row per case and region; a score that is not a number is left empty.
 
+    Where the user said what label 4 means, a column `labels` holds it.
+
     Raises:
         OutputError: the file can't be written.
     """
     rows = [
-        {"case_id": case.case_id, "region": region, "missing_prediction": int(case.missing), **_blank_nan(columns)}
+        {
+            "case_id": case.case_id,
+            "region": region,
+            "missing_prediction": int(case.missing),
+            **_blank_nan(columns),
+            **({"labels": case.convention} if case.convention else {}),
+        }
         for case in cases
         for region, columns in list_columns(case).items()
     ]

@@ -22,10 +22,13 @@ def open_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
-def build_summary_table(cases: Mapping[str, RegionColumns], protocol: ScoringProtocol) -> Table:
-    """Mean, median and interval of each region's main scores."""
+def build_summary_table(
+    cases: Mapping[str, RegionColumns], protocol: ScoringProtocol, labels: str | None = None
+) -> Table:
+    """Mean, median and interval of each region's main scores; `labels` is what the user said label 4 means."""
+    said = f", labels {labels}" if labels else ""
     table = _start_table(
-        f"{protocol.name}: {len(cases)} case{'s' if len(cases) != 1 else ''}",
+        f"{protocol.name}: {len(cases)} case{'s' if len(cases) != 1 else ''}{said}",
         ("mean", "median", "95 % interval of the mean", "cases"),
     )
     for region in _list_regions(cases):

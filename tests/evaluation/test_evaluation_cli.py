@@ -299,3 +299,137 @@ def test_a_size_plot_of_an_unknown_format_is_refused_before_scoring(score, tmp_p
         code, _, err = score("--output", tmp_path / "s.json", "--size-plot", tmp_path / name)
         assert (code, f"--size-plot {tmp_path / name}" in err) == (2, True)
     assert list(tmp_path.glob("s*")) == []
+
+
+# ---- what label 4 means
+
+
+def rewrite(path, change):
+    write_like(path, change(read(path).astype(np.uint8)))
+
+
+def as_of_2021(labels):
+    """ET as 4; a resection cavity had no label."""
+    return np.array([0, 1, 2, 4, 0], np.uint8)[labels]
+
+
+def without_et(labels):
+    return np.where(labels == 3, 0, labels).astype(np.uint8)
+
+
+@pytest.mark.parametrize("protocol", ["brats2023", "brats2026"])
+@pytest.mark.parametrize("of_2021", [(0,), (1,), (0, 1)], ids=["references", "predictions", "both"])
+def test_labels_of_2021_are_asked_about_and_score_as_todays(score, folders, tmp_path, protocol, of_2021):
+    for folder in folders:
+        for path in folder.iterdir():
+            rewrite(path, lambda labels: np.where(labels == 4, 0, labels).astype(np.uint8))
+    assert score("--output", tmp_path / "today.json", protocol=protocol)[0] == 0
+    for number in of_2021:
+        for path in folders[number].iterdir():
+            rewrite(path, as_of_2021)
+    code, out, err = score("--output", tmp_path / "scores.json", protocol=protocol)
+    assert (code, out) == (3, "")
+    assert err.startswith(f"error: {('references', 'predictions')[of_2021[0]]}: ")
+    assert "enhancing tumour in challenges up to 2021, a resection cavity" in err
+    assert "--labels brats2021" in err
+    assert not (tmp_path / "scores.json").exists()
+    options = ("--labels", "brats2021", "--csv", tmp_path / "scores.csv", "--output", tmp_path / "scores.json")
+    code, out, err = score(*options, protocol=protocol)
+    assert (code, err) == (0, "")
+    assert "3 cases, labels brats2021" in out
+    assert (tmp_path / "scores.json").read_bytes() == (tmp_path / "today.json").read_bytes()
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        assert {row["labels"] for row in csv.DictReader(file)} == {"brats2021"}
+
+
+def test_a_missing_enhancing_tumour_of_2021_scores_0(score, folders, tmp_path):
+    for folder, change in zip(folders, (as_of_2021, without_et), strict=True):
+        for path in folder.iterdir():
+            rewrite(path, change)
+    for path in folders[1].iterdir():
+        rewrite(path, lambda labels: np.where(labels == 4, 0, labels).astype(np.uint8))
+    assert score()[0] == 3
+    assert score("--labels", "brats2021", "--output", tmp_path / "scores.json")[0] == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["few"]["ET"]["LesionWise_Score_Dice"] == 0
+
+
+def test_a_cavity_without_enhancement_is_asked_about_and_stays_one(score, folders, tmp_path):
+    for folder in folders:
+        for path in folder.iterdir():
+            rewrite(path, without_et)
+    code, _, err = score("--jobs", "2", protocol="brats2026")
+    assert code == 3
+    assert "1 of 3 label maps hold 4 (with-rc-seg.nii.gz), none 3" in err
+    code, _, err = score("--labels", "brats2025", "--output", tmp_path / "scores.json", protocol="brats2026")
+    assert (code, err) == (0, "")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    expected = SCORES["brats2026"]["with-rc"]
+    assert {key: value for key, value in scores["with-rc"].items() if key.endswith("_rc")} == pytest.approx(
+        {key: value for key, value in expected.items() if key.endswith("_rc")}, nan_ok=True
+    )
+
+
+def test_a_3_elsewhere_in_the_set_makes_4_a_cavity(score, folders):
+    rewrite(folders[0] / "with-rc-seg.nii.gz", without_et)
+    assert score()[0] == 0
+
+
+def test_a_file_with_3_and_4_contradicts_2021(score):
+    code, _, err = score("--labels", "brats2021")
+    assert code == 3
+    assert "with-rc-seg.nii.gz: holds labels 3 and 4, but brats2021 has no 3" in err
+
+
+def test_where_every_label_is_a_metastasis_nothing_is_asked(score, folders):
+    for folder in folders:
+        for path in folder.iterdir():
+            rewrite(path, as_of_2021)
+    assert score(protocol="hu2019")[0] == 0
+
+
+# ---- files that are odd or damaged
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_nearly_whole_labels_score_as_whole_ones_with_a_warning(score, folders, tmp_path, caplog, jobs):
+    assert score("--output", tmp_path / "whole.json")[0] == 0
+    for path in folders[1].iterdir():
+        write_like(path, read(path) * 0.9999999)
+    caplog.clear()
+    assert score("--output", tmp_path / "near.json", "--jobs", jobs)[0] == 0
+    assert (tmp_path / "near.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    if jobs == 1:
+        assert ["rounded" in record.getMessage() for record in caplog.records] == [True] * len(CASES)
+
+
+def test_a_plain_file_with_a_compressed_name_is_read(score, folders, tmp_path):
+    assert score("--output", tmp_path / "a.json")[0] == 0
+    for folder in folders:
+        path = folder / ("few-seg.nii.gz" if folder == folders[0] else "few.nii.gz")
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+    assert score("--output", tmp_path / "b.json")[0] == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def cut(content):
+    return content[:-6]
+
+
+def wrong_checksum(content):
+    return content[:-6] + bytes([content[-6] ^ 255]) + content[-5:]
+
+
+def cut_plain(content):
+    return gzip.decompress(content)[:-6]
+
+
+@pytest.mark.parametrize("damage", [cut, wrong_checksum, cut_plain])
+@pytest.mark.parametrize("which", [0, 1], ids=["reference", "prediction"])
+def test_damaged_label_maps_are_refused(score, folders, tmp_path, damage, which):
+    path = folders[which] / ("few-seg.nii.gz", "few.nii.gz")[which]
+    path.write_bytes(damage(path.read_bytes()))
+    code, out, err = score("--output", tmp_path / "scores.json")
+    assert (code, out) == (3, "")
+    assert path.name in err
+    assert "truncated or corrupt" in err or "truncated" in err
+    assert not (tmp_path / "scores.json").exists()

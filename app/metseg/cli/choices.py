@@ -1,6 +1,6 @@
 """Choices of options whose lists stand in slow modules: read when an option is given, not for `--help`."""
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -17,6 +17,25 @@ def parse_system(text: str) -> str:
     from metseg.systems import SystemName  # noqa: PLC0415 - imports numpy
 
     return _require_choice(text, SystemName)
+
+
+def parse_labels(text: str) -> str:
+    """One of `metseg.labels.LabelConvention`."""
+    from metseg.labels import LabelConvention  # noqa: PLC0415 - imports numpy
+
+    return _require_choice(text, LabelConvention)
+
+
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        parser=parse_labels,
+        metavar="[brats2021|brats2025]",
+        help="What label 4 means in label maps without a 3: enhancing tumour, or a resection cavity.",
+    ),
+]
+"""Of every command that reads label maps of any program."""
 
 
 def _require_choice(text: str, choices: Any) -> str:
