@@ -11,10 +11,11 @@ import numpy as np
 from metseg.decide.fusion import fuse_labels
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.discovery import SUFFIXES
+from metseg.files.label_sets import require_clear_files, require_clear_maps
 from metseg.files.read import LabelImage, read_label_map
 from metseg.files.write import write_label_map
 from metseg.findings import listed
-from metseg.labels import BACKGROUND, MAX_LABEL
+from metseg.labels import BACKGROUND, MAX_LABEL, LabelConvention
 from metseg.plan.plan import FusionPlan
 from metseg.space.grid import grid_difference
 
@@ -40,7 +41,9 @@ class FusedFile:
     label_voxels: Mapping[int, int]
 
 
-def fuse_files(inputs: Sequence[Path], output: Path, plan: FusionPlan) -> tuple[FusedFile, ...]:
+def fuse_files(
+    inputs: Sequence[Path], output: Path, plan: FusionPlan, *, convention: LabelConvention | None = None
+) -> tuple[FusedFile, ...]:
     """Fuses label maps from files: one case from files, or every case of several folders, ID by ID.
 
     Args:
@@ -50,6 +53,7 @@ def fuse_files(inputs: Sequence[Path], output: Path, plan: FusionPlan) -> tuple[
         output: the file to write, `.nii.gz` or `.nii`; or the folder for `<ID>.nii.gz`, made when missing. Existing
             files are replaced; none of the inputs may be.
         plan: any method but `mean`; `maximum` is that of the region masks.
+        convention: what label 4 means in the inputs; needed where a file, or all of a folder's, leave it open.
 
     Returns:
         What was written, sorted by ID.
@@ -58,7 +62,8 @@ def fuse_files(inputs: Sequence[Path], output: Path, plan: FusionPlan) -> tuple[
         UsageError: fewer than two inputs, files mixed with folders, an output that is an input, or a method that needs
             probabilities.
         InputError: a folder lacks a case that another one has, a file is unreadable or holds values other than whole
-            numbers from 0 to 255, or two files of one case lie on different grids. Cases before it are written.
+            numbers from 0 to 255, or two files of one case lie on different grids. Cases before it are written. Or
+            label 4 of an input could mean two things (`metseg.files.label_sets`): nothing is written.
         OutputError: the output can't be written.
     """
     if len(inputs) < MIN_MEMBERS:
@@ -72,15 +77,23 @@ def fuse_files(inputs: Sequence[Path], output: Path, plan: FusionPlan) -> tuple[
         raise UsageError(f"files and folders can't be mixed: {folders[0]} is a folder, {file} is a file")
     _refuse_overwriting(inputs, output)
     if not folders:
-        return (_fuse_case(_case_id(output), tuple(inputs), output, plan),)
+        case_id, images = _case_id(output), _read_case(inputs, convention)
+        for path, image in zip(inputs, images, strict=True):
+            require_clear_maps([(path, image.labels)], f"label map {path}", convention)
+        return (_fuse_case(case_id, tuple(inputs), images, output, plan),)
     cases = _match_cases(folders)
+    for folder, files in zip(folders, zip(*cases.values(), strict=True), strict=True):
+        require_clear_files(files, f"label maps in {folder}", convention)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"output {output}: can't be made: {error.strerror}", hint="Name a folder that this user may write to."
         ) from error
-    return tuple(_fuse_case(case_id, files, output / f"{case_id}.nii.gz", plan) for case_id, files in cases.items())
+    return tuple(
+        _fuse_case(case_id, files, _read_case(files, convention), output / f"{case_id}.nii.gz", plan)
+        for case_id, files in cases.items()
+    )
 
 
 def _refuse_overwriting(inputs: Sequence[Path], output: Path) -> None:
@@ -135,10 +148,11 @@ def _label_maps(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _fuse_case(case_id: str, inputs: tuple[Path, ...], output: Path, plan: FusionPlan) -> FusedFile:
+def _read_case(inputs: Sequence[Path], convention: LabelConvention | None) -> list[LabelImage]:
+    """The members' label maps of one case, on one grid."""
     images: list[LabelImage] = []
     for path in inputs:
-        image = read_label_map(path, highest_label=MAX_LABEL)
+        image = read_label_map(path, highest_label=MAX_LABEL, convention=convention)
         difference = grid_difference(image.grid, images[0].grid) if images else ""
         if difference:
             raise InputError(
@@ -146,6 +160,12 @@ def _fuse_case(case_id: str, inputs: tuple[Path, ...], output: Path, plan: Fusio
                 hint="Bring all members' label maps to one grid (nearest neighbour) before fusing them.",
             )
         images.append(image)
+    return images
+
+
+def _fuse_case(
+    case_id: str, inputs: tuple[Path, ...], images: Sequence[LabelImage], output: Path, plan: FusionPlan
+) -> FusedFile:
     try:
         fused = fuse_labels([image.labels for image in images], plan)
     except InputError as error:

@@ -180,3 +180,44 @@ def test_wrong_folders(tmp_path, blob):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't be made"):
         fuse_files([x, x], tmp_path / "file", plan)
+
+
+def as_of_2021(labels):
+    return np.where(labels == 3, 4, labels).astype(np.uint8)
+
+
+def test_a_rater_of_2021_is_asked_about_and_votes_as_the_others(tmp_path, blob):
+    a, b = save(tmp_path / "a.nii.gz", blob), save(tmp_path / "b.nii.gz", blob)
+    old, output = save(tmp_path / "old.nii.gz", as_of_2021(blob)), tmp_path / "out.nii.gz"
+    with pytest.raises(
+        InputError, match=r"label map \S+old.nii.gz: holds 4 and no 3; .*2021, a resection cavity"
+    ) as caught:
+        fuse_files([a, old, b], output, FusionPlan())
+    assert "--labels brats2021" in caught.value.hint
+    assert not output.exists()
+    fuse_files([a, old, old], output, FusionPlan(), convention="brats2021")
+    np.testing.assert_array_equal(labels_of(output), blob)
+    fuse_files([a, old, old], output, FusionPlan(), convention="brats2025")
+    np.testing.assert_array_equal(labels_of(output), as_of_2021(blob))
+
+
+def test_each_folder_is_judged_apart(tmp_path, blob):
+    et_alone, rc_alone = np.where(blob == 3, 3, 0), np.where(blob == 3, 4, 0)
+    for rater, (one, two) in {"a": (et_alone, rc_alone), "b": (rc_alone, rc_alone)}.items():
+        save(tmp_path / rater / "one.nii.gz", one)
+        save(tmp_path / rater / "two.nii.gz", two)
+    folders, output = [tmp_path / "a", tmp_path / "b"], tmp_path / "out"
+    with pytest.raises(InputError, match=r"label maps in \S+b: 2 of 2 label maps hold 4"):
+        fuse_files(folders, output, FusionPlan())
+    assert not output.exists()
+    fuse_files(folders, output, FusionPlan(method="majority"), convention="brats2021")
+    np.testing.assert_array_equal(labels_of(output / "one.nii.gz"), et_alone)
+    np.testing.assert_array_equal(labels_of(output / "two.nii.gz"), et_alone)
+
+
+def test_nearly_whole_labels_are_fused_with_a_warning(tmp_path, blob, caplog):
+    files = [save(tmp_path / "a.nii.gz", blob), save(tmp_path / "b.nii.gz", blob * 0.9999999, dtype=np.float64)]
+    fuse_files(files, tmp_path / "out.nii.gz", FusionPlan())
+    np.testing.assert_array_equal(labels_of(tmp_path / "out.nii.gz"), blob)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "b.nii.gz: 1.9999998, 2.9999998 rounded" in warning
