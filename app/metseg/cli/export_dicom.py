@@ -2,11 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from metseg.cli.choices import parse_system
+from metseg.cli.choices import LabelsOption, parse_system
+
+if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +37,18 @@ def export_dicom(
             help="What the labels mean; radiosurgery: label 1 is a metastasis.",
         ),
     ] = "brats",
+    labels: LabelsOption = None,
 ) -> int:
     """Writes a label map as DICOM Segmentation on the series of its source image, checked by reading it back."""
     from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
     from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
-    voxels = export_segmentation(label_map, dicom_series, output, find_system(cast("SystemName", system)))
+    voxels = export_segmentation(
+        label_map,
+        dicom_series,
+        output,
+        find_system(cast("SystemName", system)),
+        convention=cast("LabelConvention | None", labels),
+    )
     logger.info("%s: %s", output, "; ".join(f"{name}: {count} voxels" for name, count in voxels.items()))
     return 0

@@ -2,11 +2,14 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from metseg.cli.choices import LabelsOption
+
 if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
     from metseg.report.case_report import CaseReport
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,7 @@ def report(
         Path | None,
         typer.Option("--reference-path", "--reference_path", help="Folder of label maps to show beside them."),
     ] = None,
+    labels: LabelsOption = None,
 ) -> int:
     """Makes report.html, lesions.csv, cases.csv and run.json from label maps.
 
@@ -33,7 +37,14 @@ def report(
     from metseg.report.folder_report import report_label_maps  # noqa: PLC0415
 
     check_report_dir(report_dir, prediction_path, frozenset())
-    reports = report_label_maps(data_path, prediction_path, report_dir, reference_path=reference_path, listener=_say)
+    reports = report_label_maps(
+        data_path,
+        prediction_path,
+        report_dir,
+        reference_path=reference_path,
+        convention=cast("LabelConvention | None", labels),
+        listener=_say,
+    )
     failed = sum(not report.record.succeeded for report in reports)
     if failed:
         logger.warning("%d of %d cases have no usable label map; the report lists them", failed, len(reports))

@@ -3,9 +3,14 @@
 import contextlib
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+from metseg.cli.choices import LabelsOption
+
+if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +31,15 @@ def view(
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     *,
+    labels: LabelsOption = None,
     browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
 ) -> int:
     """Opens a report with an interactive viewer for each case; nothing leaves this machine. Ctrl-C ends it."""
     from metseg.report.server import Site, ViewerServer  # noqa: PLC0415 - heavy
     from metseg.report.viewer import collect_cases, find_paths  # noqa: PLC0415
 
-    paths = find_paths(report_dir, data_path, prediction_path, reference_path)
+    said = cast("LabelConvention | None", labels)
+    paths = find_paths(report_dir, data_path, prediction_path, reference_path, convention=said)
     with ViewerServer(Site(report_dir, collect_cases(report_dir, paths)), port) as server:
         typer.echo(server.url)
         logger.info("the report with its viewer is at this address until Ctrl-C")

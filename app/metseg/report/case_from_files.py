@@ -1,7 +1,7 @@
 """The report of one case from its files: images, and a label map that any program made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,11 @@ from metseg.errors import InputError, MetsegError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import SUFFIXES, missing_modalities
 from metseg.files.image import ImageError, read_image
-from metseg.files.read import LabelImage, read_case, read_label_map
+from metseg.files.read import LabelImage, examine_label_map, read_case
 from metseg.findings import Finding, missing_note, note, printable, resampling_notes, warning
-from metseg.labels import LabelMap
+from metseg.labels import LabelConvention, LabelMap
 from metseg.plan.plan import Plan
-from metseg.report.case_report import CaseReport
+from metseg.report.case_report import REFERENCE, SEGMENTATION, CaseReport
 from metseg.report.case_store import hash_if_readable, write_case_report
 from metseg.report.case_volumes import CaseVolumes, apply_window
 from metseg.report.describe import describe_and_draw, describe_unmeasured
@@ -32,11 +32,13 @@ class CasePaths:
         files: the images.
         label_map: the label map to report on; None where there is none.
         reference: the label map to compare with; None where there is none.
+        conventions: what label 4 means in SEGMENTATION and in REFERENCE; RC where nothing is said.
     """
 
     files: CaseFiles
     label_map: Path | None
     reference: Path | None = None
+    conventions: Mapping[str, LabelConvention] = field(default_factory=dict)
 
 
 def find_label_map(folder: Path, case_id: str) -> Path | None:
@@ -76,8 +78,9 @@ def report_from_files(
         labels, grid = system.unify_labels(loaded.labels), loaded.grid
         images, image_warnings = _read_images(files, grid, system)
         notes = (*notes, *_note_resampling(grid, plan, system))
-        reference, reference_warnings = _read_reference(paths.reference, grid, system)
-        known = replace(record, findings=(*record.warnings, *image_warnings, *reference_warnings, *notes))
+        reference, reference_warnings = _read_reference(paths, grid, system)
+        warnings = (*record.warnings, *loaded.findings, *image_warnings, *reference_warnings)
+        known = replace(record, findings=(*warnings, *notes))
         label_grid = next((name for name in images if name in OWN_GRID), SOURCE_MODALITY)
         volumes = CaseVolumes(grid, labels, system, images, reference=reference, label_grid=label_grid)
         report, pictures = describe_and_draw(known, volumes)
@@ -85,6 +88,7 @@ def report_from_files(
         report,
         input_sha256=hash_inputs(files),
         label_map_sha256=hash_if_readable(paths.label_map) if paths.label_map else "",
+        conventions=paths.conventions,
     )
     write_case_report(report_dir, files.case_id, report, pictures)
     return report
@@ -99,7 +103,7 @@ def _read_labels(paths: CasePaths) -> LabelImage | str:
     if paths.label_map is None:
         return f"no label map of {printable(paths.files.case_id)} found"
     try:
-        return read_label_map(paths.label_map)
+        return examine_label_map(paths.label_map, convention=paths.conventions.get(SEGMENTATION))
     except MetsegError as error:
         return f"{error} {error.hint}".strip()
 
@@ -152,15 +156,15 @@ def _read_image_on_grid(
     return {}, (warning("not-shown", f"no pictures: {'; '.join(differences) or 'no image'}"),)
 
 
-def _read_reference(path: Path | None, grid: Grid, system: System) -> tuple[LabelMap | None, tuple[Finding, ...]]:
-    if path is None:
+def _read_reference(paths: CasePaths, grid: Grid, system: System) -> tuple[LabelMap | None, tuple[Finding, ...]]:
+    if paths.reference is None:
         return None, ()
     try:
-        reference = read_label_map(path)
+        reference = examine_label_map(paths.reference, convention=paths.conventions.get(REFERENCE))
     except MetsegError as error:
         return None, (warning("not-shown", f"reference not shown: {error}"),)
     difference = grid_difference(reference.grid, grid)
     if difference:
         what = f"reference not shown: its grid is not the label map's: {difference}"
         return None, (warning("not-shown", what),)
-    return system.unify_labels(reference.labels), ()
+    return system.unify_labels(reference.labels), reference.findings

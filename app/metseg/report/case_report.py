@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from metseg.labels import LabelConvention
 from metseg.report.lesions import Lesion
 from metseg.run.record import CaseRecord
 from metseg.systems import SOURCE_MODALITY, Modality, System, SystemName, find_system
 
 PLANES_FILE: Final = "planes.webp"
 LESIONS_FILE: Final = "lesions.webp"
+
+SEGMENTATION: Final = "segmentation"
+REFERENCE: Final = "reference"
+"""The two label maps of a case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class CaseReport:
         pictures: names of pictures in the case's folder of the report.
         saved: names of other files in that folder (--save).
         label_grid: the modality whose grid the label map has, and whose world coordinates its lesions have.
+        conventions: what label 4 means in SEGMENTATION and in REFERENCE, where the user said it.
     """
 
     record: CaseRecord
@@ -61,6 +67,7 @@ class CaseReport:
     pictures: tuple[str, ...] = ()
     saved: tuple[str, ...] = ()
     label_grid: Modality = SOURCE_MODALITY
+    conventions: Mapping[str, LabelConvention] = field(default_factory=dict)
 
     @property
     def case_id(self) -> str:

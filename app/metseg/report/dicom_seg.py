@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 import metseg
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.atomic import write_atomically
+from metseg.files.label_sets import require_clear_maps
 from metseg.files.read import read_label_map
-from metseg.labels import LabelMap
+from metseg.labels import LabelConvention, LabelMap, tells_et_from_rc
 from metseg.space.grid import Grid, grid_difference
 from metseg.systems import SYSTEMS, LabelKind, System
 
@@ -29,7 +30,9 @@ Frames = NDArray[np.uint8]
 CATEGORY: Final = ("49755003", "SCT", "Morphologically Abnormal Structure")
 
 
-def export_segmentation(label_map: Path, series_folder: Path, output: Path, system: System) -> dict[str, int]:
+def export_segmentation(
+    label_map: Path, series_folder: Path, output: Path, system: System, *, convention: LabelConvention | None = None
+) -> dict[str, int]:
     """Writes a label map as a DICOM Segmentation on the series of its source image.
 
     Args:
@@ -37,21 +40,24 @@ def export_segmentation(label_map: Path, series_folder: Path, output: Path, syst
         series_folder: the DICOM series that the source image was converted from.
         output: the file to write.
         system: what the labels mean.
+        convention: what label 4 means; needed where the map leaves it open.
 
     Returns:
         The number of voxels of each segment, by the segment's name.
 
     Raises:
         UsageError: highdicom is not installed.
-        InputError: the label map or the series can't be used, they don't lie on one grid, or a label is none of the
-            system's.
+        InputError: the label map or the series can't be used, they don't lie on one grid, a label is none of the
+            system's, or label 4 could mean two things (`metseg.files.label_sets`).
         OutputError: the file can't be written, or does not read back as it was.
     """
     if find_spec("highdicom") is None:
         raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
     from metseg.report.dicom_series import read_series  # noqa: PLC0415 - needs what is only now known to be there
 
-    image = read_label_map(label_map)
+    image = read_label_map(label_map, convention=convention)
+    if tells_et_from_rc(system.regions):
+        require_clear_maps([(label_map, image.labels)], f"label map {label_map}", convention)
     _check_labels(label_map, image.labels, system)
     series = read_series(series_folder)
     for remark in series.remarks:

@@ -1,28 +1,27 @@
 """What the interactive viewer shows: a page per case with NiiVue, the images, the label map and the lesion table."""
 
 import csv
-import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
+from metseg.files.label_sets import require_clear_files
 from metseg.findings import printable
+from metseg.labels import ET, RC, LabelConvention, tells_et_from_rc
 from metseg.report.case_from_files import find_label_map
-from metseg.report.case_report import CaseReport
-from metseg.report.case_store import read_case_report
+from metseg.report.case_report import REFERENCE, SEGMENTATION, CaseReport
+from metseg.report.case_store import hash_if_readable, read_case_report
+from metseg.report.earlier_runs import read_options
 from metseg.report.page import list_shown_regions, make_environment
-from metseg.report.report_files import CASES_TABLE, RUN_FILE
-from metseg.systems import OWN_GRID, Modality, modalities_to_find
+from metseg.report.report_files import CASES_TABLE
+from metseg.systems import OWN_GRID, LabelKind, Modality, System, modalities_to_find
 
 logger = logging.getLogger(__name__)
-
-SEGMENTATION: Final = "segmentation"
-REFERENCE: Final = "reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +31,14 @@ class ViewerCase:
     Attributes:
         report: what the report says of the case.
         folder_name: the case's ID as the file system spells it.
-        volumes: name to file: the images by modality, `segmentation`, `reference`.
+        volumes: name to file: the images by modality, SEGMENTATION, REFERENCE.
+        conventions: what label 4 means in SEGMENTATION and in REFERENCE; RC where nothing is said.
     """
 
     report: CaseReport
     folder_name: str
     volumes: Mapping[str, Path]
+    conventions: Mapping[str, LabelConvention | None] = field(default_factory=dict)
 
     @property
     def url_names(self) -> Mapping[str, str]:
@@ -50,20 +51,38 @@ class ViewerCase:
 
 @dataclass(frozen=True, slots=True)
 class ViewerPaths:
-    """Where the volumes lie: what the command line names, else what the report's `run.json` says."""
+    """Where the volumes lie: what the command line names, else what the report's `run.json` says.
+
+    Attributes:
+        data: the folder of cases.
+        predictions: the folder of label maps.
+        references: the folder of references; None shows none.
+        named: which of SEGMENTATION and REFERENCE the command line names: the report may have read others.
+        convention: what the command line says that label 4 means; None leaves it to the report.
+    """
 
     data: Path
     predictions: Path
     references: Path | None
+    named: frozenset[str] = frozenset()
+    convention: LabelConvention | None = None
 
 
-def find_paths(report_dir: Path, data: Path | None, predictions: Path | None, references: Path | None) -> ViewerPaths:
+def find_paths(
+    report_dir: Path,
+    data: Path | None,
+    predictions: Path | None,
+    references: Path | None,
+    *,
+    convention: LabelConvention | None = None,
+) -> ViewerPaths:
     """Puts the command line and `run.json` together.
 
     Raises:
         InputError: neither says where the images or the label maps are, or they are not there.
     """
-    options = _read_options(report_dir)
+    options = read_options(report_dir)
+    named = {name for name, path in ((SEGMENTATION, predictions), (REFERENCE, references)) if path is not None}
     data = data or _find_path(options, "data_path")
     predictions = predictions or _find_path(options, "prediction_path")
     references = references or _find_path(options, "reference_path")
@@ -75,14 +94,16 @@ def find_paths(report_dir: Path, data: Path | None, predictions: Path | None, re
                 hint=f"Name it with --{name}-path; the report may come from elsewhere.",
             )
     assert data is not None and predictions is not None  # noqa: S101, PT018 - for the type checker: see above
-    return ViewerPaths(data, predictions, references if references and references.is_dir() else None)
+    references = references if references and references.is_dir() else None
+    return ViewerPaths(data, predictions, references, frozenset(named), convention)
 
 
 def collect_cases(report_dir: Path, paths: ViewerPaths) -> Mapping[str, ViewerCase]:
     """The report's cases by ID, in the report's order.
 
     Raises:
-        InputError: there is no report, or none of its cases is in the data folder.
+        InputError: there is no report, none of its cases is in the data folder, or label 4 of maps that the report did
+            not read could mean two things (`metseg.files.label_sets`).
     """
     found = {
         printable(files.case_id): files for files in discover_cases(paths.data, modalities=modalities_to_find(OWN_GRID))
@@ -92,9 +113,13 @@ def collect_cases(report_dir: Path, paths: ViewerPaths) -> Mapping[str, ViewerCa
         files = found.get(case_id)
         report = read_case_report(report_dir, files.case_id) if files else None
         if files and report:
-            cases[case_id] = ViewerCase(report, files.case_id, _find_volumes(files, paths, report))
+            volumes = _find_volumes(files, paths, report)
+            conventions = {name: paths.convention or report.conventions.get(name) for name in (SEGMENTATION, REFERENCE)}
+            cases[case_id] = ViewerCase(report, files.case_id, volumes, conventions)
     if not cases:
         raise InputError(f"report {report_dir}: none of its cases is in {paths.data}", hint="Name --data-path.")
+    for name in sorted(paths.named):
+        require_clear_files(_list_unread(name, cases.values()), f"{name}s", None)
     return cases
 
 
@@ -108,9 +133,7 @@ def render_viewer(case: ViewerCase) -> str:
         "volumes": {name: f"volumes/{url}" for name, url in names.items()},
         "images": images,
         "overlays": overlays,
-        "labels": [
-            {"value": label, "name": kind.legend, "colour": kind.colour} for label, kind in system.label_kinds.items()
-        ],
+        "labels": {name: _list_labels(system, case.conventions.get(name)) for name in overlays},
         "windows": dict.fromkeys(OWN_GRID, system.window_hu),
         "lesions": [{"number": item.number, "mm": item.inside_ras_mm} for item in case.report.lesions],
     }
@@ -122,11 +145,29 @@ def render_viewer(case: ViewerCase) -> str:
             images=images,
             overlays=overlays,
             state=state,
-            labels=[label for label in state["labels"] if label["value"] in shown],
+            labels=[label for label in _list_labels(system, None) if label["value"] in shown],
             system=system,
         )
     )
     return text
+
+
+def _list_labels(system: System, convention: LabelConvention | None) -> list[dict[str, Any]]:
+    """How each label of a file is called and drawn."""
+    kinds: dict[int, LabelKind] = dict(system.label_kinds)
+    if convention == "brats2021" and RC in kinds:
+        kinds[RC] = kinds[ET]
+    return [{"value": label, "name": kind.legend, "colour": kind.colour} for label, kind in kinds.items()]
+
+
+def _list_unread(name: str, cases: Iterable[ViewerCase]) -> Iterator[Path]:
+    """The label maps of one kind that the report knows nothing of."""
+    for case in cases:
+        path = case.volumes.get(name)
+        if path is None or case.conventions[name] is not None or not tells_et_from_rc(case.report.system.regions):
+            continue
+        if name != SEGMENTATION or hash_if_readable(path) != case.report.label_map_sha256:
+            yield path
 
 
 def _find_volumes(files: CaseFiles, paths: ViewerPaths, report: CaseReport) -> Mapping[str, Path]:
@@ -158,17 +199,6 @@ def _list_reported(report_dir: Path) -> tuple[str, ...]:
             f"report folder {report_dir}: {CASES_TABLE} can't be read: {error}",
             hint="metseg report makes a report; metseg infer --report-dir makes one on the way.",
         ) from error
-
-
-def _read_options(report_dir: Path) -> Mapping[str, str]:
-    files = [report_dir / RUN_FILE, *sorted(report_dir.glob("run-*-of-*.json"))]
-    for path in files:
-        try:
-            options = json.loads(path.read_text(encoding="utf-8"))["options"]
-            return {str(key): str(value) for key, value in options.items()}
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            logger.debug("%s: %s", path, error)
-    return {}
 
 
 def _find_path(options: Mapping[str, str], name: str) -> Path | None:

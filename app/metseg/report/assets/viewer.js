@@ -8,9 +8,14 @@ function channel(colour, index) {
   return Number.parseInt(colour.slice(1 + 2 * index, 3 + 2 * index), 16);
 }
 
+// What a label means depends on the file that shows it.
+function overlayLabels() {
+  return state.labels[field("overlay").value] || [];
+}
+
 // Label 0 is transparent; values in between, which a label map doesn't hold, don't matter.
 function labelColours() {
-  const all = [{ value: 0, name: "", colour: "#000000" }, ...state.labels];
+  const all = [{ value: 0, name: "", colour: "#000000" }, ...overlayLabels()];
   const table = { R: [], G: [], B: [], A: [], I: [], labels: [] };
   for (const label of all) {
     table.R.push(channel(label.colour, 0));
@@ -24,7 +29,7 @@ function labelColours() {
 }
 
 function labelName(value) {
-  const found = state.labels.find((label) => label.value === value);
+  const found = overlayLabels().find((label) => label.value === value);
   return found ? found.name : "no tumour";
 }
 
