@@ -1,12 +1,16 @@
 """A case's reference: where it lies, and how it comes to the network's grid."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
+from metseg.files.discovery import SUFFIXES
 from metseg.files.header import ImageError
+from metseg.files.label_sets import require_clear_files
 from metseg.files.read import LabelImage, read_label_map
-from metseg.labels import LabelMap, Regions
+from metseg.labels import LabelConvention, LabelMap, Regions, tells_et_from_rc
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import Resampling, labels_to_network
 from metseg.systems import system_of_regions
@@ -33,6 +37,27 @@ def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -
     return bring_to_network(reference.labels, resampling, regions)
 
 
+def settle_labels(
+    cases: Sequence[CaseFiles], regions: Regions, convention: LabelConvention | None
+) -> tuple[CaseFiles, ...]:
+    """The cases, of which it is known what label 4 of their references means; each folder of cases is judged apart.
+
+    Args:
+        cases: one without reference is left to whoever reads it.
+        regions: what the references are read for.
+        convention: what the user says.
+
+    Raises:
+        InputError: label 4 of a folder's references could mean two things (`metseg.files.label_sets`).
+    """
+    if not tells_et_from_rc(regions):
+        return tuple(cases)
+    for folder in dict.fromkeys(files.folder.parent for files in cases):
+        references = (find_reference_if_any(files) for files in cases if files.folder.parent == folder)
+        require_clear_files((path for path in references if path), f"references in {folder}", convention)
+    return tuple(replace(files, convention=convention) for files in cases)
+
+
 def bring_to_network(labels: LabelMap, resampling: Resampling, regions: Regions) -> LabelMap:
     """A label map of any program in the regions' labels on the network's grid (`System.unify_labels`)."""
     return labels_to_network(system_of_regions(regions.names).unify_labels(labels), resampling, regions)
@@ -45,7 +70,7 @@ def read_reference_map(files: CaseFiles) -> LabelImage:
         InputError: there is none, or it can't be read; names the case and the file.
     """
     try:
-        return read_label_map(find_reference(files))
+        return read_label_map(find_reference(files), convention=files.convention)
     except ImageError as error:
         raise ImageError(error.code, f"case {files.case_id}: {error}", hint=error.hint) from None
 
@@ -56,10 +81,15 @@ def find_reference(files: CaseFiles) -> Path:
     Raises:
         InputError: there is none.
     """
-    for suffix in (".nii.gz", ".nii"):
-        path = files.folder / f"{files.case_id}-seg{suffix}"
-        if path.is_file():
-            return path
-    raise InputError(
-        f"case {files.case_id}: no {files.case_id}-seg.nii.gz in {files.folder}", hint="Training needs a reference."
-    )
+    path = find_reference_if_any(files)
+    if path is None:
+        raise InputError(
+            f"case {files.case_id}: no {files.case_id}-seg.nii.gz in {files.folder}", hint="Training needs a reference."
+        )
+    return path
+
+
+def find_reference_if_any(files: CaseFiles) -> Path | None:
+    """The same; None where there is none."""
+    paths = (files.folder / f"{files.case_id}-seg{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)

@@ -1,15 +1,19 @@
 """`python -m training cohort`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from metseg.cli.choices import LabelsOption
 from metseg.errors import UsageError
 from training.cohort.settings import SizeName, load_settings
 from training.systems import TRAINING_SYSTEMS
+
+if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
 
 
 def cohort(
@@ -41,12 +45,14 @@ def cohort(
 
 def measure(
     folder: Annotated[Path, typer.Argument(help="Cases with -seg and -t1c, simulated or real.")],
+    labels: LabelsOption = None,
 ) -> None:
     """Prints what a cohort contains: counts, volumes, parts, contrast."""
     from training.cohort.measure import describe, measure_cohort  # noqa: PLC0415  scipy: not for --help
 
     table = Table("", "min / 10 % / median / 90 % / max")
-    for row in describe(list(measure_cohort(folder))):
+    said = cast("LabelConvention | None", labels)
+    for row in describe(list(measure_cohort(folder, convention=said))):
         table.add_row(*row)
     Console().print(table)
 
@@ -59,12 +65,19 @@ def implant(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the lesions.")] = 0,
     settings: Annotated[Path | None, typer.Option(help="YAML on top of the default distributions.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="IDs to use; default all.")] = None,
+    labels: LabelsOption = None,
 ) -> None:
     """Puts simulated metastases into real cases, which keep their own labels."""
     from metseg.files.discovery import discover_cases  # noqa: PLC0415
+    from metseg.labels import BRATS_REGIONS  # noqa: PLC0415
     from training.cohort.implant import write_implants  # noqa: PLC0415  scipy: not for --help
+    from training.references import settle_labels  # noqa: PLC0415
 
-    found = [files for folder in data for files in discover_cases(folder)]
+    found = settle_labels(
+        [files for folder in data for files in discover_cases(folder)],
+        BRATS_REGIONS,
+        cast("LabelConvention | None", labels),
+    )
     unknown = sorted(set(only or ()) - {files.case_id for files in found})
     if unknown:
         raise UsageError(

@@ -12,8 +12,9 @@ from scipy import ndimage
 from metseg.errors import InputError, UsageError
 from metseg.files.discovery import SUFFIXES
 from metseg.files.image import ImageError, read_image
+from metseg.files.label_sets import require_clear_files
 from metseg.files.read import read_label_map
-from metseg.labels import ET, NETC, SNFH
+from metseg.labels import ET, NETC, SNFH, LabelConvention
 from metseg.space.components import find_components
 from metseg.space.grid import FloatVolume, Grid, grid_difference
 
@@ -76,18 +77,21 @@ def _measure_lesion(
     )
 
 
-def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
+def measure_case(
+    folder: Path, predictions: Path | None = None, convention: LabelConvention | None = None
+) -> MeasuredCase:
     """Measures one case folder `<ID>` with `<ID>-t1c` and `<ID>-seg`, `.nii.gz` or `.nii`.
 
     Args:
         folder: the case's.
         predictions: folder with the label map `<ID>.nii.gz`, on the same grid: which lesions are found.
+        convention: what label 4 means in both.
 
     Raises:
         InputError: one of these files is missing, can't be read, or lies on another grid than the reference.
     """
     reference = _require_file(folder, "seg")
-    image = read_label_map(reference)
+    image = read_label_map(reference, convention=convention)
     labels, grid = image.labels, image.grid
     t1c = _read_t1c(folder, reference, grid)
     voxel_mm3 = grid.voxel_volume_mm3
@@ -95,7 +99,7 @@ def measure_case(folder: Path, predictions: Path | None = None) -> MeasuredCase:
     predicted = None
     if predictions is not None:
         path = predictions / f"{folder.name}.nii.gz"
-        prediction = read_label_map(path)
+        prediction = read_label_map(path, convention=convention)
         _require_same_grid(path, prediction.grid, reference, grid)
         predicted = np.isin(prediction.labels, (ET, NETC))
     lesions = []
@@ -135,20 +139,26 @@ def _require_same_grid(path: Path, found: Grid, reference: Path, expected: Grid)
         raise InputError(f"{path}: its grid is not that of {reference}: {difference}")
 
 
-def measure_cohort(folder: Path, predictions: Path | None = None) -> Iterator[MeasuredCase]:
-    """Measures every case folder that has a reference; `predictions` as for `measure_case`.
+def measure_cohort(
+    folder: Path, predictions: Path | None = None, *, convention: LabelConvention | None = None
+) -> Iterator[MeasuredCase]:
+    """Measures every case folder that has a reference; `predictions` and `convention` as for `measure_case`.
 
     Raises:
         UsageError: there is none.
-        InputError: see `measure_case`.
+        InputError: see `measure_case`; or label 4 could mean two things (`metseg.files.label_sets`).
     """
     cases = sorted(path for path in folder.iterdir() if _find_file(path, "seg")) if folder.is_dir() else []
     if not cases:
         raise UsageError(
             f"{folder}: no case with a -seg.nii.gz or .nii", hint="Give the folder that holds the case folders."
         )
+    require_clear_files((_require_file(case, "seg") for case in cases), f"references in {folder}", convention)
+    if predictions is not None:
+        paths = (predictions / f"{case.name}.nii.gz" for case in cases)
+        require_clear_files(paths, f"label maps in {predictions}", convention)
     for case in cases:
-        yield measure_case(case, predictions)
+        yield measure_case(case, predictions, convention)
 
 
 def _quantiles(values: Sequence[float], form: str) -> str:

@@ -9,21 +9,29 @@ from metseg.errors import InputError, UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.findings import listed
-from metseg.labels import BRATS_REGIONS
+from metseg.labels import BRATS_REGIONS, LabelConvention, Regions
 from metseg.plan.plan import Plan
 from metseg.systems import MODALITIES, Modality, modalities_to_find
-from training.references import find_reference
+from training.references import find_reference, settle_labels
 
 
-def find_cases(folders: Sequence[Path], *, modalities: Sequence[Modality] = MODALITIES) -> dict[str, CaseFiles]:
+def find_cases(
+    folders: Sequence[Path],
+    *,
+    modalities: Sequence[Modality] = MODALITIES,
+    regions: Regions = BRATS_REGIONS,
+    convention: LabelConvention | None = None,
+) -> dict[str, CaseFiles]:
     """The cases of several folders, by ID.
 
     Args:
         folders: of cases.
         modalities: see `metseg.files.discovery.discover_cases`.
+        regions: what the references are read for.
+        convention: what label 4 of the references means; needed where a folder leaves it open.
 
     Raises:
-        InputError: see there.
+        InputError: see there and `training.references.settle_labels`.
         UsageError: an ID occurs in two folders.
     """
     cases: dict[str, CaseFiles] = {}
@@ -40,10 +48,12 @@ def find_cases(folders: Sequence[Path], *, modalities: Sequence[Modality] = MODA
             f"--data: expected each case ID once, found {listed(twice)}",
             hint="Name each folder once; `python -m training cohort --first N` simulates cases with other IDs.",
         )
-    return cases
+    return {files.case_id: files for files in settle_labels(tuple(cases.values()), regions, convention)}
 
 
-def find_plan_cases(folders: Sequence[Path], plan: Plan) -> dict[str, CaseFiles]:
+def find_plan_cases(
+    folders: Sequence[Path], plan: Plan, convention: LabelConvention | None = None
+) -> dict[str, CaseFiles]:
     """The cases to score a plan's bundle on, region by region; as `find_cases`.
 
     Raises:
@@ -56,16 +66,17 @@ def find_plan_cases(folders: Sequence[Path], plan: Plan) -> dict[str, CaseFiles]
             f"{', '.join(plan.regions.names)}",
             hint="Segment with `metseg infer` and score with `python -m evaluation score --protocol hu2019`.",
         )
-    return find_cases(folders, modalities=modalities_to_find(plan.modalities))
+    return find_cases(folders, modalities=modalities_to_find(plan.modalities), convention=convention)
 
 
 def file_hashes(files: CaseFiles) -> bytes:
-    """Name and hash of each of the case's images and of its reference, one after the other.
+    """Name and hash of each of the case's images and of its reference, and how the latter is read.
 
     Raises:
         InputError: it has no reference, or a file can't be read.
     """
-    return b"".join(
+    said = b"brats2021" if files.convention == "brats2021" else b""  # otherwise 4 is RC, as if nothing were said
+    return said + b"".join(
         name.encode() + _hash_of(path, files.case_id)
         for name, path in [*sorted(files.images.items()), ("seg", find_reference(files))]
     )

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from metseg.errors import UsageError
 from metseg.files.case import CaseFiles
+from metseg.files.label_sets import require_clear_files
 from metseg.files.read import read_label_map
+from metseg.labels import tells_et_from_rc
 from metseg.space.components import find_components
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import find_resampling
@@ -40,11 +42,14 @@ def find_false_positives(
         `TrainingCase.lesion_voxels`.
 
     Raises:
-        InputError: a label map can't be read.
+        InputError: a label map can't be read, or label 4 of a folder's could mean two things
+            (`metseg.files.label_sets`).
         UsageError: no training case has a label map, or one lies on another grid than the case's reference.
     """
     found = {}
     maps = 0
+    if tells_et_from_rc(recipe.regions):
+        _require_clear_labels(cases, folders)
     for files in cases:
         path = next((path for folder in folders if (path := folder / f"{files.case_id}.nii.gz").is_file()), None)
         if path is None:
@@ -63,8 +68,15 @@ def find_false_positives(
     return found
 
 
+def _require_clear_labels(cases: Sequence[CaseFiles], folders: Sequence[Path]) -> None:
+    convention = next((files.convention for files in cases), None)
+    for folder in folders:
+        paths = (folder / f"{files.case_id}.nii.gz" for files in cases)
+        require_clear_files((path for path in paths if path.is_file()), f"--predictions {folder}", convention)
+
+
 def _in_case(files: CaseFiles, path: Path, box: Box, recipe: Recipe) -> NDArray[np.int32]:
-    predicted = read_label_map(path)
+    predicted = read_label_map(path, convention=files.convention)
     reference = read_reference_map(files)
     difference = grid_difference(predicted.grid, reference.grid)
     if difference:

@@ -8,10 +8,11 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from metseg.cli.choices import LabelsOption
 from metseg.errors import UsageError
 from metseg.files.atomic import write_atomically
 from metseg.predict.device import DeviceChoice
@@ -19,6 +20,7 @@ from training.revision import git_revision
 from training.tables.experiment import ExperimentName, load_experiment
 
 if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
     from training.tables.stages import TablesRequest, TrainedModels
 
 PaperName = Literal["erdur2023", "hu2019"]
@@ -34,6 +36,7 @@ def tables(
     data: Annotated[
         list[Path] | None, typer.Option(help="Folder of real cases with -seg, in place of a synthetic cohort.")
     ] = None,
+    labels: LabelsOption = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Nothing is trained: this bundle's three members on --data.")
     ] = None,
@@ -57,8 +60,9 @@ def tables(
         device=device,
         jobs=jobs,
         threads=threads,
+        convention=cast("LabelConvention | None", labels),
     )
-    command = _made_with(_command(paper, size, hours, max_steps))
+    command = _made_with(shlex.join([*_command(paper, size, hours, max_steps), *_labels_words(request.convention)]))
     if bundle is not None:
         section, title, report = _bundle(request, bundle, plan)
     elif paper == "hu2019":
@@ -92,6 +96,7 @@ def _bundle(request: "TablesRequest", bundle: Path, plan: str | None) -> tuple[s
     cases = score_bundle(bundle, plan, request)
     words = ["python", "-m", "training", "tables", "--bundle", str(bundle), *(("--plan", plan) if plan else ())]
     name = f"{bundle.name} {plan}" if plan else bundle.name
+    words += _labels_words(request.convention)
     facts = [
         _made_with(f"{shlex.join(words)} --data CASES"),
         f"{len(cases)} cases given with --data.",
@@ -126,12 +131,16 @@ def _made_by(trained: "TrainedModels", device: str) -> str:
     return f"Trained: {trained}; {platform.machine()}, {os.cpu_count()} cores; {device}."
 
 
-def _command(paper: PaperName, size: str, hours: float | None, max_steps: int | None) -> str:
+def _labels_words(convention: "LabelConvention | None") -> list[str]:
+    return ["--labels", convention] if convention else []
+
+
+def _command(paper: PaperName, size: str, hours: float | None, max_steps: int | None) -> list[str]:
     words = ["python", "-m", "training", "tables", "--size", size]
     words += ["--paper", paper] if paper != "erdur2023" else []
     words += ["--hours", f"{hours:g}"] if hours else []
     words += ["--max-steps", str(max_steps)] if max_steps else []
-    return shlex.join(words)
+    return words
 
 
 def write_section(path: Path, name: str, report: str, *, title: str) -> None:

@@ -32,7 +32,7 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
         InputError: there are fewer than two cases, or some lack an image that a member reads.
     """
     opened = open_bundle(weights, plan)
-    cases = find_plan_cases(request.data, opened.plan)
+    cases = find_plan_cases(request.data, opened.plan, request.convention)
     _require_images(cases.values(), opened.plan)
     engine = load_engine(opened, choose_device(request.device))
     added = engine.plan.fusion.added_by_maximum

@@ -76,7 +76,7 @@ def _prepare_cohort(experiment: Experiment, request: TablesRequest) -> tuple[dic
     """The cases, and the split that all five runs share."""
     request.output.mkdir(parents=True, exist_ok=True)
     if request.data:
-        cases = find_cases(request.data)
+        cases = find_cases(request.data, convention=request.convention)
         if request.split.exists():
             split = read_split(request.split, cases)
         else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metseg.labels import LabelConvention
 from metseg.predict.device import DeviceChoice
 from metseg.predict.engine import Engine
 from training.cohort.settings import CohortSettings
@@ -37,6 +38,7 @@ class TablesRequest:
         device: where.
         jobs: processes that make the cohort.
         threads: CPU threads of torch; None for all.
+        convention: what label 4 of the references of `data` means; needed where they leave it open.
     """
 
     output: Path
@@ -46,6 +48,7 @@ class TablesRequest:
     device: DeviceChoice = "auto"
     jobs: int = 1
     threads: int | None = None
+    convention: LabelConvention | None = None
 
     @property
     def cohort(self) -> Path:
@@ -140,6 +143,7 @@ def train_models(
             max_steps=step_limit or request.max_steps,
             device=request.device,
             threads=request.threads,
+            convention=request.convention,
         )
         progress = train_run(recipe, run)
         steps[model], training_s[model] = progress.step, progress.elapsed_s

@@ -3,12 +3,16 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from metseg.cli.choices import LabelsOption
 from metseg.predict.device import DeviceChoice
 from training.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ def train(
             "crops.false_positive_probability; may be given several times."
         ),
     ] = None,
+    labels: LabelsOption = None,
     split: Annotated[Path | None, typer.Option(help="split.json of another run; else drawn from the recipe.")] = None,
     cache: Annotated[Path, typer.Option(help="Folder for prepared volumes.")] = Path(".cache/prepared"),
     max_hours: Annotated[float | None, typer.Option(help="End (and the cosine schedule's end) after so long.")] = None,
@@ -58,6 +63,7 @@ def train(
         workers=workers,
         micro_batch=micro_batch,
         checkpoint_s=checkpoint_s,
+        convention=cast("LabelConvention | None", labels),
     )
     progress = train_run(load_recipe(recipe), request)
     logger.info("done: %d steps in %.0f s, best score %s", progress.step, progress.elapsed_s, progress.best_score)

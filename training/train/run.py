@@ -19,6 +19,7 @@ import yaml
 from metseg.errors import InputError, UsageError
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
+from metseg.labels import LabelConvention
 from metseg.predict.device import Device, DeviceChoice, choose_device
 from metseg.systems import modalities_to_find
 from training.data.cache import prepare_all
@@ -60,6 +61,7 @@ class RunRequest:
         workers: loader processes of each rank.
         micro_batch: crops at once; None is 1 on a CPU, all on a GPU.
         checkpoint_s: seconds between checkpoints.
+        convention: what label 4 of the references means; needed where they leave it open.
     """
 
     data: tuple[Path, ...]
@@ -76,6 +78,7 @@ class RunRequest:
     workers: int = 1
     micro_batch: int | None = None
     checkpoint_s: float = 120.0
+    convention: LabelConvention | None = None
 
 
 def train_run(recipe: Recipe, request: RunRequest) -> Progress:
@@ -95,7 +98,8 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
     with joined_ranks(place.name) as ranks:
         torch.set_num_threads(request.threads or max(1, place.threads // ranks.local_world))
         known = modalities_to_find(recipe.member.modalities)
-        usable = _usable_cases(find_cases(request.data, modalities=known), recipe)
+        found = find_cases(request.data, modalities=known, regions=recipe.regions, convention=request.convention)
+        usable = _usable_cases(found, recipe)
         split = _chosen_split(usable, recipe, request, ranks)
         wanted = tuple(usable[case_id] for case_id in (*split.train, *split.validation))
         with ranks.first_before_others():  # who only find what it has made
@@ -220,6 +224,7 @@ def _write_run_files(
         "device": place.description,
         **provenance,
         "max_hours": request.max_hours,
+        "labels": request.convention,
         "cases": {"train": len(split.train), "validation": len(split.validation)},
         "cache": str(request.cache.resolve()),
         "entries": {case_id: entry.name for case_id, entry in sorted(entries.items())},

@@ -5,13 +5,17 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from metseg.cli.choices import LabelsOption
 from metseg.predict.device import DeviceChoice
+
+if TYPE_CHECKING:
+    from metseg.labels import LabelConvention
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ def tune(
     data: Annotated[list[Path], typer.Option(help="Folder of cases with -seg that training did not see.")],
     output: Annotated[Path, typer.Option(help="JSON: figures by case and setting; a case in it is not run again.")],
     plan: Annotated[str | None, typer.Option(help="Plan of the bundle, or a file: window, passes, fusion.")] = None,
+    labels: LabelsOption = None,
     max_false_positives: Annotated[float, typer.Option(help="A case, for the sensitive setting.")] = 5.0,
     device: Annotated[DeviceChoice, typer.Option(help="Where.")] = "auto",
 ) -> None:
@@ -37,7 +42,8 @@ def tune(
     from training.tune.tuning import CaseFigures, best_settings, list_settings, summarise, try_case  # noqa: PLC0415
 
     bundle = open_bundle(weights, plan)
-    cases = {case_key(files): files for files in find_plan_cases(data, bundle.plan).values()}
+    usable = find_plan_cases(data, bundle.plan, cast("LabelConvention | None", labels))
+    cases = {case_key(files): files for files in usable.values()}
     engine = load_engine(bundle, choose_device(device))
     settings = list_settings()
     names = {setting: f"{setting.threshold:g} {setting.rules}" for setting in settings}
