@@ -150,3 +150,34 @@ def test_a_file_that_does_not_read_back_is_not_written(tmp_path, monkeypatch):
     options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
     assert run(["export-dicom", *options, f"--output={tmp_path / 'seg.dcm'}"]) == ExitCode.OUTPUT
     assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_label_4_of_a_map_without_3_is_asked_about(tmp_path, capsys):
+    labels = volume()
+    old = np.where(labels == 3, 4, labels).astype(np.uint8)
+    affine = write_series(tmp_path / "series")
+    write_labels(tmp_path / "c.nii.gz", *converted(old, affine))
+    options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
+    output = tmp_path / "seg.dcm"
+    assert run(["export-dicom", *options, f"--output={output}"]) == ExitCode.INPUT
+    told = capsys.readouterr().err
+    assert "c.nii.gz: holds 4 and no 3" in told
+    assert "--labels brats2021" in told
+    assert not output.exists()
+    for said, segments in (("brats2021", [1, 2, 3]), ("brats2025", [1, 2, 3, 4])):
+        assert run(["export-dicom", *options, f"--output={output}", f"--labels={said}"]) == ExitCode.DONE
+        assert [int(segment.SegmentNumber) for segment in pydicom.dcmread(output).SegmentSequence] == segments
+        counts = capsys.readouterr().err
+        assert (
+            f"{'ET, enhancing tumour' if said == 'brats2021' else 'RC, resection cavity'}: {(old == 4).sum()}" in counts
+        )
+    assert run(["export-dicom", *options, f"--output={output}", "--labels=brats2018"]) == ExitCode.USAGE
+
+
+def test_nearly_whole_labels_are_exported_with_a_warning(tmp_path, capsys):
+    labels = volume()
+    affine = write_series(tmp_path / "series")
+    write_labels(tmp_path / "c.nii.gz", *converted(labels * 0.9999999, affine))
+    options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
+    assert run(["export-dicom", *options, f"--output={tmp_path / 'seg.dcm'}"]) == ExitCode.DONE
+    assert capsys.readouterr().err.count("rounded to whole numbers") == 1

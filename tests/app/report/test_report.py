@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from metseg.__main__ import run
-from metseg.errors import ExitCode
+from metseg.errors import ExitCode, InputError
 from metseg.findings import WORDS, Finding, blank_note, count_notes, edge_notes
-from metseg.labels import RC, SNFH
+from metseg.labels import ET, RC, SNFH
 from metseg.report.case_from_files import find_label_map
 from metseg.report.case_report import CaseReport
 from metseg.report.case_store import locate_case, read_case_report, write_case_report
 from metseg.report.describe import describe_unmeasured
+from metseg.report.earlier_runs import hashes_of_bundles
 from metseg.report.folder_report import report_label_maps
 from metseg.report.page import DASH, show_mm3
 from metseg.report.report_files import CASES_TABLE, LESIONS_TABLE, PAGE_FILE, RUN_FILE
@@ -348,3 +349,107 @@ def test_a_missing_label_map_costs_no_other_warning(tmp_path):
     )
     assert [warning.what for warning in found.record.warnings] == ["no reference of c0 found"]
     assert "no-label-map" in [note.code for note in found.record.notes]
+
+
+# ---- what label 4 means
+
+
+def of_2021(labels):
+    return np.where(labels == ET, RC, labels).astype(np.uint8)
+
+
+def cohort_of_2021(folder):
+    """Cases c0 and c1, whose label maps are of 2021; references of today."""
+    for name in ("c0", "c1"):
+        write_case(folder / "data", name)
+        write_labels(folder / f"maps/{name}.nii.gz", of_2021(lesion_map()))
+        write_labels(folder / f"references/{name}.nii.gz", lesion_map())
+    return folder / "data", folder / "maps"
+
+
+def test_label_maps_of_2021_are_asked_about_and_measured_as_todays(tmp_path, capsys):
+    data, maps = cohort_of_2021(tmp_path)
+    assert report(data, tmp_path / "references", tmp_path / "today") == ExitCode.DONE
+    assert report(data, maps, tmp_path / "r") == ExitCode.INPUT
+    told = capsys.readouterr().err
+    assert "label maps: 2 of 2 label maps hold 4 (c0.nii.gz, c1.nii.gz), none 3" in told
+    assert "--labels brats2021" in told
+    assert not (tmp_path / "r").exists()
+    assert report(data, maps, tmp_path / "r", "--labels=brats2021") == ExitCode.DONE
+    assert (tmp_path / "r" / LESIONS_TABLE).read_text() == (tmp_path / "today" / LESIONS_TABLE).read_text()
+    assert RunJson.model_validate_json((tmp_path / "r" / RUN_FILE).read_bytes()).options["labels"] == "brats2021"
+    assert report(data, maps, tmp_path / "cavities", "--labels=brats2025") == ExitCode.DONE
+    assert float(rows_of(tmp_path / "cavities" / CASES_TABLE)[0]["rc_volume_mm3"]) > 0
+
+
+def test_references_are_judged_apart(tmp_path, capsys):
+    data, maps = cohort_of_2021(tmp_path)
+    todays = tmp_path / "references"
+    assert report(data, todays, tmp_path / "r", f"--reference-path={maps}") == ExitCode.INPUT
+    assert "references: 2 of 2" in capsys.readouterr().err
+    options = (f"--reference-path={maps}", "--labels=brats2021")
+    assert report(data, todays, tmp_path / "r", *options) == ExitCode.DONE
+    case = rows_of(tmp_path / "r" / CASES_TABLE)[0]
+    assert case["reference_wt_volume_mm3"] == case["wt_volume_mm3"]
+
+
+def labels_shown(report_dir, paths, name):
+    """What the viewer calls each label of a file."""
+    page = render_viewer(collect_cases(report_dir, paths)["c0"])
+    state = json.loads(page.split('id="state">')[1].split("</script>")[0])
+    return {label["value"]: label["name"] for label in state["labels"][name]}
+
+
+def test_the_viewer_calls_4_what_the_report_does(tmp_path):
+    data, maps = cohort_of_2021(tmp_path)
+    folder = tmp_path / "r"
+    report(data, maps, folder, "--labels=brats2021")
+    assert labels_shown(folder, find_paths(folder, None, None, None), "segmentation")[RC] == "enhancing"
+    moved = find_paths(folder, data, maps, None)
+    assert labels_shown(folder, moved, "segmentation")[RC] == "enhancing"
+
+
+def test_the_viewer_asks_about_label_maps_that_the_report_did_not_read(tmp_path):
+    data, maps = cohort_of_2021(tmp_path)
+    folder = tmp_path / "r"
+    report(data, tmp_path / "references", folder)
+    paths = find_paths(folder, None, None, maps)
+    with pytest.raises(InputError, match="references: 2 of 2 label maps hold 4"):
+        collect_cases(folder, paths)
+    paths = find_paths(folder, None, None, maps, convention="brats2021")
+    assert labels_shown(folder, paths, "reference")[RC] == "enhancing"
+    assert labels_shown(folder, find_paths(folder, None, None, None), "segmentation")[RC] == "resection cavity"
+
+
+def test_a_map_that_a_bundle_made_is_known(tmp_path):
+    data, maps = cohort_of_2021(tmp_path)
+    folder = tmp_path / "r"
+    assert report(data, maps, folder, "--labels=brats2025") == ExitCode.DONE
+    content = json.loads((folder / RUN_FILE).read_text())
+    bundle = {"folder": "b", "plan": "default", "plan_sha256": "0", "members": []}
+    (folder / RUN_FILE).write_text(json.dumps(content | {"command": "infer", "bundle": bundle, "options": {}}))
+    assert hashes_of_bundles(folder) == {case["label_map_sha256"] for case in content["cases"]}
+    saved = (folder / RUN_FILE).read_text()
+    assert report(data, maps, folder) == ExitCode.DONE, "made by a bundle: nothing is asked"
+    (folder / RUN_FILE).write_text(saved)
+    options = (f"--reference-path={maps}", "--labels=brats2021")
+    assert report(data, maps, folder, *options) == ExitCode.DONE
+    case = rows_of(folder / CASES_TABLE)[0]
+    assert float(case["rc_volume_mm3"]) > 0, "the bundle's regions decide"
+    assert float(case["reference_wt_volume_mm3"]) > float(case["wt_volume_mm3"])
+    (folder / RUN_FILE).write_text(saved)
+    for name in ("c0", "c1"):
+        labels = of_2021(lesion_map())
+        labels[0, 0, 0] = 1
+        write_labels(maps / f"{name}.nii.gz", labels)
+    assert report(data, maps, folder) == ExitCode.INPUT, "another file than the bundle's"
+
+
+def test_nearly_whole_labels_are_measured_with_a_warning(tmp_path):
+    write_case(tmp_path / "data", "c0")
+    write_labels(tmp_path / "maps/c0.nii.gz", lesion_map() * 0.9999999)
+    (found,) = report_label_maps(tmp_path / "data", tmp_path / "maps", tmp_path / "r", reference_path=tmp_path / "maps")
+    assert len(found.lesions) == 2
+    assert found.reference.lesions == 2
+    rounded = [warning.what for warning in found.record.warnings if "rounded to whole numbers" in warning.what]
+    assert len(rounded) == 2, "the label map and the reference"
