@@ -157,3 +157,12 @@ def test_a_case_without_reference_image_is_a_warning_only(folders):
 def test_a_missing_prediction_folder_is_said(folders):
     (finding,) = check_submission(folders[0], folders[1] / "gone")
     assert "prediction folder" in finding.what
+
+
+def test_label_4_is_told_with_both_meanings(folders):
+    data, predictions = folders
+    resave(predictions / "one.nii.gz", np.where(labels() == 3, 4, labels()).astype(np.uint8))
+    (finding,) = check_submission(data, predictions)
+    assert finding.what.endswith("holds 4, expected whole numbers from 0 to 3")
+    assert "enhancing tumour in challenges up to 2021: write 3 for it" in finding.hint
+    assert "cavity" in finding.hint
