@@ -32,6 +32,9 @@ FindingCode = Literal[
     # The voxels and grids of a case (files/rules.py).
     "not-finite",
     "constant",
+    "background",
+    "no-background",
+    "margin",
     "negative",
     "absurd",
     "grid",

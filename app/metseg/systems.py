@@ -93,6 +93,7 @@ class System:
         label_kinds: what each label means.
         spacing_mm: voxel side of the label maps that its challenge asks for; None where no challenge sets one.
         is_stripped: whether its images show the brain alone, so that they tell where the brain ends.
+        brain_share: of the voxels of its challenge's images; what a plan that states none was trained with.
         window_hu: lower and upper end of the grey scale in which pictures show a CT.
         column_names: columns of the report's tables that have another name than their regions would give them.
         is_registered: whether one of its images must be registered to the source image.
@@ -106,6 +107,7 @@ class System:
     label_kinds: Mapping[int, LabelKind]
     spacing_mm: float | None = None
     is_stripped: bool = True
+    brain_share: float | None = None
     window_hu: tuple[float, float] = (0, 80)
     column_names: Mapping[str, str] = field(default_factory=dict)
     is_registered: bool = False
@@ -198,6 +200,7 @@ BRATS: Final = System(
         ),
     },
     spacing_mm=1.0,
+    brain_share=0.17,
 )
 
 RADIOSURGERY: Final = System(

@@ -12,9 +12,10 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from training.data.cases import file_hashes
 from training.data.prepared import TrainingCase, prepare_training_case
 from training.recipe import Recipe
 
-FORMAT = "prepared-1"
+FORMAT = "prepared-2"
 """Changed when the content of an entry changes its meaning."""
 
 PREPARATION = {"spacing_mm", "frame", "intensity", "registration", "max_lesion_voxels"}
@@ -36,6 +37,8 @@ PREPARATION = {"spacing_mm", "frame", "intensity", "registration", "max_lesion_v
 
 LATER_KEYS = {"frame", "registration"}
 """Those that are left out of the hash where they are None: entries are older than they."""
+
+SHARE_DECIMALS = 4
 
 ARRAYS = ("images", "components", "lesion_voxels")
 
@@ -138,6 +141,7 @@ def _fill(folder: Path, case: TrainingCase) -> None:
         "volume_shape": case.volume_shape,
         "lesions": int(case.components[0].max(initial=0)),
         "brain": case.brain,
+        "brain_share": case.brain_share,
         "volumes": case.volumes.tolist(),
         "sha256": {name: hash_file(folder / f"{name}.npy") for name in ARRAYS},
     }
@@ -181,7 +185,15 @@ def open_entry(entry: Path) -> TrainingCase:
         volume_shape=tuple(content["volume_shape"]),
         brain=tuple(map(tuple, content["brain"])) if content.get("brain") else None,  # type: ignore[arg-type]
         volumes=np.array(content.get("volumes", [0]), dtype=np.int64),
+        brain_share=content["brain_share"],
     )
+
+
+def mean_brain_share(entries: Iterable[Path]) -> float | None:
+    """Mean share of the brain among the voxels of prepared cases; None where their images don't tell."""
+    shares = [_read_json(entry)["brain_share"] for entry in entries]
+    known = [share for share in shares if share is not None]
+    return round(fmean(known), SHARE_DECIMALS) if known else None
 
 
 def _read_json(entry: Path) -> dict[str, Any]:

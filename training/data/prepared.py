@@ -39,6 +39,7 @@ class TrainingCase:
         brain: the brain's box in the full volume; None where that is `box`. Images that are not stripped are kept
             whole: the head goes on around the brain, and a network's context reads it.
         volumes: shape (components + 1,): voxels of each component of the first region, by number; 0 of the background.
+        brain_share: of the full volume's voxels; None where the images don't tell.
     """
 
     case_id: str
@@ -50,6 +51,7 @@ class TrainingCase:
     volume_shape: tuple[int, int, int]
     brain: Box | None = None
     volumes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    brain_share: float | None = None
 
 
 def prepare_training_case(files: CaseFiles, recipe: DataRecipe, regions: Regions) -> TrainingCase:
@@ -67,7 +69,7 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe, regions: Regions
     readable = [name for name in system.modalities if name not in OWN_GRID or recipe.registration is not None]
     wanted = [name for name in readable if name in files.images]
     prepared = prepare_case(
-        read_case(files, modalities=wanted),
+        read_case(files, modalities=wanted, is_stripped=system.is_stripped),
         recipe.intensity,
         spacing_mm=recipe.spacing_mm,
         frame=recipe.frame,
@@ -78,7 +80,10 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe, regions: Regions
     x, y, z = ((side.start, side.stop) for side in prepared.brain)
     largest = recipe.max_lesion_voxels
     if system.is_stripped:
-        return build_training_case(files.case_id, images, labels, (x, y, z), regions=regions, max_lesion_voxels=largest)
+        stripped = build_training_case(
+            files.case_id, images, labels, (x, y, z), regions=regions, max_lesion_voxels=largest
+        )
+        return replace(stripped, brain_share=prepared.brain_share)
     box = _whole_box(labels)
     whole = build_training_case(files.case_id, images, labels, box, regions=regions, max_lesion_voxels=largest)
     return replace(whole, brain=_widened((x, y, z), labels))

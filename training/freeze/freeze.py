@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -12,7 +13,8 @@ from metseg.errors import UsageError
 from metseg.files.atomic import write_atomically
 from metseg.plan.bundle import PLAN_FILE, PLANS_FOLDER
 from metseg.plan.plan import MemberPlan, Plan, WindowPlan
-from training.freeze.member import CheckpointName, FrozenFrom, freeze_member
+from training.data.cache import SHARE_DECIMALS
+from training.freeze.member import BRAIN_SHARE, CheckpointName, FrozenFrom, freeze_member
 from training.recipe import Recipe, load_recipe, merge_keys
 from training.runs.files import RECIPE_FILE, RUN_FILE, SPLIT_FILE
 from training.runs.members import read_member_recipe
@@ -81,6 +83,9 @@ def freeze_bundle(runs: Sequence[Path], output: Path, options: FreezeOptions) ->
     keys |= _shared_keys(tuple(recipes.values()), keys)
     sources = FrozenFrom(options.checkpoint, options.half, options.provenance, options.cache)
     frozen = {run: freeze_member(run, recipe, sources) for run, recipe in recipes.items()}
+    shares = [item.brain_share for item in frozen.values() if item.brain_share is not None]
+    if shares:
+        keys.setdefault(BRAIN_SHARE, round(fmean(shares), SHARE_DECIMALS))
     members = [_with_own_grid(frozen[run].plan, recipes[run], keys) for run in runs]
     variants = dict(options.variants)
     added: MemberPlan | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.network.segresnet import VAE_PREFIX
-from metseg.plan.bundle import describe_member
+from metseg.plan.bundle import describe_member, read_metadata
 from metseg.plan.plan import MemberPlan
 from metseg.predict.weights import load_member
 from training.provenance import HANDED_ON
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 CheckpointName = Literal["best", "last"]
+
+BRAIN_SHARE = "brain_share"
+"""Key of a run's record, of a member's metadata and of a plan: see `metseg.plan.plan.Plan`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,12 @@ class FrozenMember:
 
     plan: MemberPlan
     content: bytes
+
+    @property
+    def brain_share(self) -> float | None:
+        """Mean share of the brain among the voxels of its training cases; None where it does not say."""
+        stated = read_metadata(self.content, Path(self.plan.weights)).get(BRAIN_SHARE)
+        return None if stated is None else float(stated)
 
 
 def freeze_member(run: Path, recipe: Recipe, options: FrozenFrom) -> FrozenMember:
@@ -149,4 +158,4 @@ def _describe_provenance(run: Path, checkpoint: Path, recipe: Recipe, step: int,
         "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
         "begun_with": json.dumps({key: content[key] for key in HANDED_ON if key in content}, sort_keys=True),
         "provenance": provenance,
-    }
+    } | ({BRAIN_SHARE: str(content[BRAIN_SHARE])} if content.get(BRAIN_SHARE) is not None else {})

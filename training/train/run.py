@@ -22,7 +22,7 @@ from metseg.files.case import CaseFiles
 from metseg.labels import LabelConvention
 from metseg.predict.device import Device, DeviceChoice, choose_device
 from metseg.systems import modalities_to_find
-from training.data.cache import prepare_all
+from training.data.cache import mean_brain_share, prepare_all
 from training.data.cases import find_cases
 from training.data.false_positives import find_false_positives
 from training.data.split import Split, read_split, split_patients, write_split
@@ -227,6 +227,7 @@ def _write_run_files(
         "labels": request.convention,
         "cases": {"train": len(split.train), "validation": len(split.validation)},
         "cache": str(request.cache.resolve()),
+        "brain_share": mean_brain_share(entries[case_id] for case_id in split.train),
         "entries": {case_id: entry.name for case_id, entry in sorted(entries.items())},
     }
     write_atomically(request.output / RUN_FILE, json.dumps(content, indent=1).encode())

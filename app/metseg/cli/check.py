@@ -47,6 +47,8 @@ def check(
             data_path,
             required=sorted(chosen.required_modalities),
             optional=sorted(chosen.modalities - chosen.required_modalities),
+            is_stripped=chosen.system.is_stripped,
+            brain_share=chosen.expected_brain_share,
         )
         findings += find_memory_shortage(data_path, chosen)
         subject = f"cases in {data_path}"

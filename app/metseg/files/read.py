@@ -47,7 +47,14 @@ class LabelImage:
     findings: tuple[Finding, ...] = ()
 
 
-def read_case(files: CaseFiles, *, modalities: Sequence[Modality], source: Modality = SOURCE_MODALITY) -> Case:
+def read_case(
+    files: CaseFiles,
+    *,
+    modalities: Sequence[Modality],
+    source: Modality = SOURCE_MODALITY,
+    is_stripped: bool = True,
+    brain_share: float | None = None,
+) -> Case:
     """Reads a case's images and makes sure that they can be used (docs/input.md).
 
     Args:
@@ -56,16 +63,20 @@ def read_case(files: CaseFiles, *, modalities: Sequence[Modality], source: Modal
             takes its place.
         source: the source image: the modality whose grid the others must have (those of OWN_GRID keep theirs) and whose
             header a written label map copies.
+        is_stripped: see `metseg.files.rules.examine_case`.
+        brain_share: see there.
 
     Returns:
-        Images in float32, finite, on one grid, axes in the file's order.
+        Images in float32, finite, on one grid, axes in the file's order; stripped ones over a background of 0.
 
     Raises:
         InputError: names every error of the case, as `metseg check` does.
     """
     findings: list[Finding] = []
     images: dict[Modality, Image] = {}
-    for examined in examine_case(files, required=modalities, source=source):
+    for examined in examine_case(
+        files, required=modalities, source=source, is_stripped=is_stripped, brain_share=brain_share
+    ):
         findings += examined.findings
         if examined.image is not None:
             images[examined.modality] = examined.image

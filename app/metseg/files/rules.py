@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metseg.errors import InputError
+from metseg.files.background import settle_background
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import missing_modalities, survey_cases
 from metseg.files.header import ImageError
@@ -26,6 +28,9 @@ ABSURD_INTENSITY: Final = 1e6
 LEAST_FILLED_SHARE: Final = 0.001
 """Of all voxels: with less, the percentiles 0.1 and 99.9, between which intensities are scaled, are both 0. A brain
 fills a sixth."""
+
+MARGIN_FACTOR: Final = 2.0
+"""A brain whose share of the voxels is so many times smaller or larger than in training has another margin."""
 
 _NO_VOXELS: Final = np.zeros((0, 0, 0), dtype=np.float32)
 
@@ -51,6 +56,8 @@ def check_cases(
     required: Sequence[Modality] = MODALITIES,
     optional: Sequence[Modality] = (),
     source: Modality = SOURCE_MODALITY,
+    is_stripped: bool = True,
+    brain_share: float | None = None,
 ) -> tuple[Finding, ...]:
     """Looks at every case of a folder.
 
@@ -59,6 +66,8 @@ def check_cases(
         required: modalities without which a case can't be segmented; the source image always is.
         optional: modalities without which some members of a bundle are left out.
         source: the source image: the modality whose grid the others must have.
+        is_stripped: see `examine_case`.
+        brain_share: see there.
 
     Returns:
         What is wrong with the folder, then with its cases in the order of their IDs; empty when nothing is.
@@ -67,7 +76,17 @@ def check_cases(
         survey = survey_cases(data_path, modalities=modalities_to_find({source, *required, *optional}))
     except InputError as error:
         return (Finding("", "error", "no-case", str(error), error.hint),)
-    found = [check_case(files, required=required, optional=optional, source=source) for files in survey.cases]
+    found = [
+        check_case(
+            files,
+            required=required,
+            optional=optional,
+            source=source,
+            is_stripped=is_stripped,
+            brain_share=brain_share,
+        )
+        for files in survey.cases
+    ]
     return (*survey.findings, *chain.from_iterable(found))
 
 
@@ -77,6 +96,8 @@ def check_case(
     required: Sequence[Modality] = MODALITIES,
     optional: Sequence[Modality] = (),
     source: Modality = SOURCE_MODALITY,
+    is_stripped: bool = True,
+    brain_share: float | None = None,
 ) -> tuple[Finding, ...]:
     """Looks at one case; see `check_cases`. One image is in memory at a time."""
     examined = examine_case(
@@ -84,6 +105,8 @@ def check_case(
         required=tuple(dict.fromkeys((source, *required))),
         optional=optional,
         source=source,
+        is_stripped=is_stripped,
+        brain_share=brain_share,
     )
     return tuple(chain.from_iterable(modality.findings for modality in examined))
 
@@ -94,6 +117,8 @@ def examine_case(
     required: Sequence[Modality],
     optional: Sequence[Modality] = (),
     source: Modality = SOURCE_MODALITY,
+    is_stripped: bool = True,
+    brain_share: float | None = None,
 ) -> Iterator[Examined]:
     """Reads a case's images one after the other, the source image first, and says what is wrong with each.
 
@@ -103,15 +128,20 @@ def examine_case(
         optional: modalities whose absence is a warning.
         source: the source image: the modality whose grid the others must have, but for those of OWN_GRID; where it
             can't be read, the first that can be.
+        is_stripped: whether the images show the brain alone, over a background (but for those of OWN_GRID).
+        brain_share: of the voxels, in training; None where the margin around the brain does not matter.
 
     Yields:
-        One element for each modality; only one image is alive at a time unless the caller keeps it.
+        One element for each modality; only one image is alive at a time unless the caller keeps it. Then one without an
+        image where the brain's share is far from `brain_share`.
     """
     wanted = sorted(dict.fromkeys((*required, *optional)), key=lambda modality: modality != source)
     first: Image | None = None
     grid_of = source
+    brain = _BrainSeen()
     for modality in wanted:
-        examined = _examine_modality(files, modality, absence="error" if modality in required else "warning")
+        absence: Severity = "error" if modality in required else "warning"
+        examined = _examine_modality(files, modality, absence=absence, is_stripped=is_stripped)
         if examined.modality in OWN_GRID:
             yield examined
             continue
@@ -119,20 +149,54 @@ def examine_case(
             first, grid_of = replace(examined.image, voxels=_NO_VOXELS), modality
         elif first is not None:
             examined = _compared(files.case_id, examined, first, grid_of)
+        if brain_share is not None:
+            brain.add(examined)
         yield examined
+    if brain_share is not None and (what := brain.describe_margin(brain_share)):
+        yield Examined(grid_of, None, (Finding(files.case_id, "warning", "margin", what, _HINTS["margin"]),))
 
 
-def clean_voxels(voxels: FloatVolume) -> tuple[FloatVolume, tuple[Finding, ...]]:
-    """Sets stray NaN and infinities to 0 and says what is wrong with an image's intensities.
+class _BrainSeen:
+    """The voxels where some image of a case is not background."""
+
+    def __init__(self) -> None:
+        self.mask: NDArray[np.bool_] | None = None
+        self.is_known = True
+
+    def add(self, examined: Examined) -> None:
+        """Adds an image; one without a background leaves the brain unknown."""
+        self.is_known &= all(finding.code != "no-background" for finding in examined.findings)
+        if examined.image is not None:
+            seen = examined.image.voxels != 0
+            self.mask = seen if self.mask is None else np.logical_or(self.mask, seen, out=self.mask)
+
+    def describe_margin(self, expected: float) -> str:
+        """What is unusual about the margin; empty where nothing is, or nothing is known."""
+        if self.mask is None or not self.is_known:
+            return ""
+        share = np.count_nonzero(self.mask) / self.mask.size
+        if expected / MARGIN_FACTOR <= share <= expected * MARGIN_FACTOR:
+            return ""
+        margin = "larger" if share < expected else "smaller"
+        return (
+            f"the brain fills {share:.1%} of the voxels, {expected:.1%} in training: its empty margin is {margin}, "
+            "and intensities are scaled by it"
+        )
+
+
+def clean_voxels(voxels: FloatVolume, *, is_stripped: bool = True) -> tuple[FloatVolume, tuple[Finding, ...]]:
+    """Settles the background, sets stray NaN and infinities to 0 and says what is wrong with an image's intensities.
 
     Args:
-        voxels: any shape.
+        voxels: shape (x, y, z).
+        is_stripped: whether the image shows the brain alone, over a background.
 
     Returns:
         The voxels, all finite (the same array where they were already), and findings of no case yet. More NaN or
         infinite voxels than MAX_NOT_FINITE_SHARE of the voxels that are not 0 are an error.
     """
-    found: list[Finding] = []
+    voxels, settled = settle_background(voxels) if is_stripped else (voxels, ())
+    found = list(settled)
     low, high = float(voxels.min()), float(voxels.max())  # NaN wherever there is one
     if not np.isfinite([low, high]).all():
         finite = np.isfinite(voxels)
@@ -167,6 +231,7 @@ _HINTS: Final[dict[FindingCode, str]] = {
     "not-finite": "Replace NaN and infinities where the image is made.",
     "constant": "Give the image itself, not a blank placeholder; leave the file out if the sequence was not taken.",
     "negative": "Give intensities as the scanner or converter made them, not normalised ones.",
+    "margin": "Pad or crop the images to about the field of view of the training data.",
     "absurd": "Check the header's scl_slope and the conversion.",
 }
 
@@ -175,7 +240,7 @@ def _finding(severity: Severity, code: FindingCode, what: str) -> Finding:
     return Finding("", severity, code, what, _HINTS[code])
 
 
-def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity) -> Examined:
+def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity, is_stripped: bool) -> Examined:
     def without_image(severity: Severity, code: FindingCode, what: str, hint: str) -> Examined:
         return Examined(modality, None, (Finding(files.case_id, severity, code, what, hint),))
 
@@ -192,7 +257,7 @@ def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity
         image = read_image(files.images[modality])
     except ImageError as error:
         return without_image("error", error.code, f"{label}: {error}", error.hint)
-    voxels, found = clean_voxels(image.voxels)
+    voxels, found = clean_voxels(image.voxels, is_stripped=is_stripped and modality not in OWN_GRID)
     if modality in OWN_GRID:  # a CT: air is -1000 Hounsfield units
         found = tuple(finding for finding in found if finding.code != "negative")
     findings = tuple(

@@ -24,13 +24,26 @@ ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct"]
 
 
 class IntensityPlan(Section):
-    """Percentile scaling to [0, 1], per channel, over all voxels, background included (Erdur et al., section 2.2)."""
+    """Percentile scaling to [0, 1], per channel (Erdur et al., section 2.2).
+
+    Attributes:
+        lower_percentile: becomes 0.
+        upper_percentile: becomes 1.
+        percentiles_over: `volume` = all voxels, background included, as the paper; `brain` = the voxels where some
+            image of the case is not 0, so that the empty margin around the brain does not matter.
+    """
 
     kind: ClassVar[str] = "percentiles"
     registers: ClassVar[bool] = False
     scan_window_hu: ClassVar[None] = None
     lower_percentile: float = Field(0.1, ge=0, lt=100)
     upper_percentile: float = Field(99.9, gt=0, le=100)
+    percentiles_over: Literal["volume", "brain"] = "volume"
+
+    @property
+    def depends_on_margin(self) -> bool:
+        """Whether the empty margin around the brain changes what the networks read."""
+        return self.percentiles_over == "volume"
 
 
 def _intensity_kind(section: Any) -> str:
@@ -227,6 +240,7 @@ class Plan(Section):
         spacing_mm: of the network's grid.
         frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
         intensity: how images become what the networks read.
+        brain_share: mean share of the brain among the voxels of the members' training cases; None where unknown.
         registration: how a CT is brought to the source image; needed where a member reads one.
         window: the sliding window of every member that has none of its own; DeepMedic's are tiles
             (`metseg.predict.tiles`).
@@ -243,6 +257,7 @@ class Plan(Section):
     spacing_mm: Spacing = 1.0
     frame: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
     intensity: IntensityPlans = IntensityPlan()
+    brain_share: float | None = Field(None, gt=0, le=1)
     registration: RegistrationPlan | None = None
     window: WindowPlan = WindowPlan()
     tta: TtaPlan = TtaPlan()
@@ -343,6 +358,13 @@ class Plan(Section):
     def system(self) -> System:
         """What its cases and label maps are."""
         return system_of_regions(self.regions.names)
+
+    @property
+    def expected_brain_share(self) -> float | None:
+        """Of the voxels of a case; None where the margin around the brain does not matter, or nothing is known."""
+        if not self.intensity.depends_on_margin:
+            return None
+        return self.brain_share or self.system.brain_share
 
     @property
     def voxel_volume_mm3(self) -> float:

@@ -22,6 +22,7 @@ class RadiosurgeryIntensityPlan(Section):
     """
 
     registers: ClassVar[bool] = True
+    depends_on_margin: ClassVar[bool] = False
     kind: Literal["radiosurgery"]
     ct_level_hu: float = 40.0
     ct_width_hu: float = Field(80.0, gt=0)

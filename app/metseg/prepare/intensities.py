@@ -1,28 +1,53 @@
 """Percentile scaling to [0, 1] (Erdur et al. 2023, section 2.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.plan.plan import IntensityPlan
 from metseg.space.grid import FloatVolume
 
+Mask = NDArray[np.bool_]
 
-def scale_intensities(volume: FloatVolume, plan: IntensityPlan) -> FloatVolume:
-    """Maps the plan's percentiles over all voxels, background included, to [0, 1] and clips.
+
+def find_brain(images: Iterable[FloatVolume]) -> Mask:
+    """Where some image of a skull-stripped case is not background.
+
+    Args:
+        images: shape (x, y, z) each, one or more, over a background of 0.
+    """
+    first, *others = images
+    brain: Mask = first != 0
+    for image in others:
+        np.logical_or(brain, image != 0, out=brain)
+    return brain
+
+
+def scale_intensities(volume: FloatVolume, plan: IntensityPlan, brain: Mask | None = None) -> FloatVolume:
+    """Maps the plan's percentiles to [0, 1] and clips.
 
     Args:
         volume: shape (x, y, z), any unit, finite.
-        plan: the percentiles.
+        plan: the percentiles, and over which voxels they are taken.
+        brain: same shape, for a plan that takes them over the brain; None where the image alone tells.
 
     Returns:
-        Same shape, float32 in [0, 1].
+        Same shape, float32 in [0, 1]; where the plan takes them over the brain, 0 outside of it.
 
     Raises:
         InputError: both percentiles are equal, as in an image that is almost empty.
     """
-    lower, upper = percentiles(volume, (plan.lower_percentile, plan.upper_percentile))
+    if plan.depends_on_margin:
+        return _scaled(volume, volume, plan)
+    inside = find_brain([volume]) if brain is None else brain
+    return np.where(inside, _scaled(volume, volume[inside], plan), np.float32(0))
+
+
+def _scaled(volume: FloatVolume, seen: NDArray[np.float32], plan: IntensityPlan) -> FloatVolume:
+    """The volume between percentiles of what is seen of it."""
+    lower, upper = percentiles(seen, (plan.lower_percentile, plan.upper_percentile))
     if not upper > lower:
         raise InputError(
             f"no contrast: percentiles {plan.lower_percentile} and {plan.upper_percentile} are both {lower:g}",
@@ -32,7 +57,7 @@ def scale_intensities(volume: FloatVolume, plan: IntensityPlan) -> FloatVolume:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def percentiles(volume: FloatVolume, percents: tuple[float, ...]) -> tuple[float, ...]:
+def percentiles(volume: NDArray[np.float32], percents: tuple[float, ...]) -> tuple[float, ...]:
     """Percentiles as `numpy.percentile` defines them (linear interpolation), quicker when most voxels are 0.
 
     Only what is not 0 is partitioned: the background of a skull-stripped image is four fifths of it.

@@ -16,7 +16,7 @@ from metseg.files.case import Case
 from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, IntensityPlans, Plan, Spacing
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.prepare.channels import Channels
-from metseg.prepare.intensities import scale_intensities
+from metseg.prepare.intensities import find_brain, scale_intensities
 from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
 from metseg.space.components import Box, bounding_box
@@ -36,6 +36,7 @@ class PreparedCase:
             radiosurgery system's intensities: of zero mean and unit variance).
         brain: bounding box of the voxels that are not background in some channel.
         registration: where the CT lies; None without one.
+        brain_share: of the grid's voxels; see `Channels`.
         on_own_grids: the same case on the grids that single members have for themselves (`MemberPlan.spacing_mm`).
     """
 
@@ -44,6 +45,7 @@ class PreparedCase:
     channels: Mapping[ChannelName, FloatVolume]
     brain: Box
     registration: Registration | None = None
+    brain_share: float | None = None
     on_own_grids: "Mapping[Spacing, PreparedCase]" = field(default_factory=dict)
 
     @property
@@ -96,7 +98,7 @@ def prepare_case(
         made = PREPARERS[type(intensity)](case, intensity, resampling, registration)
     except InputError as error:
         raise InputError(f"case {case.case_id}: {error}", hint=error.hint) from error
-    return PreparedCase(case, resampling, made.channels, made.brain, made.registration)
+    return PreparedCase(case, resampling, made.channels, made.brain, made.registration, made.brain_share)
 
 
 def prepare_sequences(
@@ -107,17 +109,17 @@ def prepare_sequences(
     Raises:
         InputError: an image has no contrast left between its percentiles.
     """
+    volumes = {name: to_network(case.images[name], resampling) for name in MODALITIES if name in case.images}
+    brain = find_brain(volumes.values())
     channels: dict[ChannelName, FloatVolume] = {}
-    for modality in MODALITIES:
-        if modality not in case.images:
-            continue
+    for modality in tuple(volumes):
         try:
-            channels[modality] = scale_intensities(to_network(case.images[modality], resampling), intensity)
+            channels[modality] = scale_intensities(volumes.pop(modality), intensity, brain)
         except InputError as error:
             raise InputError(f"{modality}: {error}", hint=error.hint) from error
     if "t1c" in channels and "t1n" in channels:
         channels[SUBTRACTION] = subtract(channels["t1c"], channels["t1n"])
-    return Channels(channels, brain_box(channels))
+    return Channels(channels, brain_box(channels), brain_share=float(brain.mean()))
 
 
 PREPARERS: Final[Mapping[type, Callable[..., Channels]]] = {

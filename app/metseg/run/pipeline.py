@@ -138,7 +138,9 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
             hint=f"Add {files.case_id}-{missing[0]}.nii.gz: no member of {plan.name} works without it.",
         )
     wanted = [name for name in (*files.images, *files.rivals) if name in plan.modalities | {SOURCE_MODALITY}]
-    case = read_case(files, modalities=wanted)
+    case = read_case(
+        files, modalities=wanted, is_stripped=plan.system.is_stripped, brain_share=plan.expected_brain_share
+    )
     if grid != SOURCE_MODALITY and grid not in case.scans:
         raise InputError(
             f"case {case.case_id}: has no {grid} whose grid its label map could take",
