@@ -15,10 +15,18 @@ from metseg.errors import ExitCode, InputError, OutputError, UsageError
 from metseg.files.discovery import discover_cases
 from metseg.files.read import read_case
 from metseg.labels import BRATS_REGIONS
+from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case
 from training.data.augment import augmented_crop, change_intensities, rotation_matrix, stack_channels
 from training.data.batches import CropDataset, Schedule, batch_loader
-from training.data.cache import find_problem, keep_entry, open_entry, prepare_all, prepare_entry
+from training.data.cache import (
+    find_problem,
+    keep_entry,
+    mean_brain_share,
+    open_entry,
+    prepare_all,
+    prepare_entry,
+)
 from training.data.crops import draw_start
 from training.data.false_positives import find_false_positives
 from training.data.prepared import drop_large_lesions, prepare_training_case
@@ -116,6 +124,32 @@ def test_training_prepares_as_inference_does(files):
     assert np.abs(stacked[0].numpy() - inferred.channels["sub"][x, y, z]).max() < 2e-3
 
 
+def test_preparing_settles_the_background_and_measures_the_brain(files, tmp_path):
+    first = prepare_training_case(files, DataRecipe(), BRATS_REGIONS)
+    stored = nib.load(files.images["t1n"])
+    image = stored.get_fdata(dtype=np.float32)
+    assert first.brain_share == pytest.approx(np.mean(image != 0), abs=1e-4)
+    nib.save(nib.Nifti1Image(np.where(image == 0, np.nan, image), stored.affine), files.images["t1n"])
+    second = prepare_training_case(files, DataRecipe(), BRATS_REGIONS)
+    np.testing.assert_array_equal(second.images, first.images)
+    assert second.box == first.box
+    entry = keep_entry("P-0-000", "key", tmp_path, lambda: second)
+    assert open_entry(entry).brain_share == second.brain_share
+    unknown = keep_entry("case-0", "other", tmp_path, lambda: training_case(0))
+    assert mean_brain_share([entry, unknown]) == pytest.approx(second.brain_share, abs=1e-4)
+    assert mean_brain_share([unknown]) is None
+
+
+def test_percentiles_over_the_brain_are_the_recipes(files):
+    intensity = IntensityPlan(percentiles_over="brain")
+    case = prepare_training_case(files, DataRecipe(intensity=intensity), BRATS_REGIONS)
+    inferred = prepare_case(read_case(files, modalities=tuple(files.images)), intensity)
+    x, y, z = (slice(first, end) for first, end in case.box)
+    for modality, image in zip(case.modalities, case.images, strict=True):
+        assert np.abs(image - inferred.channels[modality][x, y, z]).max() < 1e-3
+    assert not np.array_equal(case.images, prepare_training_case(files, DataRecipe(), BRATS_REGIONS).images)
+
+
 def test_an_entry_is_found_again_and_follows_file_and_setting(files, tmp_path):
     cache = tmp_path / "cache"
     first = prepare_entry(files, small_recipe(), cache)
@@ -125,6 +159,7 @@ def test_an_entry_is_found_again_and_follows_file_and_setting(files, tmp_path):
     # Channels are chosen when a crop is made: members of different channels share an entry.
     assert prepare_entry(files, small_recipe(data={"channels": ("t1n", "t1c", "t2f", "sub")}), cache) == first
     assert prepare_entry(files, small_recipe(data={"max_lesion_voxels": 50}), cache) != first
+    assert prepare_entry(files, small_recipe(data={"intensity": {"percentiles_over": "brain"}}), cache) != first
     shutil.rmtree(files.folder)
     write_labelled_case(files.folder.parent, "P-0-000", seed=2)
     assert prepare_entry(files, small_recipe(), cache) != first

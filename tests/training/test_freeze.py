@@ -61,6 +61,9 @@ def test_a_bundle_holds_the_segmentation_part_and_its_story(runs, tmp_path):
     assert len(metadata["training_revision"]) >= 7
     assert json.loads(metadata["validation"])["score"] >= 0
     assert json.loads(metadata["training_cases"]) == {"train": 3, "validation": 1}
+    assert plan.brain_share == float(metadata["brain_share"])
+    assert plan.brain_share == json.loads((runs / "sub/run.json").read_text())["brain_share"]
+    assert plan.brain_share == plan.expected_brain_share
 
 
 def test_freezing_twice_gives_the_same_files(runs, tmp_path):
@@ -208,6 +211,7 @@ def test_members_that_disagree_with_the_plan_are_refused(runs, tmp_path, members
     [
         ({"spacing_mm": -1.0}, "don't make a plan"),
         ({"intensity": {"upper_percentile": 99.0}}, "intensity is"),
+        ({"intensity": {"percentiles_over": "brain"}}, "intensity is"),
         ({"threshold": 7}, "don't make a plan"),
         ({"unknown": 1}, "don't make a plan"),
         ({"fusion": None}, "plan b: fusion must be a section of keys, found None"),

@@ -102,9 +102,10 @@ def _label_maps(files: CaseFiles, engine: Engine, settings: Sequence[Setting]) -
 
 
 def _choose_rules(setting: Setting, plan: Plan) -> PostprocessPlan:
-    """The setting's size rules; what the plan does with further cores stays as it is."""
-    rules = RULES[setting.rules]
-    return rules.model_copy(update={"min_further_core_mm3": plan.postprocess.min_further_core_mm3})
+    """The setting's size rules; what the plan does with further parts of a lesion stays as it is."""
+    own = plan.postprocess
+    further = {"min_further_core_mm3": own.min_further_core_mm3, "min_further_et_share": own.min_further_et_share}
+    return RULES[setting.rules].model_copy(update=further)
 
 
 def score_setting(reference: LabelMap, labels: LabelMap, spacing_mm: tuple[float, float, float]) -> CaseFigures:

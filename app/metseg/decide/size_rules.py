@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from metseg.labels import BACKGROUND, BRATS_REGIONS, ET, NETC, SNFH, LabelMap, Regions
 from metseg.plan.plan import PostprocessPlan
-from metseg.space.components import bounding_box, find_components
+from metseg.space.components import Components, bounding_box, find_components
 
 
 def apply_size_rules(
@@ -17,9 +17,11 @@ def apply_size_rules(
     2. Tumour-core components (labels 1, 3) under `min_further_core_mm3` become SNFH where their whole-tumour component
        holds a larger core: specks in the oedema of a lesion. Off in the paper's plan.
     3. NETC components under `min_netc_mm3` become ET.
-    4. SNFH components under `min_snfh_mm3` are removed.
-    5. ET components under `min_et_mm3` are removed; voxels that rule 3 made ET count here.
-    6. Components of disjoint regions, such as RC, under `min_disjoint_mm3` are removed.
+    4. ET components under `min_further_et_share` of the largest of their tumour core become NETC: specks in the core of
+       a large tumour. Off in the paper's plan.
+    5. SNFH components under `min_snfh_mm3` are removed.
+    6. ET components under `min_et_mm3` are removed; voxels that rule 3 made ET count here.
+    7. Components of disjoint regions, such as RC, under `min_disjoint_mm3` are removed.
 
     "Under" is strict: a component of exactly the threshold stays. A threshold of 0 switches its rule off.
 
@@ -40,6 +42,7 @@ def apply_size_rules(
     _relabel_small(part, regions.whole_mask(part), plan.min_wt_mm3 / voxel_volume_mm3, BACKGROUND)
     _relabel_further_cores(part, regions, (plan.min_further_core_mm3 or 0) / voxel_volume_mm3)
     _relabel_small(part, part == NETC, plan.min_netc_mm3 / voxel_volume_mm3, ET)
+    _relabel_further_enhancement(part, regions, plan.min_further_et_share or 0)
     _relabel_small(part, part == SNFH, plan.min_snfh_mm3 / voxel_volume_mm3, BACKGROUND)
     _relabel_small(part, part == ET, plan.min_et_mm3 / voxel_volume_mm3, BACKGROUND)
     for region in regions.disjoint:
@@ -52,14 +55,28 @@ def _relabel_further_cores(labels: LabelMap, regions: Regions, min_voxels: float
     """Makes cores of fewer than `min_voxels` voxels SNFH beside a larger core, in place; `labels` is C-contiguous."""
     if min_voxels <= 1:
         return
-    cores = find_components(regions.mask(labels, regions.core))
-    lesions = find_components(regions.whole_mask(labels)).to_volume().reshape(-1)
-    lesion_of_core = np.zeros(cores.sizes.size, dtype=np.intp)
-    lesion_of_core[cores.component_of - 1] = lesions[cores.voxels]
-    largest = np.zeros(int(lesions.max(initial=0)) + 1, dtype=np.intp)
-    np.maximum.at(largest, lesion_of_core, cores.sizes)
-    goes = cores.smaller_than(min_voxels) & (cores.sizes < largest[lesion_of_core])
+    cores, largest = _find_parts(regions.mask(labels, regions.core), regions.whole_mask(labels))
+    goes = cores.smaller_than(min_voxels) & (cores.sizes < largest)
     labels.reshape(-1)[cores.pick_voxels(goes)] = SNFH
+
+
+def _relabel_further_enhancement(labels: LabelMap, regions: Regions, min_share: float) -> None:
+    """Makes ET components NETC beside one of which they are a smaller share, in place; `labels` is C-contiguous."""
+    if min_share <= 0:
+        return
+    enhancing, largest = _find_parts(labels == ET, regions.mask(labels, regions.core))
+    labels.reshape(-1)[enhancing.pick_voxels(enhancing.sizes < min_share * largest)] = NETC
+
+
+def _find_parts(parts: NDArray[np.bool_], wholes: NDArray[np.bool_]) -> tuple[Components, NDArray[np.intp]]:
+    """The components of `parts`, and the size of the largest in the component of `wholes` that each lies in."""
+    found = find_components(parts)
+    whole_at = find_components(wholes).to_volume().reshape(-1)
+    whole_of = np.zeros(found.count, dtype=np.intp)
+    whole_of[found.component_of - 1] = whole_at[found.voxels]
+    largest = np.zeros(int(whole_at.max(initial=0)) + 1, dtype=np.intp)
+    np.maximum.at(largest, whole_of, found.sizes)
+    return found, largest[whole_of]
 
 
 def _relabel_small(labels: LabelMap, mask: NDArray[np.bool_], min_voxels: float, new_label: int) -> None:

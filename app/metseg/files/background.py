@@ -133,7 +133,7 @@ def _is_over_zero(voxels: FloatVolume) -> bool:
     filled = np.count_nonzero(voxels)
     if filled > (1 - LEAST_SHARE) * voxels.size or np.isnan(low := voxels.min()):
         return False
-    return bool(low >= 0) or np.count_nonzero(voxels < 0) <= STRAY_SHARE * filled
+    return bool(low >= 0 or np.count_nonzero(voxels < 0) <= STRAY_SHARE * filled)
 
 
 def _border(voxels: FloatVolume) -> Values:
@@ -213,14 +213,14 @@ def _mixed(voxels: FloatVolume, rim: Mask, core: Values, value: float) -> Mask:
     if not np.isfinite(value) or value == 0 or not rim.any():
         return nowhere
     low, high = (float(limit) for limit in np.percentile(core, (1, 99)))
-    far = (high - low) / 2
+    far = high - low
     if value < low - far:
         return rim & (voxels < (value + low) / 2)
     return rim & (voxels > (value + high) / 2) if value > high + far else nowhere
 
 
 def _more_than_strays(wrong: NDArray[np.bool_]) -> bool:
-    return np.count_nonzero(wrong) > STRAY_SHARE * wrong.size
+    return bool(np.count_nonzero(wrong) > STRAY_SHARE * wrong.size)
 
 
 def _name(value: float) -> str:

@@ -174,6 +174,8 @@ class PostprocessPlan(Section):
         min_further_core_mm3: tumour-core components smaller than this become SNFH where the same whole-tumour component
             holds a larger core. Not in the paper: None, or 0, switches it off.
         min_netc_mm3: NETC components smaller than this become ET.
+        min_further_et_share: ET components smaller than this share of the largest ET component of the same tumour core
+            become NETC. Not in the paper: None, or 0, switches it off.
         min_snfh_mm3: SNFH components smaller than this are removed.
         min_et_mm3: ET components smaller than this are removed.
         min_disjoint_mm3: components of a disjoint region, such as RC, smaller than this are removed. Not in the paper.
@@ -182,6 +184,7 @@ class PostprocessPlan(Section):
     min_wt_mm3: int = Field(25, ge=0)
     min_further_core_mm3: int | None = Field(None, ge=0)
     min_netc_mm3: int = Field(20, ge=0)
+    min_further_et_share: float | None = Field(None, ge=0, lt=1)
     min_snfh_mm3: int = Field(20, ge=0)
     min_et_mm3: int = Field(10, ge=0)
     min_disjoint_mm3: int = Field(0, ge=0)
@@ -299,11 +302,17 @@ class Plan(Section):
                 f"{list(wrong[0].regions)} of {wrong[0].name!r}"
             )
         rules = self.postprocess
-        of_parts = (rules.min_further_core_mm3, rules.min_netc_mm3, rules.min_snfh_mm3, rules.min_et_mm3)
+        of_parts = (
+            rules.min_further_core_mm3,
+            rules.min_netc_mm3,
+            rules.min_further_et_share,
+            rules.min_snfh_mm3,
+            rules.min_et_mm3,
+        )
         if not self.system.has_parts and any(of_parts):
             raise ValueError(
-                f"{self.system.whole} have no parts: postprocess.min_further_core_mm3, min_netc_mm3, min_snfh_mm3, "
-                "min_et_mm3 must be 0"
+                f"{self.system.whole} have no parts: postprocess.min_further_core_mm3, min_netc_mm3, "
+                "min_further_et_share, min_snfh_mm3, min_et_mm3 must be 0"
             )
         registered = self.modalities & OWN_GRID
         if bool(registered) != (self.registration is not None):

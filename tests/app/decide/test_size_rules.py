@@ -19,10 +19,14 @@ def plain_rules(labels, plan):
         ((1, 2, 3), plan.min_wt_mm3, 0),
         ((1, 3), plan.min_further_core_mm3 or 0, 2),
         ((1,), plan.min_netc_mm3, 3),
+        ("further ET", 0, 1),
         ((2,), plan.min_snfh_mm3, 0),
         ((3,), plan.min_et_mm3, 0),
     ):
         original = labels.copy()
+        if targets == "further ET":
+            relabel_further_enhancement(labels, plan.min_further_et_share or 0)
+            continue
         numbers, count = ndimage.label(np.isin(labels, targets), structure=np.ones((3, 3, 3)))
         for number in range(1, count + 1):
             component = numbers == number
@@ -35,6 +39,17 @@ def has_larger_core(labels, cores, component):
     lesions, _ = ndimage.label(np.isin(labels, (1, 2, 3)), structure=np.ones((3, 3, 3)))
     beside = cores[lesions == lesions[component][0]]
     return np.bincount(beside[beside > 0]).max() > component.sum()
+
+
+def relabel_further_enhancement(labels, share):
+    numbers, count = ndimage.label(labels == 3, structure=np.ones((3, 3, 3)))
+    cores, _ = ndimage.label(np.isin(labels, (1, 3)), structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(numbers.ravel())
+    for number in range(1, count + 1):
+        component = numbers == number
+        beside = np.unique(numbers[(cores == cores[component][0]) & (numbers > 0)])
+        if sizes[number] < share * sizes[beside].max():
+            labels[component] = 1
 
 
 def rod(*parts, shape=(4, 5, 80)):
@@ -115,6 +130,25 @@ def test_a_speck_of_core_beside_a_larger_core_becomes_oedema():
     np.testing.assert_array_equal(apply_size_rules(two, rule, voxel_volume_mm3=2.0), two)
 
 
+def test_a_speck_of_enhancement_in_the_core_of_a_larger_one_becomes_core():
+    rule = PostprocessPlan(**{**OFF, "min_further_et_share": 0.1})
+    core = rod((3, 30), (1, 5), (3, 2), (2, 4))
+    np.testing.assert_array_equal(apply_size_rules(core, rule), rod((3, 30), (1, 7), (2, 4)))
+    np.testing.assert_array_equal(apply_size_rules(core, PostprocessPlan(**OFF)), core)
+    for stays in (
+        rod((3, 30), (1, 5), (3, 3)),  # exactly the share
+        rod((3, 30), (2, 5), (3, 2)),  # a core of its own in the same oedema: it may be another metastasis
+        rod((3, 30), (0, 5), (3, 2)),  # a lesion of its own
+    ):
+        np.testing.assert_array_equal(apply_size_rules(stays, rule), stays)
+
+
+def test_a_speck_that_becomes_core_is_no_hole():
+    # Under min_et_mm3 too: what is core first is not removed.
+    rules = PostprocessPlan(**{**OFF, "min_further_et_share": 0.1, "min_et_mm3": 10})
+    np.testing.assert_array_equal(apply_size_rules(rod((3, 30), (1, 5), (3, 2)), rules), rod((3, 30), (1, 7)))
+
+
 def test_thresholds_are_volumes_on_other_grids():
     labels = rod((3, 30))
     assert not apply_size_rules(labels, PAPER, voxel_volume_mm3=0.5).any()
@@ -142,6 +176,7 @@ def test_an_empty_map_stays_empty():
         min_snfh_mm3=st.integers(0, 8),
         min_et_mm3=st.integers(0, 8),
         min_further_core_mm3=st.none() | st.integers(0, 12),
+        min_further_et_share=st.none() | st.sampled_from([0.0, 0.3, 0.6]),
     ),
     st.sampled_from("CF"),
 )

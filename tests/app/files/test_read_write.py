@@ -44,9 +44,16 @@ def image_file(path, data=None, affine=None, *, dtype=None, slope=None, codes=(1
     return path
 
 
+def over_zero(data):
+    """The same with a border of 0, as around a stripped brain."""
+    over = np.zeros_like(data)
+    over[1:-1, 1:-1, 1:-1] = data[1:-1, 1:-1, 1:-1]
+    return over
+
+
 def make_case(folder, *, modalities=MODALITIES, **options):
     for number, modality in enumerate(modalities):
-        data = np.random.default_rng(number).integers(1, 900, (6, 7, 5)).astype(np.int16)
+        data = over_zero(np.random.default_rng(number).integers(1, 900, (6, 7, 5)).astype(np.int16))
         image_file(folder / f"{folder.name}-{modality}.nii.gz", data, **options)
     (case,) = discover_cases(folder.parent)
     return case
@@ -121,7 +128,7 @@ def test_a_case_is_read_onto_one_grid(tmp_path):
 
 def test_codes_signed_zeros_and_rounding_do_not_make_grids_differ(tmp_path):
     files = make_case(tmp_path / "a", affine=OBLIQUE)
-    data = np.random.default_rng(5).random((6, 7, 5), dtype=np.float32)
+    data = over_zero(np.random.default_rng(5).random((6, 7, 5), dtype=np.float32))
     image_file(files.images["t1n"], data, OBLIQUE, codes=(1, 0))
     image_file(files.images["t2w"], data, OBLIQUE, codes=(0, 2))
     image_file(files.images["t2f"], data, np.round(OBLIQUE, 4), codes=(4, 4))
@@ -149,8 +156,7 @@ def test_stray_nan_becomes_zero_with_a_warning(tmp_path):
     case = read_case(files, modalities=MODALITIES)
     assert case.images["t1n"][0, 0, 0] == case.images["t1n"][1, 1, 1] == 0
     assert np.isfinite(case.images["t1n"]).all()
-    (warning,) = case.warnings
-    assert warning.code == "not-finite"
+    (warning,) = (warning for warning in case.warnings if warning.code == "not-finite")
     assert "2 voxels are NaN or infinite, 0.95%" in warning.what
     data[2, 2, 2] = np.inf
     image_file(files.images["t1n"], data, OBLIQUE)

@@ -207,7 +207,30 @@ DAMAGE = {
         "error",
         "almost empty: 1 of",
     ),
-    "negative": (lambda p: save(p, voxels() - 100), "negative", "warning", "negative intensities down to -100 in 7"),
+    "negative": (
+        lambda p: save(p, with_values(-100, 3)),
+        "negative",
+        "warning",
+        "negative intensities down to -100 in 0.23%",
+    ),
+    "shifted": (
+        lambda p: save(p, voxels() - 100),
+        "background",
+        "warning",
+        "the background is -100 in 74.5% of the voxels: set to 0, and the brain, which goes down to -48, raised by 48",
+    ),
+    "NaN around the brain": (
+        lambda p: save(p, np.where(voxels() == 0, np.nan, voxels())),
+        "background",
+        "warning",
+        "t1n (case-t1n.nii.gz): the background is NaN in 74.5% of the voxels: set to 0",
+    ),
+    "skull": (
+        lambda p: save(p, np.random.default_rng(0).normal(100, 20, SHAPE)),
+        "no-background",
+        "warning",
+        "left as it is, the result is unreliable",
+    ),
     "absurd": (lambda p: edit(p, scl_slope=1e5, scl_inter=0), "absurd", "warning", "beyond 1e+06"),
     "no orientation": (
         lambda p: edit(p, qform_code=0, sform_code=0),
@@ -314,6 +337,37 @@ def test_a_folder_without_cases_and_colliding_ids_are_problems(folder, tmp_path_
     for modality in MODALITIES:
         save(folder / "CASE" / f"CASE-{modality}.nii.gz")
     assert [finding.code for finding in check_cases(folder)] == ["duplicate-id"]
+
+
+def test_nan_in_the_brain_stays_an_error_whatever_surrounds_it(folder):
+    image = np.where(voxels() == 0, np.float32(-1024), voxels())
+    image[4:7, 4:7, 4:7] = np.nan
+    save(folder / "case" / "case-t1n.nii.gz", image.astype(np.float32))
+    (found,) = errors_among(check_cases(folder))
+    assert (found.code, "27 voxels are NaN" in found.what) == ("not-finite", True)
+
+
+def test_images_that_are_not_stripped_keep_their_air(folder):
+    save(folder / "case" / "case-t1n.nii.gz", voxels() - 100)
+    (finding,) = check_cases(folder, is_stripped=False)
+    assert finding.code == "negative"
+    (files,) = discover_cases(folder)
+    assert read_case(files, modalities=("t1c", "t1n"), is_stripped=False).images["t1n"].min() == -100
+
+
+def test_a_margin_far_from_that_of_training_is_named(folder):
+    share = np.mean(voxels() != 0)  # of every image of the case alike
+    (files,) = discover_cases(folder)
+    for factor, word in ((0.45, "smaller"), (0.55, ""), (1.9, ""), (2.1, "larger")):
+        findings = check_cases(folder, brain_share=share * factor)
+        case = read_case(files, modalities=MODALITIES, brain_share=share * factor)
+        assert findings == case.warnings
+        assert [finding.code for finding in findings] == ["margin"] * bool(word)
+        assert all(f"25.5% of the voxels, {share * factor:.1%} in training" in finding.what for finding in findings)
+        assert all(f"margin is {word}" in finding.what for finding in findings)
+    # An image whose background nobody knows says nothing of the margin.
+    save(folder / "case" / "case-t1n.nii.gz", np.random.default_rng(0).normal(100, 20, SHAPE))
+    assert [finding.code for finding in check_cases(folder, brain_share=0.1)] == ["no-background"]
 
 
 def test_checking_needs_no_network_library(folder):

@@ -75,3 +75,21 @@ def test_modalities_follow_the_channels():
     plan = Plan(name="p", members=(sub, full))
     assert plan.required_modalities == {"t1n", "t1c", "t2f"}
     assert plan.modalities == {"t1n", "t1c", "t2w", "t2f"}
+
+
+def test_the_margin_matters_where_percentiles_are_over_the_volume(tmp_path):
+    plain = load_plan(write(tmp_path))
+    assert plain.intensity.percentiles_over == "volume"
+    assert plain.expected_brain_share == plain.system.brain_share
+    assert load_plan(write(tmp_path, brain_share=0.3)).expected_brain_share == 0.3
+    over_brain = load_plan(write(tmp_path, intensity={"percentiles_over": "brain"}, brain_share=0.3))
+    assert over_brain.expected_brain_share is None
+    assert over_brain.sha256 != plain.sha256
+
+
+def test_keys_that_came_later_leave_the_hash_of_older_plans_as_it_was(tmp_path):
+    plain = load_plan(write(tmp_path)).sha256
+    later = {"intensity": {"percentiles_over": "volume"}, "brain_share": None}
+    later["postprocess"] = {"min_further_et_share": None}
+    assert load_plan(write(tmp_path, **later)).sha256 == plain
+    assert load_plan(write(tmp_path, postprocess={"min_further_et_share": 0.05})).sha256 != plain

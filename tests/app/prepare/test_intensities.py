@@ -34,6 +34,32 @@ def test_scaling_counts_background_and_clips():
     assert volume[0, 0, 9] == 10, "the input must not change"
 
 
+def test_percentiles_over_the_brain_do_not_see_the_margin():
+    volume = np.zeros((10, 10, 10), dtype=np.float32)
+    volume[2:8, 2:8, 2:8] = np.random.default_rng(0).integers(100, 900, (6, 6, 6))
+    brain = volume > 0
+    brain[1, 4, 4] = True  # another image of the case shows brain here
+    plan = IntensityPlan(percentiles_over="brain")
+    scaled = scale_intensities(volume, plan, brain)
+    low, high = np.percentile(volume[brain], (0.1, 99.9))
+    np.testing.assert_allclose(scaled[brain], np.clip((volume[brain] - low) / (high - low), 0, 1), atol=1e-6)
+    assert not scaled[~brain].any()
+    for tight in (slice(1, 8), slice(1, 9)):
+        np.testing.assert_array_equal(
+            scale_intensities(volume[tight, 2:8, 2:8], plan, brain[tight, 2:8, 2:8]), scaled[tight, 2:8, 2:8]
+        )
+    whole = scale_intensities(volume, IntensityPlan())[2:8, 2:8, 2:8]
+    assert not np.array_equal(scale_intensities(volume[2:8, 2:8, 2:8], IntensityPlan()), whole), "the paper's rule does"
+
+
+def test_a_negative_stray_in_the_brain_leaves_the_background_0():
+    volume = np.zeros((10, 10, 10), dtype=np.float32)
+    volume[2:8, 2:8, 2:8] = np.random.default_rng(0).integers(100, 900, (6, 6, 6))
+    volume[4, 4, 4] = -50
+    scaled = scale_intensities(volume, IntensityPlan(percentiles_over="brain"))
+    assert not scaled[volume == 0].any()
+
+
 def test_scaling_needs_contrast():
     volume = np.zeros((20, 20, 20), dtype=np.float32)
     volume[3, 3, 3] = 5
