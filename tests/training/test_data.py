@@ -124,7 +124,7 @@ def test_training_prepares_as_inference_does(files):
     assert np.abs(stacked[0].numpy() - inferred.channels["sub"][x, y, z]).max() < 2e-3
 
 
-def test_preparing_settles_the_background_and_measures_the_brain(files, tmp_path):
+def test_preparing_settles_the_background_and_measures_the_brain(files, tmp_path, caplog):
     first = prepare_training_case(files, DataRecipe(), BRATS_REGIONS)
     stored = nib.load(files.images["t1n"])
     image = stored.get_fdata(dtype=np.float32)
@@ -132,6 +132,7 @@ def test_preparing_settles_the_background_and_measures_the_brain(files, tmp_path
     nib.save(nib.Nifti1Image(np.where(image == 0, np.nan, image), stored.affine), files.images["t1n"])
     second = prepare_training_case(files, DataRecipe(), BRATS_REGIONS)
     np.testing.assert_array_equal(second.images, first.images)
+    assert "case P-0-000: t1n (P-0-000-t1n.nii.gz): the background is NaN" in caplog.text
     assert second.box == first.box
     entry = keep_entry("P-0-000", "key", tmp_path, lambda: second)
     assert open_entry(entry).brain_share == second.brain_share

@@ -185,13 +185,13 @@ def open_entry(entry: Path) -> TrainingCase:
         volume_shape=tuple(content["volume_shape"]),
         brain=tuple(map(tuple, content["brain"])) if content.get("brain") else None,  # type: ignore[arg-type]
         volumes=np.array(content.get("volumes", [0]), dtype=np.int64),
-        brain_share=content["brain_share"],
+        brain_share=content.get("brain_share"),
     )
 
 
 def mean_brain_share(entries: Iterable[Path]) -> float | None:
     """Mean share of the brain among the voxels of prepared cases; None where their images don't tell."""
-    shares = [_read_json(entry)["brain_share"] for entry in entries]
+    shares = [_read_json(entry).get("brain_share") for entry in entries]
     known = [share for share in shares if share is not None]
     return round(fmean(known), SHARE_DECIMALS) if known else None
 

@@ -1,5 +1,6 @@
 """One case as training reads it, and how it is made from files: with the functions that inference uses."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,8 @@ from metseg.space.components import find_components
 from metseg.systems import OWN_GRID, Modality, system_of_regions
 from training.recipe_sections import DataRecipe
 from training.references import read_reference
+
+logger = logging.getLogger(__name__)
 
 SEED_VOXELS = 64
 """Voxels remembered for each lesion, to centre crops on."""
@@ -68,8 +71,11 @@ def prepare_training_case(files: CaseFiles, recipe: DataRecipe, regions: Regions
     system = system_of_regions(regions.names)
     readable = [name for name in system.modalities if name not in OWN_GRID or recipe.registration is not None]
     wanted = [name for name in readable if name in files.images]
+    case = read_case(files, modalities=wanted, is_stripped=system.is_stripped)
+    for finding in case.warnings:
+        logger.warning("case %s: %s", files.case_id, finding.what)
     prepared = prepare_case(
-        read_case(files, modalities=wanted, is_stripped=system.is_stripped),
+        case,
         recipe.intensity,
         spacing_mm=recipe.spacing_mm,
         frame=recipe.frame,
