@@ -70,6 +70,8 @@ def read_channels(folder: Path, engine: Engine) -> dict[str, np.ndarray]:
     from monai.transforms import LoadImage, Orientation  # noqa: PLC0415 - heavy
 
     intensity = engine.plan.intensity
+    if not intensity.depends_on_margin:
+        raise SystemExit(f"plan {engine.plan.name}: plain MONAI takes percentiles over the volume, not over the brain")
     load, turn = LoadImage(image_only=True, ensure_channel_first=True), Orientation("RAS", labels=None)
     channels = {}
     for name in ("t1n", "t1c", "t2w", "t2f"):
