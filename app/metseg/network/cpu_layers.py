@@ -44,6 +44,12 @@ class ChunkedMish(nn.Module):
         return result.view(dense.shape).movedim(-1, 1)
 
 
+HALVING = ((3, 3, 3), (2, 2, 2), (1, 1, 1))
+"""Kernel, stride and padding of the convolution that halves a volume."""
+
+SHORT_AXIS = 2
+"""Voxels that it turns into one."""
+
 MOMENTS_BLOCK = 1 << 14
 """Voxels whose sums are added up in float32 before they join the whole in float64."""
 
@@ -101,6 +107,21 @@ def channel_moments(batch: Tensor) -> tuple[Tensor, Tensor]:
     return (guess + offset).float(), (squares / len(values) - offset.square()).clamp(min=0).float()
 
 
+class ShortConv(nn.Conv3d):
+    """A convolution with kernel 3 and stride 2 whose last axis may be as short as one or two voxels.
+
+    There oneDNN's bfloat16 kernel for channels-last layout reads memory that is not the input's and gives any numbers.
+    A zero behind the input, as the convolution's own padding has, makes two voxels of which the first is the answer.
+    """
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dtype != torch.bfloat16 or input.shape[-1] > SHORT_AXIS:
+            return super().forward(input)
+        widened = functional.pad(input, (0, SHORT_AXIS + 1 - input.shape[-1]))
+        return super().forward(widened.contiguous(memory_format=torch.channels_last_3d))[..., :1]
+
+
 def replace_layers(
     network: nn.Module, mish: Callable[[], nn.Module], norm: Callable[[nn.GroupNorm], nn.Module]
 ) -> None:
@@ -126,4 +147,7 @@ def arrange_for_cpu(network: nn.Module) -> nn.Module:
         The same network.
     """
     replace_layers(network, mish=ChunkedMish, norm=SingleGroupNorm)
+    for module in network.modules():
+        if type(module) is nn.Conv3d and (module.kernel_size, module.stride, module.padding) == HALVING:
+            module.__class__ = ShortConv  # parameters keep their names
     return network
