@@ -23,6 +23,7 @@ from evaluation.sizes import check_picture, plot_sizes, sort_by_size
 from evaluation.terminal import build_comparison_table, build_size_table, build_summary_table, open_console
 from metseg.cli.choices import LabelsOption
 from metseg.errors import ExitCode, MetsegError, UsageError
+from metseg.findings import printable
 from metseg.labels import LabelConvention
 
 PROGRAM = "python -m evaluation"
@@ -111,7 +112,7 @@ def compare_files(
     for name, one, other in (("A", first, second), ("B", second, first)):
         alone = [case_id for case_id in one.cases if case_id not in other.cases]
         if alone:
-            complaints.print(f"only in {name}, left out: {', '.join(alone)}", markup=False, soft_wrap=True)
+            complaints.print(f"only in {name}, left out: {printable(', '.join(alone))}", markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +181,14 @@ def _score_with_progress(
 def _list_unpaired(cohort: Cohort) -> None:
     complaints = open_console(stderr=True)
     if cohort.missing:
+        ids = printable(", ".join(cohort.missing))
         complaints.print(
-            f"{len(cohort.missing)} prediction(s) missing, scored as such: {', '.join(cohort.missing)}",
+            f"{len(cohort.missing)} prediction(s) missing, scored as such: {ids}",
             markup=False,
             soft_wrap=True,
         )
     if cohort.unknown:
-        names = ", ".join(path.name for path in cohort.unknown)
+        names = printable(", ".join(path.name for path in cohort.unknown))
         complaints.print(
             f"{len(cohort.unknown)} prediction(s) without reference, left out: {names}", markup=False, soft_wrap=True
         )
@@ -198,7 +200,7 @@ def main() -> int:
     try:
         result = app(prog_name=PROGRAM, standalone_mode=False)
     except MetsegError as error:
-        sys.stderr.write(f"error: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        sys.stderr.write(f"error: {printable(str(error))}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return int(ExitCode.INTERRUPTED)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from metseg.errors import InputError
-
-REFERENCE_SUFFIX = "-seg"
-FILE_SUFFIXES = (".nii.gz", ".nii")
+from metseg.files.listing import find_file
+from metseg.files.names import REFERENCE_KIND, ImageName, fold, read_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,13 @@ def find_cohort(reference_path: Path, prediction_path: Path) -> Cohort:
     if prediction_path.is_file():
         if len(references) != 1:
             raise InputError(f"{prediction_path} is one file, but {reference_path} holds {len(references)} references")
-        predictions = {next(iter(references)): prediction_path}
+        predictions = {next(iter(references)): _Named(prediction_path.name, prediction_path)}
     else:
         predictions = _find_predictions(prediction_path)
-    cases = tuple(CasePair(case_id, path, predictions.get(case_id)) for case_id, path in sorted(references.items()))
-    unknown = tuple(path for case_id, path in sorted(predictions.items()) if case_id not in references)
+    paths = {key: found.path for key, found in predictions.items()}
+    pairs = (CasePair(found.case_id, found.path, paths.get(key)) for key, found in references.items())
+    cases = tuple(sorted(pairs, key=lambda pair: pair.case_id))
+    unknown = tuple(sorted(path for key, path in paths.items() if key not in references))
     if all(case.prediction is None for case in cases):
         raise InputError(
             f"none of the {len(cases)} cases of {reference_path} has a prediction in {prediction_path}"
@@ -71,18 +73,26 @@ def find_cohort(reference_path: Path, prediction_path: Path) -> Cohort:
     return Cohort(cases, unknown)
 
 
-def _find_references(path: Path) -> dict[str, Path]:
+class _Named(NamedTuple):
+    """A label map and the ID in its name; where many are looked up, their keys are folded IDs."""
+
+    case_id: str
+    path: Path
+
+
+def _find_references(path: Path) -> dict[str, _Named]:
+    found: dict[str, _Named] = {}
     if path.is_file():
-        return {_strip_ending(path).removesuffix(REFERENCE_SUFFIX): path}
-    found: dict[str, Path] = {}
-    for file in _list_label_maps(path):
-        if _strip_ending(file).endswith(REFERENCE_SUFFIX):
-            _enter(found, _strip_ending(file).removesuffix(REFERENCE_SUFFIX), file)
+        name = read_name(path.name) or ImageName(path.name, path.name)
+        _enter(found, name.case_id if name.kind == REFERENCE_KIND else name.stem, path)
+        return found
+    for name, file in _list_label_maps(path):
+        if name.kind == REFERENCE_KIND:
+            _enter(found, name.case_id, file)
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-        for suffix in FILE_SUFFIXES:
-            file = folder / f"{folder.name}{REFERENCE_SUFFIX}{suffix}"
-            if file.is_file():
-                _enter(found, folder.name, file)
+        inside = find_file(folder, folder.name, REFERENCE_KIND)
+        if inside is not None:
+            _enter(found, folder.name, inside)
     if not found:
         raise InputError(
             f"no reference in {path}: expected <ID>-seg.nii.gz or <ID>/<ID>-seg.nii.gz",
@@ -91,30 +101,24 @@ def _find_references(path: Path) -> dict[str, Path]:
     return found
 
 
-def _find_predictions(path: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in _list_label_maps(path):
-        _enter(found, _strip_ending(file), file)
+def _find_predictions(path: Path) -> dict[str, _Named]:
+    found: dict[str, _Named] = {}
+    for name, file in _list_label_maps(path):
+        _enter(found, name.stem, file)
     return found
 
 
-def _list_label_maps(folder: Path) -> Iterator[Path]:
+def _list_label_maps(folder: Path) -> Iterator[tuple[ImageName, Path]]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such file or folder")
     for entry in sorted(folder.iterdir()):
         # Hidden files are not label maps: macOS leaves `._<name>.nii.gz` beside each file it copies.
-        if entry.name.endswith(FILE_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
-            yield entry
+        name = read_name(entry.name)
+        if name is not None and not entry.name.startswith(".") and entry.is_file():
+            yield name, entry
 
 
-def _enter(found: dict[str, Path], case_id: str, path: Path) -> None:
-    if case_id in found:
-        raise InputError(f"case {case_id} occurs twice: {found[case_id]} and {path}", hint="remove one of them")
-    found[case_id] = path
-
-
-def _strip_ending(path: Path) -> str:
-    for suffix in FILE_SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.name
+def _enter(found: dict[str, _Named], case_id: str, path: Path) -> None:
+    first = found.setdefault(fold(case_id), _Named(case_id, path))
+    if first.path != path:
+        raise InputError(f"case {case_id} occurs twice: {first.path} and {path}", hint="remove one of them")

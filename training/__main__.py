@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from metseg.errors import MetsegError
+from metseg.findings import printable
 
 # Command -> "module:function"; a module is imported only when its command is named (or for --help).
 COMMANDS: Final[dict[str, str]] = {
@@ -38,7 +39,7 @@ def main() -> None:
     try:
         build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
     except MetsegError as error:
-        typer.echo(f"error: {error}" + (f"\n  hint: {error.hint}" if error.hint else ""), err=True)
+        typer.echo(f"error: {printable(str(error))}" + (f"\n  hint: {error.hint}" if error.hint else ""), err=True)
         raise SystemExit(int(error.exit_code)) from error
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.discovery import SUFFIXES
 from metseg.files.header import ImageError
 from metseg.files.label_sets import require_clear_files
+from metseg.files.listing import find_file
+from metseg.files.names import REFERENCE_KIND
 from metseg.files.read import LabelImage, read_label_map
+from metseg.findings import printable
 from metseg.labels import LabelConvention, LabelMap, Regions, tells_et_from_rc
 from metseg.space.grid import grid_difference
 from metseg.space.resampling import Resampling, labels_to_network
@@ -31,7 +33,7 @@ def read_reference(files: CaseFiles, resampling: Resampling, regions: Regions) -
     difference = grid_difference(reference.grid, resampling.source)
     if difference:
         raise InputError(
-            f"case {files.case_id}: its reference's grid is not the images': {difference}",
+            f"case {printable(files.case_id)}: its reference's grid is not the images': {difference}",
             hint="Export the reference on the grid of t1c.",
         )
     return bring_to_network(reference.labels, resampling, regions)
@@ -79,17 +81,18 @@ def find_reference(files: CaseFiles) -> Path:
     """The case's reference.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or several can be meant.
     """
     path = find_reference_if_any(files)
     if path is None:
+        name = printable(files.case_id)
         raise InputError(
-            f"case {files.case_id}: no {files.case_id}-seg.nii.gz in {files.folder}", hint="Training needs a reference."
+            f"case {name}: no {name}-{REFERENCE_KIND}.nii.gz in {printable(str(files.folder))}",
+            hint="Training needs a reference.",
         )
     return path
 
 
 def find_reference_if_any(files: CaseFiles) -> Path | None:
     """The same; None where there is none."""
-    paths = (files.folder / f"{files.case_id}-seg{suffix}" for suffix in SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+    return find_file(files.folder, files.case_id, REFERENCE_KIND)

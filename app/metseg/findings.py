@@ -15,12 +15,14 @@ SHOWN_NAMES: Final = 3
 Severity = Literal["error", "warning", "note"]
 
 FindingCode = Literal[
-    # Finding the cases (files/discovery.py).
+    # Finding the cases (files/discovery.py, files/case_folders.py, files/misplaced.py).
     "no-case",
     "duplicate-id",
     "duplicate-file",
     "missing-modality",
+    "file-name",
     "ignored-folder",
+    "ignored-file",
     # One image file (files/header.py, files/image.py).
     "unreadable",
     "corrupt",
@@ -37,6 +39,8 @@ FindingCode = Literal[
     "margin",
     "negative",
     "absurd",
+    "same-image",
+    "single-slice",
     "grid",
     # The machine (predict/memory.py).
     "memory",

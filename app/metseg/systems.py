@@ -31,6 +31,16 @@ Modality = Literal["t1n", "t1c", "t2w", "t2f", "ct"]
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 """The challenge's four sequences."""
 
+MODALITY_ALIASES: Final[Mapping[str, Modality]] = {
+    "t1": "t1n",
+    "t1w": "t1n",
+    "t1ce": "t1c",
+    "t1gd": "t1c",
+    "t2": "t2w",
+    "flair": "t2f",
+}
+"""Other names of the sequences in files, as in the challenge's data up to 2022; in lower case."""
+
 SOURCE_MODALITY: Final[Modality] = "t1c"
 """The source image: the modality whose grid and header a label map takes, and whose grid the others must have."""
 
@@ -265,6 +275,12 @@ def system_of_images(modalities: Iterable[Modality]) -> System:
         if system.is_registered and found & OWN_GRID and found <= set(system.modalities):
             return system
     return DEFAULT_SYSTEM
+
+
+def is_complete(modalities: Iterable[Modality]) -> bool:
+    """Whether these are all the images of a case of some system."""
+    found = set(modalities)
+    return any(found.issuperset(system.modalities) for system in SYSTEMS.values())
 
 
 def modalities_to_find(wanted: Iterable[Modality]) -> tuple[Modality, ...]:

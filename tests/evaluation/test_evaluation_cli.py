@@ -433,3 +433,17 @@ def test_damaged_label_maps_are_refused(score, folders, tmp_path, damage, which)
     assert path.name in err
     assert "truncated or corrupt" in err or "truncated" in err
     assert not (tmp_path / "scores.json").exists()
+
+
+def test_references_may_have_the_names_of_earlier_challenges(folders, score):
+    expected = score()[1]
+    for file in sorted(folders[0].glob("*-seg.nii.gz")):
+        case_id = file.name.removesuffix("-seg.nii.gz")
+        file.rename(folders[0] / f"{case_id.upper()}_SEG.NII.GZ")
+    code, out, _ = score()
+    assert code == 0
+    assert out.lower() == expected.lower()
+    one = next(folders[0].iterdir())
+    (folders[0] / one.name.lower()).write_bytes(one.read_bytes())
+    code, _, err = score()
+    assert (code, "occurs twice" in err) == (3, True)

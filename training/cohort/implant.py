@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from metseg.errors import InputError
 from metseg.files.case import CaseFiles
-from metseg.files.read import read_case
+from metseg.files.read import read_case, refuse_unusable
+from metseg.findings import printable
 from metseg.labels import BRATS_REGIONS, LabelMap
 from metseg.plan.plan import IntensityPlan
 from metseg.prepare.prepare import prepare_case
@@ -70,10 +71,11 @@ def read_background(files: CaseFiles) -> RealBackground:
     Raises:
         InputError: it lacks a modality or its reference, can't be read, or its reference lies on another grid.
     """
+    refuse_unusable(files, MODALITIES)
     missing = [name for name in MODALITIES if name not in files.images]
     if missing:
         raise InputError(
-            f"case {files.case_id}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
+            f"case {printable(files.case_id)}: {', '.join(missing)} missing", hint="Lesions are painted into all four."
         )
     prepared = prepare_case(read_case(files, modalities=MODALITIES), IntensityPlan())
     labels = read_reference(files, prepared.resampling, BRATS_REGIONS)

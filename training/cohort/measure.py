@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from metseg.errors import InputError, UsageError
-from metseg.files.discovery import SUFFIXES
 from metseg.files.image import ImageError, read_image
 from metseg.files.label_sets import require_clear_files
+from metseg.files.listing import find_file
+from metseg.files.names import REFERENCE_KIND, Kind
 from metseg.files.read import read_label_map
 from metseg.labels import ET, NETC, SNFH, LabelConvention
 from metseg.space.components import find_components
@@ -111,16 +112,11 @@ def measure_case(
     return MeasuredCase(folder.name, tuple(lesions), float((labels == SNFH).sum() * voxel_mm3))
 
 
-def _require_file(folder: Path, kind: str) -> Path:
-    path = _find_file(folder, kind)
+def _require_file(folder: Path, kind: Kind) -> Path:
+    path = find_file(folder, folder.name, kind)
     if path is None:
         raise InputError(f"case {folder.name}: no {folder.name}-{kind}.nii.gz or .nii in {folder}")
     return path
-
-
-def _find_file(folder: Path, kind: str) -> Path | None:
-    paths = (folder / f"{folder.name}-{kind}{suffix}" for suffix in SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _read_t1c(folder: Path, reference: Path, grid: Grid) -> FloatVolume:
@@ -148,7 +144,8 @@ def measure_cohort(
         UsageError: there is none.
         InputError: see `measure_case`; or label 4 could mean two things (`metseg.files.label_sets`).
     """
-    cases = sorted(path for path in folder.iterdir() if _find_file(path, "seg")) if folder.is_dir() else []
+    folders = sorted(folder.iterdir()) if folder.is_dir() else []
+    cases = [path for path in folders if find_file(path, path.name, REFERENCE_KIND)]
     if not cases:
         raise UsageError(
             f"{folder}: no case with a -seg.nii.gz or .nii", hint="Give the folder that holds the case folders."

@@ -19,6 +19,9 @@ import yaml
 from metseg.errors import InputError, UsageError
 from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
+from metseg.files.discovery import images_beside
+from metseg.files.read import refuse_unusable
+from metseg.findings import printable
 from metseg.labels import LabelConvention
 from metseg.predict.device import Device, DeviceChoice, choose_device
 from metseg.systems import modalities_to_find
@@ -167,13 +170,15 @@ def _usable_cases(cases: Mapping[str, CaseFiles], recipe: Recipe) -> dict[str, C
     needed |= {channel for channel in recipe.data.channels if channel != "sub"}
     usable = {}
     for case_id, files in cases.items():
+        refuse_unusable(files, [name for name in files.rivals if name in needed])
+        name = printable(case_id)
         missing = needed - set(files.images)
         if missing == {"t2w"} and recipe.data.missing_t2w == "drop":
-            logger.warning("case %s: left out, it has no t2w", case_id)
+            logger.warning("case %s: left out, it has no t2w", name)
             continue
         if missing and not (missing == {"t2w"} and recipe.data.missing_t2w in {"t2f", "zeros"}):
             raise InputError(
-                f"case {case_id}: {', '.join(sorted(missing))} missing",
+                f"case {name}: {', '.join(sorted(missing))} missing{images_beside(files)}",
                 hint="Remove the case, or set data.missing_t2w in the recipe where only t2w is missing.",
             )
         usable[case_id] = files

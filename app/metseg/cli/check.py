@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from metseg.cli.infer import CONTAINER_INPUT
 from metseg.errors import ExitCode
 
 logger = logging.getLogger(__name__)
 
 
 def check(
-    data_path: Annotated[Path, typer.Option("--data-path", "--data_path", help="Folder of cases.")],
+    data_path: Annotated[Path, typer.Option("--data-path", "--data_path", help="Folder of cases.")] = Path(
+        CONTAINER_INPUT
+    ),
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="The bundle that will run: decides which images must be there."),

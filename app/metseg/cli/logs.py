@@ -8,6 +8,8 @@ from types import TracebackType
 
 from typing_extensions import override
 
+from metseg.findings import printable
+
 _ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
@@ -24,6 +26,11 @@ class _Formatter(logging.Formatter):
     def __init__(self, text: str | None = None) -> None:
         super().__init__(text)
         self._said: set[tuple[str, int]] = set()
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """One line, whatever is in the name of a case or a file."""
+        return printable(super().formatMessage(record))
 
     @override
     def formatException(self, ei: _ExceptionInfo) -> str:

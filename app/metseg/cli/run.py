@@ -44,7 +44,11 @@ def run_inference(
     plan = settings.bundle.plan
     if grid in OWN_GRID and plan.registration is None:
         raise UsageError(f"--grid {grid}: plan {plan.name} reads no {grid.upper()}", hint="Leave --grid out.")
-    every_case = discover_cases(data_path, modalities=modalities_to_find(plan.modalities))
+    every_case = discover_cases(
+        data_path,
+        modalities=modalities_to_find(plan.modalities),
+        apart_from=[path for path in (output_path, report_dir) if path is not None],
+    )
     cases = every_case[shard[0] :: shard[1]]
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)

@@ -10,8 +10,8 @@ import numpy as np
 
 from metseg.decide.fusion import fuse_labels
 from metseg.errors import InputError, OutputError, UsageError
-from metseg.files.discovery import SUFFIXES
 from metseg.files.label_sets import require_clear_files, require_clear_maps
+from metseg.files.names import SUFFIXES
 from metseg.files.read import LabelImage, read_label_map
 from metseg.files.write import write_label_map
 from metseg.findings import listed

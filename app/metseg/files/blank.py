@@ -5,6 +5,7 @@ image a broken case gets one. It does not mean that there is no tumour: the log 
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from metseg.files.case import CaseFiles
 from metseg.files.image import ImageError, read_shape
+from metseg.findings import printable
 from metseg.labels import LabelMap
 from metseg.systems import SOURCE_MODALITY, Modality
 
@@ -33,16 +35,23 @@ def blank_label_map(files: CaseFiles, first: Modality = SOURCE_MODALITY) -> tupl
         first: the modality whose header is tried before the others.
 
     Returns:
-        The map, and the header to write it with: that of the first readable modality, or, when none is readable, one of
-        the SRI24 atlas grid.
+        The map, and the header to write it with: that of the first readable modality, else of any image in the case's
+        folder, or, when none is readable, one of the SRI24 atlas grid.
     """
-    for modality in dict.fromkeys((first, *PREFERENCE)):
-        path = files.images.get(modality)
-        header = _readable_header(path) if path is not None else None
+    for path in _by_preference(files, first):
+        header = _readable_header(path)
         if header is not None:
             return header
-    logger.warning("case %s: no readable header; the blank map takes the SRI24 grid", files.case_id)
+    logger.warning("case %s: no readable header; the blank map takes the SRI24 grid", printable(files.case_id))
     return _sri24()
+
+
+def _by_preference(files: CaseFiles, first: Modality) -> Iterator[Path]:
+    for modality in dict.fromkeys((first, *PREFERENCE)):
+        if modality in files.images:
+            yield files.images[modality]
+        yield from files.rivals.get(modality, ())
+    yield from files.others
 
 
 def _readable_header(path: Path) -> tuple[LabelMap, bytes] | None:

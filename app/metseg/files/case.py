@@ -15,12 +15,15 @@ class CaseFiles:
     """Where the images of one case lie; nothing has been read yet.
 
     Attributes:
-        case_id: name of the case's folder, opaque; the label map is called `<case_id>.nii.gz`.
-        folder: the case's folder.
+        case_id: name of the case's folder, opaque, or what its files' names begin with where many cases lie in one
+            folder; the label map is called `<case_id>.nii.gz`.
+        folder: where its files lie.
         images: file of each modality that is present once.
         rivals: files of each modality that is present more than once (`.nii` beside `.nii.gz`): none is preferred,
             reading such a modality is an error.
         convention: what label 4 of its reference means, where the user says it (`metseg.files.label_sets`).
+        others: images in a folder of the case's own whose names tell nothing.
+        findings: what the names alone say: an error where the case can't be used at all.
     """
 
     case_id: str
@@ -28,6 +31,8 @@ class CaseFiles:
     images: Mapping[Modality, Path]
     rivals: Mapping[Modality, tuple[Path, ...]] = field(default_factory=dict)
     convention: LabelConvention | None = None
+    others: tuple[Path, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

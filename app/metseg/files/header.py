@@ -90,17 +90,9 @@ class VoxelLayout:
         return x * y * z * self.dtype.itemsize
 
 
-def header_size(start: bytes) -> int:
-    """Length of the header that starts with these START_BYTES bytes.
-
-    Raises:
-        ImageError: they start no NIfTI header.
-    """
-    if start not in _VERSIONS:
-        raise ImageError(
-            "corrupt", f"not a NIfTI file: starts with bytes {start.hex(' ')}", hint="Convert the image to NIfTI."
-        )
-    return _HEADER_BYTES[_VERSIONS[start][0]]
+def header_size(start: bytes) -> int | None:
+    """Length of the header that starts with these START_BYTES bytes; None where they start none."""
+    return _HEADER_BYTES[_VERSIONS[start][0]] if start in _VERSIONS else None
 
 
 def parse_header(block: bytes) -> Any:

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from metseg.files.foreign import GZIP, SNIFFED_BYTES, name_format
 from metseg.files.header import (
     START_BYTES,
     ImageError,
@@ -119,7 +120,7 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise ImageError("unreadable", "not a regular file")
         with path.open("rb") as file:
-            is_gzip = file.read(2) == b"\x1f\x8b"
+            is_gzip = file.read(2) == GZIP
             file.seek(0)
             if is_gzip:
                 with gzip.GzipFile(fileobj=file, mode="rb") as stream:
@@ -147,6 +148,9 @@ def _read_header(stream: io.BufferedIOBase) -> bytes:
     if not start:
         raise ImageError("corrupt", "the file is empty")
     size = header_size(start)
+    if size is None:
+        more = stream.read(SNIFFED_BYTES - len(start))
+        raise _foreign(start + more, is_inside_gzip=isinstance(stream, gzip.GzipFile))
     block = start + stream.read(size - len(start))
     if len(block) < size:
         raise ImageError(
@@ -154,6 +158,12 @@ def _read_header(stream: io.BufferedIOBase) -> bytes:
             f"truncated: ends after {len(block)} bytes, within the header of {size}",
         )
     return block
+
+
+def _foreign(start: bytes, *, is_inside_gzip: bool) -> ImageError:
+    unknown = f"starts with bytes {start[:START_BYTES].hex(' ')}", "Convert the image to NIfTI."
+    what, hint = name_format(start, is_inside_gzip=is_inside_gzip) or unknown
+    return ImageError("corrupt", f"not a NIfTI file: {what}", hint=hint)
 
 
 def _skip(stream: io.BufferedIOBase, n_bytes: int, layout: VoxelLayout) -> None:

@@ -1,7 +1,7 @@
 """Cases and label maps, from NIfTI files."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from metseg.errors import InputError
 from metseg.files.case import Case, CaseFiles, Scan
 from metseg.files.header import ImageError
 from metseg.files.image import Image, read_image
-from metseg.files.rules import examine_case
+from metseg.files.rules import examine_case, say_rivals
 from metseg.findings import SHOWN_NAMES, Finding, errors_among, listed, printable, warning
 from metseg.labels import MAX_LABEL, LabelConvention, LabelMap, follow_convention
 from metseg.space.grid import Grid
@@ -72,7 +72,8 @@ def read_case(
     Raises:
         InputError: names every error of the case, as `metseg check` does.
     """
-    findings: list[Finding] = []
+    refuse_unusable(files)
+    findings = list(files.findings)
     images: dict[Modality, Image] = {}
     for examined in examine_case(
         files, required=modalities, source=source, is_stripped=is_stripped, brain_share=brain_share
@@ -80,11 +81,7 @@ def read_case(
         findings += examined.findings
         if examined.image is not None:
             images[examined.modality] = examined.image
-    errors = errors_among(findings)
-    if errors:
-        hints = dict.fromkeys(error.hint for error in errors if error.hint)
-        what = "; ".join(error.what for error in errors)
-        raise InputError(f"case {printable(files.case_id)}: {what}", hint=" ".join(hints))
+    _refuse_errors(files, findings)
     first = images[source if source in images else modalities[0]]
     return Case(
         case_id=files.case_id,
@@ -98,6 +95,25 @@ def read_case(
             if modality in OWN_GRID
         },
     )
+
+
+def refuse_unusable(files: CaseFiles, modalities: Sequence[Modality] = ()) -> None:
+    """Raises what the names of a case's files say against it, before anybody asks what is missing.
+
+    Raises:
+        InputError: its folder can't be listed, or holds images of other names alone; or one of the modalities has
+            several files.
+    """
+    rivals = [say_rivals(files, modality) for modality in modalities if modality in files.rivals]
+    _refuse_errors(files, (*files.findings, *rivals))
+
+
+def _refuse_errors(files: CaseFiles, findings: Iterable[Finding]) -> None:
+    errors = errors_among(findings)
+    if errors:
+        hints = dict.fromkeys(error.hint for error in errors if error.hint)
+        what = "; ".join(error.what for error in errors)
+        raise InputError(f"case {printable(files.case_id)}: {what}", hint=" ".join(hints))
 
 
 def read_label_map(

@@ -1,5 +1,6 @@
 """What must hold for the images of a case: one set of rules for `metseg check` and for reading a case."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 from metseg.errors import InputError
 from metseg.files.background import settle_background
 from metseg.files.case import CaseFiles
-from metseg.files.discovery import missing_modalities, survey_cases
+from metseg.files.discovery import images_beside, missing_modalities, survey_cases
 from metseg.files.header import ImageError
 from metseg.files.image import Image, read_image
 from metseg.findings import Finding, FindingCode, Severity, errors_among, printable
-from metseg.space.grid import FloatVolume, grid_difference
+from metseg.space.grid import FloatVolume, Grid, grid_difference, times
 from metseg.systems import MODALITIES, OWN_GRID, SOURCE_MODALITY, Modality, modalities_to_find
 
 MAX_NOT_FINITE_SHARE: Final = 0.01
@@ -100,6 +101,8 @@ def check_case(
     brain_share: float | None = None,
 ) -> tuple[Finding, ...]:
     """Looks at one case; see `check_cases`. One image is in memory at a time."""
+    if errors_among(files.findings):  # nothing can be said of images that nobody finds
+        return files.findings
     examined = examine_case(
         files,
         required=tuple(dict.fromkeys((source, *required))),
@@ -108,7 +111,7 @@ def check_case(
         is_stripped=is_stripped,
         brain_share=brain_share,
     )
-    return tuple(chain.from_iterable(modality.findings for modality in examined))
+    return (*files.findings, *chain.from_iterable(modality.findings for modality in examined))
 
 
 def examine_case(
@@ -139,14 +142,17 @@ def examine_case(
     first: Image | None = None
     grid_of = source
     brain = _BrainSeen()
+    seen: dict[bytes, Modality] = {}
     for modality in wanted:
         absence: Severity = "error" if modality in required else "warning"
         examined = _examine_modality(files, modality, absence=absence, is_stripped=is_stripped)
+        examined = _told_apart(files, examined, seen)
         if examined.modality in OWN_GRID:
             yield examined
             continue
         if first is None and examined.image is not None:
             first, grid_of = replace(examined.image, voxels=_NO_VOXELS), modality
+            examined = _counted_slices(files.case_id, examined, examined.image.grid)
         elif first is not None:
             examined = _compared(files.case_id, examined, first, grid_of)
         if brain_share is not None:
@@ -182,6 +188,13 @@ class _BrainSeen:
             f"the brain fills {share:.1%} of the voxels, {expected:.1%} in training: its empty margin is {margin}, "
             "and intensities are scaled by it"
         )
+
+
+def say_rivals(files: CaseFiles, modality: Modality) -> Finding:
+    """The error of a modality that has several files."""
+    names = " and ".join(printable(path.name) for path in files.rivals[modality])
+    what = f"{modality} exists {len(files.rivals[modality])} times: {names}"
+    return Finding(files.case_id, "error", "duplicate-file", what, "Keep one of them.")
 
 
 def clean_voxels(voxels: FloatVolume, *, is_stripped: bool = True) -> tuple[FloatVolume, tuple[Finding, ...]]:
@@ -245,12 +258,12 @@ def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity
         return Examined(modality, None, (Finding(files.case_id, severity, code, what, hint),))
 
     if modality in files.rivals:
-        names = " and ".join(printable(path.name) for path in files.rivals[modality])
-        what = f"{modality} exists {len(files.rivals[modality])} times: {names}"
-        return without_image("error", "duplicate-file", what, "keep one of them")
+        return Examined(modality, None, (say_rivals(files, modality),))
     if missing_modalities(files, [modality]):
-        what = f"{modality} is missing: no {printable(files.case_id)}-{modality}.nii.gz or .nii"
-        hint = "Add the file." if absence == "error" else "The case is segmented by the members that do not read it."
+        what = f"{modality} is missing: no {printable(files.case_id)}-{modality}.nii.gz or .nii{images_beside(files)}"
+        hint = "The case is segmented by the members that do not read it."
+        if absence == "error":
+            hint = f"Add the file{', or rename the one that it is' if files.others else ''}."
         return without_image(absence, "missing-modality", what, hint)
     label = f"{modality} ({printable(files.images[modality].name)})"
     try:
@@ -265,6 +278,37 @@ def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity
         for finding in (*image.findings, *found)
     )
     return Examined(modality, None if errors_among(findings) else replace(image, voxels=voxels), findings)
+
+
+def _told_apart(files: CaseFiles, examined: Examined, seen: dict[bytes, Modality]) -> Examined:
+    """Warns of an image that is another modality's: a slip in copying or linking that nothing else shows.
+
+    Args:
+        files: the case.
+        examined: one of its images.
+        seen: hashes of the voxels of those before it; this one's is entered.
+    """
+    if examined.image is None:
+        return examined
+    voxels = examined.image.voxels
+    digest = hashlib.blake2b(np.ascontiguousarray(voxels.T).data, digest_size=16)
+    twin = seen.setdefault(digest.digest(), examined.modality)
+    if twin == examined.modality:
+        return examined
+    names = [printable(files.images[modality].name) for modality in (examined.modality, twin)]
+    what = f"{examined.modality} ({names[0]}) holds the same voxels as {twin} ({names[1]}): the result is unreliable"
+    hint = "Give each modality its own image; leave a file out if the sequence was not taken."
+    finding = Finding(files.case_id, "warning", "same-image", what, hint)
+    return replace(examined, findings=(*examined.findings, finding))
+
+
+def _counted_slices(case_id: str, examined: Examined, grid: Grid) -> Examined:
+    """Warns of a volume that is one slice: networks and size rules are made for volumes."""
+    if min(grid.shape) > 1:
+        return examined
+    what = f"{examined.modality}: a single slice of {times(grid.shape)} voxels: the result is unreliable"
+    finding = Finding(case_id, "warning", "single-slice", what, "Give the whole volume.")
+    return replace(examined, findings=(*examined.findings, finding))
 
 
 def _compared(case_id: str, examined: Examined, first: Image, first_modality: Modality) -> Examined:

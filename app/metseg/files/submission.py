@@ -45,7 +45,7 @@ def check_submission(
         What is wrong, with the folder itself first, then by case; empty when nothing is.
     """
     try:
-        survey = survey_cases(data_path)
+        survey = survey_cases(data_path, apart_from=[prediction_path])
         entries = _entries(prediction_path)
     except InputError as error:
         return (Finding("", "error", "no-case", str(error), error.hint),)

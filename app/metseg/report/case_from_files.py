@@ -8,10 +8,12 @@ import numpy as np
 
 from metseg.errors import InputError, MetsegError
 from metseg.files.case import CaseFiles
-from metseg.files.discovery import SUFFIXES, missing_modalities
+from metseg.files.discovery import missing_modalities
 from metseg.files.image import ImageError, read_image
+from metseg.files.listing import find_file
+from metseg.files.names import REFERENCE_KIND, SUFFIXES
 from metseg.files.read import LabelImage, examine_label_map, read_case
-from metseg.findings import Finding, missing_note, note, printable, resampling_notes, warning
+from metseg.findings import Finding, errors_among, missing_note, note, printable, resampling_notes, warning
 from metseg.labels import LabelConvention, LabelMap
 from metseg.plan.plan import Plan
 from metseg.report.case_report import REFERENCE, SEGMENTATION, CaseReport
@@ -42,10 +44,14 @@ class CasePaths:
 
 
 def find_label_map(folder: Path, case_id: str) -> Path | None:
-    """Finds a case's label map in a folder: `<ID>.nii.gz`, `<ID>-seg.nii.gz` or `<ID>/<ID>-seg.nii.gz`, or `.nii`."""
-    stems = (folder / case_id, folder / f"{case_id}-seg", folder / case_id / f"{case_id}-seg")
-    candidates = (stem.with_name(stem.name + suffix) for stem in stems for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    """Finds a case's label map in a folder: `<ID>.nii.gz`, `<ID>-seg.nii.gz` or `<ID>/<ID>-seg.nii.gz`, or `.nii`.
+
+    Raises:
+        InputError: several references can be meant.
+    """
+    candidates = (folder / f"{case_id}{suffix}" for suffix in SUFFIXES)
+    found = next((path for path in candidates if path.is_file()), None)
+    return found or find_file(folder, case_id, REFERENCE_KIND) or find_file(folder / case_id, case_id, REFERENCE_KIND)
 
 
 def report_from_files(
@@ -124,9 +130,12 @@ def _read_images(
     if system.is_registered:
         return _read_image_on_grid(files, grid, system)
     wanted = [name for name in system.pictured if name in files.images] or list(files.images)[:1]
+    if not wanted:
+        why = "; ".join(error.what for error in errors_among(files.findings)) or "no image"
+        return {}, (warning("not-shown", f"no pictures: {why}"),)
     try:
         case = read_case(replace(files, rivals={}), modalities=wanted, source=wanted[0])
-    except (InputError, IndexError) as error:
+    except InputError as error:
         return {}, (warning("not-shown", f"no pictures: {error}"),)
     difference = grid_difference(grid, case.grid)
     if difference:

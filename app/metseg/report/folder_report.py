@@ -58,11 +58,12 @@ def report_label_maps(
     options |= {"reference_path": str(reference_path.resolve())} if reference_path else {}
     options |= {"labels": convention} if convention else {}
     run = describe_run("report", options)
-    found = survey_cases(data_path, modalities=modalities_to_find(OWN_GRID)).cases
+    apart = [path for path in (prediction_path, reference_path, report_dir) if path is not None]
+    found = survey_cases(data_path, modalities=modalities_to_find(OWN_GRID), apart_from=apart).cases
     system = system_of_images(name for files in found for name in (*files.images, *files.rivals))
     to_report = [
         _find_paths(files, prediction_path, reference_path)
-        for files in discover_cases(data_path, modalities=system.modalities)
+        for files in discover_cases(data_path, modalities=system.modalities, apart_from=apart)
     ]
     if tells_et_from_rc(system.regions):
         to_report = _settle_labels(to_report, report_dir, convention)

@@ -44,7 +44,7 @@ class ViewerCase:
     def url_names(self) -> Mapping[str, str]:
         """Name of each volume to the last part of its address: NiiVue tells a compressed file by its suffix."""
         return {
-            name: f"{name}.nii.gz" if path.name.endswith(".gz") else f"{name}.nii"
+            name: f"{name}.nii.gz" if path.name.lower().endswith(".gz") else f"{name}.nii"
             for name, path in self.volumes.items()
         }
 

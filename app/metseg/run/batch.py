@@ -21,7 +21,7 @@ from metseg.files.blank import blank_label_map
 from metseg.files.case import CaseFiles
 from metseg.files.read import read_label_map
 from metseg.files.write import write_label_map
-from metseg.findings import blank_note
+from metseg.findings import blank_note, printable
 from metseg.labels import LabelMap
 from metseg.predict.cpu import give_back_memory
 from metseg.predict.engine import Engine
@@ -199,7 +199,7 @@ def _process(files: CaseFiles, job: Job, engine: Engine, lane: Lane) -> _Finishe
                 raise
             raise failure from error
         if not isinstance(failure, MetsegError):
-            logger.exception("case %s: unexpected %s", files.case_id, type(failure).__name__)
+            logger.exception("case %s: unexpected %s", printable(files.case_id), type(failure).__name__)
         failed = _record_failure(files, failure, job)
         del failure  # it holds this frame, and through its own frames the case's tensors
     lane.leave()  # not in the handler: until that is left, the error holds the case's tensors

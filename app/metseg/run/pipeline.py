@@ -15,12 +15,14 @@ from typing import Final, Literal, ParamSpec, Protocol, TypeVar
 from metseg.decide.decision import Decision, decide
 from metseg.errors import InputError
 from metseg.files.case import Case, CaseFiles
-from metseg.files.read import read_case
+from metseg.files.discovery import images_beside
+from metseg.files.read import read_case, refuse_unusable
 from metseg.findings import (
     Finding,
     agreement_notes,
     count_notes,
     missing_note,
+    printable,
     resampling_notes,
     warning,
 )
@@ -130,12 +132,15 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
     Raises:
         InputError: no member can work on what is there, an image can't be used, or there is no scan for the grid.
     """
+    refuse_unusable(files)
+    name = printable(files.case_id)
     present = {*files.images, *files.rivals}  # of two rival files `read_case` says what is wrong
     if SOURCE_MODALITY not in present or not any(member.modalities <= present for member in plan.members):
         missing = sorted((plan.required_modalities | {SOURCE_MODALITY}) - present) or sorted(plan.modalities - present)
         raise InputError(
-            f"case {files.case_id}: {', '.join(missing)} missing in {files.folder}; found {', '.join(sorted(present))}",
-            hint=f"Add {files.case_id}-{missing[0]}.nii.gz: no member of {plan.name} works without it.",
+            f"case {name}: {', '.join(missing)} missing in {printable(str(files.folder))}; "
+            f"found {', '.join(sorted(present)) or 'no other'}{images_beside(files)}",
+            hint=f"Add {name}-{missing[0]}.nii.gz: no member of {plan.name} works without it.",
         )
     wanted = [name for name in (*files.images, *files.rivals) if name in plan.modalities | {SOURCE_MODALITY}]
     case = read_case(
@@ -143,8 +148,8 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
     )
     if grid != SOURCE_MODALITY and grid not in case.scans:
         raise InputError(
-            f"case {case.case_id}: has no {grid} whose grid its label map could take",
-            hint=f"Add {case.case_id}-{grid}.nii.gz, or leave --grid out.",
+            f"case {name}: has no {grid} whose grid its label map could take",
+            hint=f"Add {name}-{grid}.nii.gz, or leave --grid out.",
         )
     return case
 

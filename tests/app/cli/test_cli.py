@@ -1,13 +1,18 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 
 from metseg.__main__ import run
-from metseg.cli.infer import parse_shard
+from metseg.cli.infer import CONTAINER_INPUT, parse_shard
 from metseg.errors import ExitCode, UsageError
+from metseg.files import listing
+from metseg.files.blank import SRI24_SHAPE
 from phantoms import phantom
 from support import ALL, SUB, names_in, write_bundle, write_case
 
@@ -41,7 +46,9 @@ def test_an_unknown_option_is_ignored_with_a_warning(data, bundle, tmp_path, cap
     assert "--future_option=7 is unknown and ignored" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["infer", "surplus"], ["infer", "--unknown"], ["nonsense"], ["check"]])
+@pytest.mark.parametrize(
+    "arguments", [["infer", "surplus"], ["infer", "--unknown"], ["nonsense"], ["check", "surplus"]]
+)
 def test_usage_errors_exit_with_2(arguments):
     assert run(arguments) == ExitCode.USAGE
 
@@ -224,3 +231,129 @@ def test_help_info_and_check_need_no_torch(bundle, data):
         "assert 'torch' not in sys.modules and 'monai' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+ALIASES = {"t1n": "_t1", "t1c": "_T1CE", "t2w": "-t2", "t2f": "_FLAIR"}
+
+
+def rename(folder, spell):
+    for path in folder.iterdir():
+        case_id, modality = path.name.removesuffix(".nii.gz").rsplit("-", 1)
+        path.rename(folder / spell(case_id, modality))
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        (lambda case_id, modality: f"{case_id}{ALIASES[modality]}.nii.gz", True),
+        (lambda case_id, modality: f"{case_id.upper()}-{modality}.NII.GZ", True),
+        (lambda case_id, modality: f"../{case_id}-{modality}.nii.gz", False),  # flat
+    ],
+)
+def test_other_names_and_layouts_give_the_same_label_map(data, bundle, tmp_path, capsys, variant):
+    spell, is_warned = variant
+    write_case(data, "c1", images=phantom(seed=1))
+    assert infer(data, bundle, tmp_path / "plain") == ExitCode.DONE
+    for folder in (data / "c0", data / "c1"):
+        rename(folder, spell)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    capsys.readouterr()
+    assert infer(data, bundle, tmp_path / "other") == ExitCode.DONE
+    for name in ("c0.nii.gz", "c1.nii.gz"):
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    assert capsys.readouterr().err.count("not called c0-<modality>") == is_warned
+
+
+def test_one_cases_folder_is_the_input(data, bundle, tmp_path, monkeypatch):
+    (data / "c0").rename(tmp_path / "input")
+    assert infer(tmp_path / "input", bundle, tmp_path / "out") == ExitCode.DONE
+    assert names_in(tmp_path / "out") == ["c0.nii.gz"]
+    monkeypatch.chdir(tmp_path / "input")
+    assert infer(".", bundle, tmp_path / "again") == ExitCode.DONE
+    assert names_in(tmp_path / "again") == ["c0.nii.gz"]
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_folder_that_can_not_be_used_is_a_failed_case(data, bundle, capsys, monkeypatch, is_closed):
+    tmp_path = data.parent
+    folder = write_case(data, "c1", images=phantom())
+    rename(folder, lambda _, modality: f"scan-{modality}.nii.gz")
+    shape = nib.load(folder / "scan-t1c.nii.gz").shape
+    words = "no image is called c1-<modality>.nii.gz, but scan-t1c.nii.gz"
+    if is_closed:
+        shape, words = SRI24_SHAPE, "can't be listed: Permission denied"
+        list_folder = listing.list_folder
+
+        def refuse(path):
+            if path.name == "c1":
+                raise PermissionError(13, "Permission denied")
+            return list_folder(path)
+
+        monkeypatch.setattr(listing, "list_folder", refuse)
+    assert run(["check", f"--data-path={data}", f"--weights={bundle}"]) == ExitCode.INPUT
+    assert "1 errors" in capsys.readouterr().err
+    assert infer(data, bundle, tmp_path / "stop") == ExitCode.INPUT
+    assert infer(data, bundle, tmp_path / "skip", "--on-error=skip") == ExitCode.SOME_FAILED
+    assert names_in(tmp_path / "skip") == ["c0.nii.gz"]
+    assert (
+        infer(data, bundle, tmp_path / "blank", "--on-error=blank", f"--report-dir={tmp_path / 'r'}") == ExitCode.DONE
+    )
+    assert capsys.readouterr().err.count(words) >= 3
+    blank = nib.load(tmp_path / "blank" / "c1.nii.gz")
+    assert (blank.shape, np.asanyarray(blank.dataobj).any()) == (shape, False)
+    outcomes = {case["case_id"]: case["outcome"] for case in json.loads((tmp_path / "r/run.json").read_text())["cases"]}
+    assert outcomes == {"c0": "segmented", "c1": "blank"}
+    assert (
+        run(
+            [
+                "report",
+                f"--data-path={data}",
+                f"--prediction-path={tmp_path / 'blank'}",
+                f"--report-dir={tmp_path / 'q'}",
+            ]
+        )
+        == 0
+    )
+
+
+def test_label_maps_and_a_report_inside_the_input_are_no_cases(data, bundle):
+    folders = [data / "labels", data / "report"]
+    for _ in range(2):
+        assert infer(data, bundle, folders[0], f"--report-dir={folders[1]}") == ExitCode.DONE
+    assert names_in(folders[0]) == ["c0.nii.gz"]
+    assert run(["check", f"--data-path={data}", f"--prediction-path={folders[0]}"]) == ExitCode.DONE
+
+
+def test_two_modalities_of_the_same_voxels_are_a_warning_everywhere(data, bundle, tmp_path, capsys):
+    (data / "c0" / "c0-t1n.nii.gz").write_bytes((data / "c0" / "c0-t1c.nii.gz").read_bytes())
+    assert run(["check", f"--data-path={data}", f"--weights={bundle}"]) == ExitCode.DONE
+    assert "same-image" in capsys.readouterr().out
+    assert infer(data, bundle, tmp_path / "out") == ExitCode.DONE
+    assert "warning: case c0: t1n (c0-t1n.nii.gz) holds the same voxels as t1c" in capsys.readouterr().err
+
+
+def test_check_looks_into_the_containers_input(bundle, capsys):
+    assert CONTAINER_INPUT == "/input"
+    assert (
+        "/input"
+        in subprocess.run(
+            [sys.executable, "-m", "metseg", "check", "--help"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    assert run(["check", f"--weights={bundle}"]) == (ExitCode.INPUT if not Path("/input").exists() else ExitCode.DONE)
+    assert "checking /input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["--on-error=stop", "--on-error=skip", "--on-error=blank"])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_an_id_with_a_newline_breaks_no_log_line(bundle, tmp_path, capsys, mode, is_whole):
+    folder = write_case(tmp_path / "data", "new\nline")
+    if not is_whole:
+        for path in folder.iterdir():
+            path.write_bytes(b"")
+    infer(tmp_path / "data", bundle, tmp_path / "out", mode, f"--report-dir={tmp_path / 'report'}")
+    run(["check", f"--data-path={tmp_path / 'data'}", f"--weights={bundle}"])
+    said = capsys.readouterr()
+    assert "new\\nline" in said.err
+    assert not [line for line in (said.err + said.out).splitlines() if line.startswith("line")]

@@ -128,15 +128,15 @@ def test_a_case_is_read_onto_one_grid(tmp_path):
 
 def test_codes_signed_zeros_and_rounding_do_not_make_grids_differ(tmp_path):
     files = make_case(tmp_path / "a", affine=OBLIQUE)
-    data = over_zero(np.random.default_rng(5).random((6, 7, 5), dtype=np.float32))
-    image_file(files.images["t1n"], data, OBLIQUE, codes=(1, 0))
-    image_file(files.images["t2w"], data, OBLIQUE, codes=(0, 2))
-    image_file(files.images["t2f"], data, np.round(OBLIQUE, 4), codes=(4, 4))
+    data = {m: over_zero(np.random.default_rng(5 + i).random((6, 7, 5))) for i, m in enumerate(MODALITIES)}
+    image_file(files.images["t1n"], data["t1n"], OBLIQUE, codes=(1, 0))
+    image_file(files.images["t2w"], data["t2w"], OBLIQUE, codes=(0, 2))
+    image_file(files.images["t2f"], data["t2f"], np.round(OBLIQUE, 4), codes=(4, 4))
     assert read_case(files, modalities=MODALITIES).warnings == ()
     straight = np.diag([-1.0, -1, 1, 1])
     negative_zeros = np.where(straight == 0, -0.0, straight)
     for modality in MODALITIES:
-        image_file(files.images[modality], data, straight if modality == "t1c" else negative_zeros)
+        image_file(files.images[modality], data[modality], straight if modality == "t1c" else negative_zeros)
     assert read_case(files, modalities=MODALITIES).warnings == ()
 
 

@@ -1,8 +1,11 @@
 """The malformed inputs in one table: what `metseg check` says of each, and that reading the case says the same."""
 
+import bz2
 import gzip
+import lzma
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -21,17 +24,16 @@ SHAPE = (12, 11, 10)
 HEADER_BYTES = 348
 
 
-def voxels(dtype=np.int16):
+def voxels(dtype=np.int16, seed=0):
     data = np.zeros(SHAPE, dtype)
-    data[2:10, 2:9, 2:8] = np.random.default_rng(0).integers(50, 900, (8, 7, 6))
+    data[2:10, 2:9, 2:8] = np.random.default_rng(seed).integers(50, 900, (8, 7, 6))
     return data
 
 
 def save(path, data=None, affine=None):
-    nib.save(
-        nib.Nifti1Image(voxels() if data is None else data, np.diag([-1.0, -1, 1, 1]) if affine is None else affine),
-        path,
-    )
+    if data is None:  # each modality its own, as in life
+        data = voxels(seed=1 + MODALITIES.index(path.name.split(".")[0][-3:]))
+    nib.save(nib.Nifti1Image(data, np.diag([-1.0, -1, 1, 1]) if affine is None else affine), path)
 
 
 def unpack(path):
@@ -65,6 +67,12 @@ def replaced_by_link(path):
     path.symlink_to("nowhere.nii.gz")
 
 
+def zipped(path):
+    data = path.read_bytes()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("case-t1n.nii.gz", data)
+
+
 # what is done to the case's t1n file: (damage, code, severity, part of the message)
 DAMAGE = {
     "missing": (lambda p: p.unlink(), "missing-modality", "error", "t1n is missing: no case-t1n.nii.gz or .nii"),
@@ -74,9 +82,73 @@ DAMAGE = {
         lambda p: p.write_bytes(b"\x89PNG...."),
         "corrupt",
         "error",
-        "not a NIfTI file: starts with bytes 89 50 4e 47",
+        "not a NIfTI file: it is a PNG picture",
     ),
-    "HTML page": (lambda p: p.write_bytes(b"<html>404"), "corrupt", "error", "not a NIfTI file"),
+    "anything": (lambda p: p.write_bytes(b"\x89\x01\x02\x03"), "corrupt", "error", "starts with bytes 89 01 02 03"),
+    "HTML page": (
+        lambda p: p.write_bytes(b"\xef\xbb\xbf\r\n <!DOCTYPE html><html>Log in</html>"),
+        "corrupt",
+        "error",
+        "not a NIfTI file: it is an HTML page",
+    ),
+    "LFS pointer": (
+        lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n"),
+        "corrupt",
+        "error",
+        "it is a Git LFS pointer in the place of the image",
+    ),
+    "compressed LFS pointer": (
+        lambda p: p.write_bytes(gzip.compress(b"version https://git-lfs.github.com/spec/v1\n")),
+        "corrupt",
+        "error",
+        "the gzip file holds a Git LFS pointer",
+    ),
+    "git-annex pointer": (
+        lambda p: p.write_bytes(b"/annex/objects/MD5E-s12--ab.nii.gz\n"),
+        "corrupt",
+        "error",
+        "it is a git-annex pointer",
+    ),
+    "server's answer": (
+        lambda p: p.write_bytes(b"404: Not Found"),
+        "corrupt",
+        "error",
+        "it is a text that begins with '404: Not Found'",
+    ),
+    "compressed twice": (
+        lambda p: p.write_bytes(gzip.compress(p.read_bytes())),
+        "corrupt",
+        "error",
+        "it is compressed twice",
+    ),
+    "zip archive": (zipped, "corrupt", "error", "it is a zip archive"),
+    "compressed zip archive": (
+        lambda p: (zipped(p), p.write_bytes(gzip.compress(p.read_bytes()))),
+        "corrupt",
+        "error",
+        "the gzip file holds a zip archive",
+    ),
+    "bzip2": (lambda p: p.write_bytes(bz2.compress(unpack(p))), "corrupt", "error", "it is a bzip2 file"),
+    "xz": (lambda p: p.write_bytes(lzma.compress(unpack(p))), "corrupt", "error", "it is an xz file"),
+    "tar archive": (
+        lambda p: p.write_bytes(gzip.compress(bytes(257) + b"ustar" + bytes(300))),
+        "corrupt",
+        "error",
+        "the gzip file holds a tar archive",
+    ),
+    "half a copy": (lambda p: p.write_bytes(bytes(4000)), "corrupt", "error", "it is full of zeros"),
+    "another modality's image": (
+        lambda p: p.write_bytes(gzip.compress(unpack(p.with_name("case-t1c.nii.gz")), 1)),
+        "same-image",
+        "warning",
+        "t1n (case-t1n.nii.gz) holds the same voxels as t1c (case-t1c.nii.gz): the result is unreliable",
+    ),
+    "link to another modality": (
+        lambda p: (p.unlink(), p.symlink_to("case-t2f.nii.gz")),
+        "same-image",
+        "warning",
+        "holds the same voxels as t1n (case-t1n.nii.gz)",
+    ),
     "half the download": (
         lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
         "corrupt",
@@ -133,7 +205,7 @@ DAMAGE = {
         "error",
         "not 3-D: 4-D with 12x11x10x3 voxels",
     ),
-    "one slice": (lambda p: save(p, voxels()[:, :, 5]), "not-3d", "error", "not 3-D: 2-D with 12x11 voxels"),
+    "a 2-D image": (lambda p: save(p, voxels()[:, :, 5]), "not-3d", "error", "not 3-D: 2-D with 12x11 voxels"),
     "complex": (
         lambda p: save(p, voxels().astype(np.complex64)),
         "data-type",
@@ -284,6 +356,19 @@ def test_each_malformed_input_gets_its_message_from_check_and_from_reading(folde
         case = read_case(files, modalities=MODALITIES)
         assert found in case.warnings
         assert np.isfinite(case.images["t1n"]).all()
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_single_slice_is_one_warning_of_check_and_of_reading(folder, axis):
+    for path in (folder / "case").iterdir():
+        save(path, np.take(nib.load(path).get_fdata(), [5], axis).astype(np.int16))
+    (finding,) = check_cases(folder)
+    assert (finding.case_id, finding.severity, finding.code) == ("case", "warning", "single-slice")
+    assert "t1c: a single slice of" in finding.what
+    (files,) = discover_cases(folder)
+    case = read_case(files, modalities=MODALITIES)
+    assert case.warnings == (finding,)
+    assert case.grid.shape[axis] == 1
 
 
 def test_a_good_case_has_no_problem(folder):
