@@ -19,7 +19,6 @@ STRICT: Mapping[str, object] = {
     "user": f"{NOBODY}:{NOBODY}",
     "network_mode": "none",
     "read_only": True,
-    "tmpfs": {"/tmp": "size=256m"},
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
     "shm_size": "64m",

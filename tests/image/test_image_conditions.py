@@ -27,9 +27,10 @@ def folders(tmp_path):
 def infer(engine, image, bundle, folders):
     """Runs the image on `folders` with the small bundle; arguments as for `image_support.run`."""
 
-    def call(command=None, *, environment=None, volumes=None, **options):
-        mounts = {**folders.mounts(), str(bundle): {"bind": "/bundle", "mode": "ro"}} if volumes is None else volumes
-        return run(engine, image, command, environment={**BUNDLE, **(environment or {})}, volumes=mounts, **options)
+    def call(command=None, *, environment=None, volumes=None, mounts=None, **options):
+        own = {**folders.mounts(), str(bundle): {"bind": "/bundle", "mode": "ro"}} if volumes is None else volumes
+        wanted = {**own, **(mounts or {})}
+        return run(engine, image, command, environment={**BUNDLE, **(environment or {})}, volumes=wanted, **options)
 
     return call
 
@@ -42,20 +43,48 @@ def test_without_arguments_and_without_any_right(infer, folders):
     assert_label_map(folders.output / f"{CASE}.nii.gz", case / f"{CASE}-t1c.nii.gz", owner=NOBODY)
 
 
+NOTHING_WRITABLE = {"ipc_mode": "none", "shm_size": None}
+"""Without shared memory either: beside the mounted folders no place at all."""
+
+
+@pytest.mark.parametrize("places", [{"tmpfs": {"/tmp": "size=256m"}}, {}, NOTHING_WRITABLE], ids=["tmp", "shm", "none"])
+@pytest.mark.parametrize("user", [f"{NOBODY}:{NOBODY}", "0"])
+def test_label_maps_and_a_report_wherever_may_be_written(infer, folders, tmp_path, places, user):
+    """Every import does without a home and a temporary folder; nothing of them stays in the folders that are mounted."""
+    write_case(folders.data, CASE)
+    report = tmp_path / "report"
+    report.mkdir()
+    report.chmod(0o777)
+    command = ["infer", "--data-path", "/input", "--output-path", "/output", "--report-dir", "/report"]
+    mounts = {str(report): {"bind": "/report", "mode": "rw"}}
+    ended = infer(command, mounts=mounts, environment={"HOME": ""}, user=user, **places)
+    assert ended.exit_code == 0, ended.log
+    assert "no report" not in ended.log
+    assert names(folders.output) == [f"{CASE}.nii.gz"]
+    assert names(report) == ["cases", "cases.csv", "lesions.csv", "report.html", "run.json"]
+    assert any(path.suffix == ".webp" for path in report.rglob("*"))
+
+
+def test_the_self_test_says_where_no_temporary_folder_is(engine, image):
+    ended = run(engine, image, ["self-test"], **NOTHING_WRITABLE)
+    assert ended.exit_code == 6, ended.log
+    assert "TMPDIR" in ended.log
+    assert "Traceback" not in ended.log
+
+
 def test_as_root_with_docker_defaults(infer, folders):
     write_case(folders.data, CASE)
-    ended = infer(user=None, read_only=None, tmpfs=None, cap_drop=None, security_opt=None)
+    ended = infer(user=None, read_only=None, cap_drop=None, security_opt=None)
     assert ended.exit_code == 0, ended.log
     assert (folders.output / f"{CASE}.nii.gz").stat().st_uid == 0
 
 
-def test_a_temporary_folder_of_the_host(infer, folders, bundle, tmp_path):
+def test_a_temporary_folder_of_the_host(infer, folders, tmp_path):
     write_case(folders.data, CASE)
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     temporary.chmod(0o777)
-    mounts = {str(temporary): {"bind": "/tmp", "mode": "rw"}, str(bundle): {"bind": "/bundle", "mode": "ro"}}
-    ended = infer(volumes={**folders.mounts(), **mounts}, tmpfs=None)
+    ended = infer(mounts={str(temporary): {"bind": "/tmp", "mode": "rw"}})
     assert ended.exit_code == 0, ended.log
     assert names(folders.output) == [f"{CASE}.nii.gz"]
 

@@ -75,6 +75,17 @@ def test_nothing_is_writable_by_others(engine, image):
     assert found.split() == []
 
 
+def test_nothing_changes_its_user(engine, image):
+    """The base's setuid and setgid programs have lost those bits, and none has capabilities of its own."""
+    assert shell(engine, image, "find / -xdev -type f -perm /6000 -print").split() == []
+    program = (
+        "import os; print([path for root, _, names in os.walk('/', followlinks=False) for path in "
+        "(os.path.join(root, name) for name in names) if not root.startswith(('/proc', '/sys', '/dev')) "
+        "and not os.path.islink(path) and 'security.capability' in os.listxattr(path)])"
+    )
+    assert shell(engine, image, f'/opt/venv/bin/python -Ic "{program}"').strip() == "[]"
+
+
 def test_no_leftovers(engine, image):
     script = (
         "for place in /root/.cache /root/.config /build /etc/pip.conf /root/.pip; do "

@@ -1,10 +1,15 @@
 """SegResNet and its training form SegResNetVAE (Myronenko 2018; Erdur et al. 2023, section 2.3)."""
 
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from metseg.plan.networks import SegResNetPlan
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from torch import nn
 
 VAE_PREFIX = "vae"
@@ -13,6 +18,8 @@ VAE_PREFIX = "vae"
 VAE_LATENT = 256
 """Width of the VAE's latent vector (Erdur et al., section 2.3)."""
 
+MATPLOTLIB: Final = "matplotlib"
+
 
 def build_segresnet(plan: SegResNetPlan, *, in_channels: int, out_channels: int) -> "nn.Module":
     """Builds the network that inference runs.
@@ -20,7 +27,8 @@ def build_segresnet(plan: SegResNetPlan, *, in_channels: int, out_channels: int)
     Returns:
         (batch, in_channels, x, y, z) to logits (batch, out_channels, x, y, z); sides divisible by 8.
     """
-    from monai.networks.nets.segresnet import SegResNet  # noqa: PLC0415 - heavy
+    with _without_matplotlib():
+        from monai.networks.nets.segresnet import SegResNet  # noqa: PLC0415 - heavy
 
     return SegResNet(**_arguments(plan, in_channels, out_channels))
 
@@ -41,7 +49,8 @@ def build_segresnet_vae(
     Returns:
         (batch, in_channels, *input_image_size) to (logits, VAE loss); the VAE loss is None in eval mode.
     """
-    from monai.networks.nets.segresnet import SegResNetVAE  # noqa: PLC0415 - heavy
+    with _without_matplotlib():
+        from monai.networks.nets.segresnet import SegResNetVAE  # noqa: PLC0415 - heavy
 
     return SegResNetVAE(
         input_image_size=input_image_size,
@@ -62,3 +71,20 @@ def _arguments(plan: SegResNetPlan, in_channels: int, out_channels: int) -> dict
         "blocks_down": plan.blocks_down,
         "blocks_up": plan.blocks_up,
     }
+
+
+@contextmanager
+def _without_matplotlib() -> Iterator[None]:
+    """Lets MONAI be imported as where matplotlib is not installed.
+
+    MONAI imports matplotlib for plots that nothing here draws, and matplotlib refuses to be imported where no folder can
+    be written to: a read-only container without `/tmp`.
+    """
+    if MATPLOTLIB in sys.modules:
+        yield
+        return
+    sys.modules[MATPLOTLIB] = cast("ModuleType", None)  # documented: `import` then raises ModuleNotFoundError
+    try:
+        yield
+    finally:
+        del sys.modules[MATPLOTLIB]

@@ -18,6 +18,7 @@ from metseg.files.read import read_label_map
 from metseg.files.write import write_volume
 from metseg.findings import edge_notes, warning
 from metseg.plan.plan import Plan
+from metseg.report.canvas import load_matplotlib
 from metseg.report.case_from_files import CasePaths, find_label_map, hash_inputs, report_from_files
 from metseg.report.case_report import CaseReport
 from metseg.report.case_store import (
@@ -91,7 +92,8 @@ class BatchReport:
     def __enter__(self) -> Self:
         try:
             make_folder(self._settings.report_dir)
-        except MetsegError as error:
+            load_matplotlib(self._settings.report_dir)
+        except (MetsegError, OSError) as error:
             self._broken = True
             logger.warning("no report: %s; the label maps are written all the same", error)
         return self

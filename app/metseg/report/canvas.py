@@ -5,9 +5,12 @@ as long. Pillow writes the texts, in matplotlib's font: there are sixty per case
 """
 
 import io
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -136,6 +139,19 @@ class Canvas:
             style = (0, (4, 3)) if dashed else "solid"
             width = width_px * POINTS_PER_PIXEL
             yield LineCollection(lines, colors=colour, linewidths=width, linestyles=[style], transform=from_top)
+
+
+def load_matplotlib(report_dir: Path) -> None:
+    """Loads matplotlib, which needs a writable folder, where the machine has none but the report's own.
+
+    Elsewhere it does nothing: matplotlib is loaded when the first picture is drawn.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        with tempfile.TemporaryDirectory(prefix=".matplotlib-", dir=report_dir) as folder:
+            os.environ["MPLCONFIGDIR"] = folder
+            import matplotlib.font_manager  # noqa: PLC0415 - heavy; writes its list of fonts there
 
 
 @cache

@@ -11,6 +11,7 @@ from metseg.files.discovery import discover_cases, survey_cases
 from metseg.files.label_sets import require_clear_files
 from metseg.findings import Finding, printable, warning
 from metseg.labels import LabelConvention, tells_et_from_rc
+from metseg.report.canvas import load_matplotlib
 from metseg.report.case_from_files import CasePaths, find_label_map, report_from_files
 from metseg.report.case_report import REFERENCE, SEGMENTATION, CaseReport
 from metseg.report.case_store import StoredCase, hash_if_readable, make_folder
@@ -68,6 +69,7 @@ def report_label_maps(
     if tells_et_from_rc(system.regions):
         to_report = _settle_labels(to_report, report_dir, convention)
     make_folder(report_dir)
+    load_matplotlib(report_dir)
     cases = []
     for paths in to_report:
         report = _report_case(paths, report_dir, system, has_references=reference_path is not None)

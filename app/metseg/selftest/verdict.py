@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.errors import WeightsError
+from metseg.errors import OutputError, WeightsError
 from metseg.files.discovery import discover_cases
 from metseg.labels import BACKGROUND, LabelMap
 from metseg.plan.bundle import Bundle
@@ -87,12 +87,13 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
     """Writes the phantom to a temporary folder and segments it there with every member of the bundle.
 
     Raises:
+        OutputError: there is no folder for temporary files.
         WeightsError: the bundle can't be loaded.
     """
     start = time.perf_counter()
     plan = shorten_plan(bundle.plan)
     engine = load_engine(replace(bundle, plan=plan), device)
-    with tempfile.TemporaryDirectory(prefix="metseg-") as scratch:
+    with _temporary_folder() as scratch:
         find_phantom(plan.modalities).write(Path(scratch))
         (files,) = discover_cases(Path(scratch), modalities=modalities_to_find(plan.modalities))
         segmented = segment(files, engine)
@@ -101,6 +102,16 @@ def segment_phantom(bundle: Bundle, device: Device) -> Result:
     pasted = predictions.layout.paste(near, resampling.network.shape)
     undecided = labels_to_source(pasted, resampling, plan.regions) > 0
     return Result(segmented.labels, undecided, segmented.lesions, time.perf_counter() - start)
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="metseg-")
+    except OSError as error:
+        raise OutputError(
+            f"no folder for temporary files, which the phantom needs: {error.strerror or error}",
+            hint="Name a folder that this user may write to in the environment variable TMPDIR.",
+        ) from error
 
 
 def find_undecided(members: Sequence[Probabilities], plan: Plan) -> NDArray[np.bool_]:

@@ -1,4 +1,6 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,6 +32,17 @@ def test_facts_of_the_network():
     assert sum(isinstance(module, nn.GroupNorm) for module in network.modules()) == 25
     assert all(m.num_groups == 8 for m in network.modules() if isinstance(m, nn.GroupNorm))
     assert not any(isinstance(module, nn.ReLU) for module in network.modules()), "the paper uses Mish"
+
+
+def test_matplotlib_is_not_loaded_with_it_and_can_be_loaded_later():
+    """matplotlib refuses to be imported where no folder can be written to, and MONAI would import it."""
+    program = (
+        "import sys; from metseg.network import build_network; from metseg.plan.plan import SegResNetPlan; "
+        "build_network(SegResNetPlan(init_filters=8), in_channels=4, out_channels=3); "
+        "assert 'matplotlib' not in sys.modules; import matplotlib.pyplot"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])

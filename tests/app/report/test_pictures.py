@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +52,22 @@ def test_planes_are_shown_in_radiological_orientation(name):
     assert view.turn_index(tuple(corners[:, place])) == (0, 0, 0)
     assert measure_pixel(view, "coronal") == (2, 1)
     assert measure_pixel(view, "axial") == (1, 1)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_matplotlib_uses_the_report_s_folder_only_where_there_is_no_other(tmp_path, writable):
+    program = (
+        "import sys, tempfile, pathlib; from metseg.report.canvas import Canvas, load_matplotlib; "
+        f"tempfile._candidate_tempdir_list = lambda: {[str(tmp_path)] if writable else []}; "
+        f"load_matplotlib(pathlib.Path({str(tmp_path)!r})); "
+        f"assert ('matplotlib' in sys.modules) is {not writable}; "
+        "Canvas(20, 10).to_webp()"
+    )
+    nowhere = {"MPLCONFIGDIR": "/dev/null/nowhere", "HOME": "/dev/null/nowhere", "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=nowhere)
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing stays"
 
 
 def test_an_outline_runs_half_way_between_voxels():

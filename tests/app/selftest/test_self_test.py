@@ -52,6 +52,17 @@ def test_the_phantom_is_the_same_everywhere():
         assert images["t1c"][x, y, z + radius - 1] > 1.5 * brain
 
 
+def test_without_a_folder_for_temporary_files_it_says_so(tested, capsys, monkeypatch):
+    folder, _ = tested
+
+    def refuse(**_options):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    assert run(["self-test", f"--weights={folder}", "--device=cpu"]) == ExitCode.OUTPUT
+    assert "TMPDIR" in capsys.readouterr().err
+
+
 def test_the_same_weights_pass_in_float32(tested, capsys, monkeypatch):
     folder, _ = tested
     fixed = choose_device("cpu", precision="float32")
