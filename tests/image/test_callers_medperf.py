@@ -1,12 +1,15 @@
-"""MedPerf: the `docker run` that its runner builds from container_config.yaml.
+"""MedPerf: the real client where there is one, and everywhere the `docker run` that it makes of container_config.yaml.
 
-MedPerf needs an account and a server to run a container, so its runner's rules are applied here to our file: only
-five run arguments are allowed, inputs are mounted read-only, outputs read-write, and the runner adds the user, a host
-folder over /tmp, `--network none` and `--rm`. The command is then run by the Docker client, literally.
+The client is not on the package index: $MEDPERF names it, or it is on the PATH. `run_test` needs no account. Without it
+its runner's rules are applied here to our file: only five run arguments are allowed, inputs are mounted read-only and
+must exist, outputs read-write, and the runner adds the user, a host folder over /tmp, `--network none` and `--rm`. The
+command is then run by the Docker client, literally. The client makes the folder of additional files, but a parameters
+file only where one is registered.
 """
 
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,6 +42,7 @@ def medperf_command(task, image, mounts, temporary, user):
     """The command line, in the order in which MedPerf's runner puts it together."""
     command = ["docker", "run", "--rm", "-u", user]
     for name, volume in task["input_volumes"].items():
+        assert mounts[name].exists(), f"input volume should exist: {mounts[name]}"
         command += ["--volume", f"{mounts[name]}:{volume['mount_path']}:ro"]
     for name, volume in task["output_volumes"].items():
         command += ["--volume", f"{mounts[name]}:{volume['mount_path']}:rw"]
@@ -50,10 +54,8 @@ def medperf_command(task, image, mounts, temporary, user):
 
 @pytest.fixture
 def mounts(tmp_path):
-    """What MedPerf mounts: the parameters that were registered, and a folder for additional files, empty at first."""
+    """What MedPerf can mount when the configuration alone is registered; the additional files are an empty folder."""
     folders = Folders.under(tmp_path)
-    parameters = tmp_path / "parameters_file.yaml"
-    parameters.write_text("{}\n")
     additional = tmp_path / "additional_files"
     additional.mkdir()
     temporary = tmp_path / "tmp"
@@ -62,7 +64,7 @@ def mounts(tmp_path):
     return {
         "data_path": folders.data,
         "output_path": folders.output,
-        "parameters_file": parameters,
+        "parameters_file": tmp_path / "parameters.yaml",
         "additional_files": additional,
         "tmp": temporary,
     }
@@ -81,8 +83,8 @@ def test_the_bundled_weights(image, task, mounts):
     assert_label_map(mounts["output_path"] / f"{CASE}.nii.gz", case / f"{CASE}-t1c.nii.gz", owner=54321)
 
 
-def test_weights_and_plan_from_additional_files(image, task, mounts, bundle):
-    """The archive of scripts/pack-additional-files, unpacked as MedPerf does; the plan named in the parameters."""
+def test_weights_from_additional_files(image, task, mounts, bundle):
+    """The archive of scripts/pack-additional-files, unpacked as MedPerf does."""
     archive = mounts["tmp"].parent / "additional_files.tar.gz"
     pack = [str(ROOT / "scripts/pack-additional-files"), str(bundle), str(archive)]
     first = subprocess.run(pack, capture_output=True, text=True, check=True).stdout
@@ -91,7 +93,6 @@ def test_weights_and_plan_from_additional_files(image, task, mounts, bundle):
     ).stdout
     assert first == again, "the same bundle gives the same archive"
     subprocess.run(["tar", "-xzf", archive, "-C", mounts["additional_files"]], check=True)
-    mounts["parameters_file"].write_text("plan: test\n")
     write_case(mounts["data_path"], CASE)
     ended = run_as_medperf(task, image, mounts)
     assert ended.returncode == 0, ended.stderr
@@ -109,3 +110,22 @@ def test_a_user_without_rights_elsewhere(image, task, mounts):
     ended = run_as_medperf(task, image, mounts, user="1234:1234")
     assert ended.returncode == 0, ended.stderr
     assert (mounts["output_path"] / f"{CASE}.nii.gz").stat().st_uid == 1234
+
+
+def test_the_client_itself(image, mounts):
+    """`medperf container run_test`, as documented, on our file with the image under test."""
+    client = os.environ.get("MEDPERF") or shutil.which("medperf")
+    if client is None:
+        pytest.skip("no MedPerf client here; MEDPERF names one")
+    config = yaml.safe_load((ROOT / "mlcube/container_config.yaml").read_text()) | {"image": image}
+    home = mounts["tmp"]
+    (home / "container_config.yaml").write_text(yaml.safe_dump(config))
+    write_case(mounts["data_path"], CASE)
+    paths = f"data_path={mounts['data_path']},output_path={mounts['output_path']}"
+    command = [client, "container", "run_test", "--container", home / "container_config.yaml", "--task", "infer"]
+    environment = {**os.environ, "HOME": str(home)}
+    ended = subprocess.run(
+        [*command, "--mounts", paths], capture_output=True, text=True, timeout=600, check=False, env=environment
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert names(mounts["output_path"]) == [f"{CASE}.nii.gz"]
