@@ -10,7 +10,10 @@ from pathlib import Path
 import docker
 import nibabel as nib
 import numpy as np
+import yaml
 from docker.models.containers import Container
+
+CHECKOUT = Path(__file__).parents[1]
 
 NOBODY = 54321
 """A uid that no passwd file has."""
@@ -98,6 +101,16 @@ def assert_label_map(path: Path, t1c: Path, *, owner: int | None = None) -> None
         assert written.header[field].tobytes() == source.header[field].tobytes(), field
     if owner is not None:
         assert path.stat().st_uid == owner
+
+
+def write_registry(image: str, folder: Path) -> Path:
+    """The orchestrator's registry with our entries, the image under test in them."""
+    registry = yaml.safe_load((CHECKOUT / "mlcube/metastases.yml").read_text())
+    for entry in registry["algorithms"].values():
+        entry["run_args"]["docker_image"] = image
+    path = folder / "metastases.yml"
+    path.write_text(yaml.safe_dump(registry))
+    return path
 
 
 def names(folder: Path) -> list[str]:

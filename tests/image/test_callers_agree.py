@@ -13,9 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import yaml
 
-from image_support import names
+from image_support import names, write_registry
 
 pytestmark = [pytest.mark.callers, pytest.mark.timeout(3600)]
 
@@ -90,11 +89,7 @@ def test_through_mlcube(image, cases, expected, tmp_path):
 
 @pytest.fixture
 def orchestrate(image, tmp_path):
-    registry = yaml.safe_load((ROOT / "mlcube/metastases.yml").read_text())
-    for entry in registry["algorithms"].values():
-        entry["run_args"]["docker_image"] = image
-    path = tmp_path / "metastases.yml"
-    path.write_text(yaml.safe_dump(registry))
+    path = write_registry(image, tmp_path)
 
     def run(*arguments):
         python, program = TOOLS / "brats/bin/python", ROOT / "tests/image/orchestrate.py"

@@ -1,19 +1,41 @@
-"""Apptainer, where there is one (make apptainer). Its conditions imposed with Docker: test_image_conditions.py."""
+"""Apptainer, where there is one (make apptainer): as MedPerf runs it, and as the BraTS orchestrator does.
+
+The conditions of the first imposed with Docker: test_image_conditions.py.
+"""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from image_support import Folders, assert_label_map, copy_case, names, truncate
+from image_support import Folders, assert_label_map, copy_case, names, truncate, write_registry
 from support import write_case
 
 pytestmark = [pytest.mark.callers, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 CASE = "BraTS-MET-00001-000"
+ORCHESTRATED = {
+    "metseg": "",
+    "metseg_2024_convention": (
+        " infer --data_path=/mlcube_io0 --output_path=/mlcube_io2 --parameters_file=/mlcube_io3/dummy.yml"
+    ),
+}
+"""Each entry of the registry with the arguments that the orchestrator gives."""
+
+FLAGS = os.environ.get("APPTAINER_FLAGS", "--userns")
+SINGULARITY = """#!/bin/sh
+# The orchestrator calls `singularity`, Apptainer's other name, and gives no flag for root without all of its rights.
+printf '%s\\n' "$*" >>"$CALLS"
+[ "$1" = --quiet ] && shift
+command=$1
+shift
+[ "$command" != run ] || exec "$APPTAINER" run $APPTAINER_FLAGS "$@"
+exec "$APPTAINER" "$command" "$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +66,7 @@ def run(apptainer, sandbox, folders, *arguments):
     environment = {
         **os.environ,
         "APPTAINER": apptainer,
-        "APPTAINER_FLAGS": os.environ.get("APPTAINER_FLAGS", "--userns"),
+        "APPTAINER_FLAGS": FLAGS,
     }
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
 
@@ -67,3 +89,42 @@ def test_the_2024_convention(apptainer, sandbox, tmp_path):
     ended = run(apptainer, sandbox, folders, "infer", "--data_path=/input", "--output_path=/output")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert names(folders.output) == [f"{CASE}.nii.gz"]
+
+
+@pytest.mark.parametrize("entry", ORCHESTRATED)
+def test_through_the_orchestrator(image, apptainer, sandbox, tmp_path, entry):
+    """An overlay and the host's environment, home and network: neither -e nor -C nor --net."""
+    case = write_case(tmp_path, CASE)
+    images = tmp_path / "brats_singularity_images"  # where it keeps what it has pulled
+    images.mkdir()
+    (images / image.replace(":", "_")).symlink_to(sandbox)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "singularity").write_text(SINGULARITY)
+    (programs / "singularity").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "APPTAINER": apptainer,
+        "APPTAINER_FLAGS": FLAGS,
+        # What may be set on the host and must not matter.
+        "MPLCONFIGDIR": "/nowhere",
+        "PYTHONPATH": str(tmp_path),
+        "PYTHONHOME": "",
+    }
+    python, program = ROOT / ".cache/tools/brats/bin/python", ROOT / "tests/image/orchestrate.py"
+    command = [python, program, "--backend=singularity", write_registry(image, tmp_path), entry, "single"]
+    paths = [case, tmp_path / "labels.nii.gz"]
+    ended = subprocess.run(
+        [*command, *paths], capture_output=True, text=True, timeout=600, check=False, env=environment
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert_label_map(tmp_path / "labels.nii.gz", case / f"{CASE}-t1c.nii.gz")
+    (call,) = [line for line in (tmp_path / "calls").read_text().splitlines() if re.match(r"(--quiet )?run ", line)]
+    place = images / image.replace(":", "_")
+    assert re.search(
+        rf"run (--bind \S+ )+--cwd \. --overlay {place}_overlay.img {place}{ORCHESTRATED[entry]}$", call
+    ), call
