@@ -88,8 +88,8 @@ sbom: image ## list what the image contains: build/metseg.cdx.json (CycloneDX)
 .PHONY: audit
 audit: ## look the pinned packages up in PyPI's database of vulnerabilities
 	scripts/make-tool-environment scripts/requirements-supply-chain.txt $(TOOLS)/supply-chain
-	for file in requirements.txt requirements-torch-cpu.txt requirements-torch-cuda.txt; do \
-	  $(TOOLS)/supply-chain/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$file || exit 1; done
+	$(TOOLS)/supply-chain/bin/python scripts/audit-requirements $(TOOLS)/supply-chain/bin/pip-audit \
+	  requirements.txt requirements-torch-cpu.txt requirements-torch-cuda.txt
 
 .PHONY: clean
 clean: ## remove what was built (.venv stays; `rm -rf .venv` for that too)
