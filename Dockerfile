@@ -21,15 +21,18 @@ RUN ./install-requirements /opt/venv/bin/python "$TORCH"
 COPY requirements.txt ./
 RUN /opt/venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
 
-# What only building needs: headers, static libraries, tests, test programs.
+# What only building needs: headers, static libraries, tests, test programs. And of CUDA's packages, what nothing here loads:
+# Triton, which torch uses where it is there and which needs a C compiler, sources, and libraries that no other one names.
 FROM environment AS pruned
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/test \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
     && find . -type f -name '*.a' -delete \
     && find . -type d -name tests -prune -exec rm -rf {} + \
+    && find . -path './cuda/*' -name '*.cpp' -delete \
+    && find . -path './nvidia/*' \( -name 'libcusolverMg.so*' -o -name '*.alt.so*' \) -delete \
     && echo /opt/metseg/app >metseg.pth \
-    && /opt/venv/bin/python -m pip uninstall --quiet --yes pip
+    && /opt/venv/bin/python -m pip uninstall --quiet --yes triton pip
 
 # ---- our own code, apart: it changes more often than what it runs on
 FROM environment AS code

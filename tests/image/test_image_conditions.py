@@ -50,7 +50,7 @@ NOTHING_WRITABLE = {"ipc_mode": "none", "shm_size": None}
 @pytest.mark.parametrize("places", [{"tmpfs": {"/tmp": "size=256m"}}, {}, NOTHING_WRITABLE], ids=["tmp", "shm", "none"])
 @pytest.mark.parametrize("user", [f"{NOBODY}:{NOBODY}", "0"])
 def test_label_maps_and_a_report_wherever_may_be_written(infer, folders, tmp_path, places, user):
-    """Every import does without a home and a temporary folder; nothing of them stays in the folders that are mounted."""
+    """Every import does without a home and a temporary folder, and leaves nothing in the mounted folders."""
     write_case(folders.data, CASE)
     report = tmp_path / "report"
     report.mkdir()

@@ -70,6 +70,13 @@ def test_exactly_the_pinned_packages(engine, image):
     assert "pip" not in installed
 
 
+def test_torch_s_libraries_find_all_that_they_need(engine, image):
+    """What the build takes out of CUDA's packages is missed by none; the driver comes from outside."""
+    script = "for file in $(find /opt/venv -path '*/torch/lib/*.so*'); do ldd $file; done | grep 'not found'; true"
+    missing = {line.split()[0] for line in shell(engine, image, script).splitlines()}
+    assert missing <= {"libcuda.so.1"}
+
+
 def test_nothing_is_writable_by_others(engine, image):
     found = shell(engine, image, "find / -xdev ! -type l -perm -0002 ! \\( -type d -perm -1000 \\) -print")
     assert found.split() == []
@@ -91,7 +98,7 @@ def test_no_leftovers(engine, image):
         "for place in /root/.cache /root/.config /build /etc/pip.conf /root/.pip; do "
         "  [ ! -e $place ] || echo $place; done; "
         "ls -A /tmp /var/lib/apt/lists /var/cache/apt/archives 2>/dev/null | grep -vE '^(/.*:|lock|partial|)$'; "
-        "command -v cc gcc g++ make git; find /opt -name '*.whl' -o -name '*.a' -o -name pip -type d; true"
+        "command -v cc gcc g++ make git; find /opt -name '*.whl' -o -name '*.a' -o -name '*.alt.so*' -o \\( -name pip -o -name triton \\) -type d; true"
     )
     assert shell(engine, image, script).split() == []
 

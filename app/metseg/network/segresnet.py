@@ -77,8 +77,8 @@ def _arguments(plan: SegResNetPlan, in_channels: int, out_channels: int) -> dict
 def _without_matplotlib() -> Iterator[None]:
     """Lets MONAI be imported as where matplotlib is not installed.
 
-    MONAI imports matplotlib for plots that nothing here draws, and matplotlib refuses to be imported where no folder can
-    be written to: a read-only container without `/tmp`.
+    MONAI imports matplotlib for plots that nothing here draws. matplotlib refuses to be imported where no folder can be
+    written to: in a read-only container without `/tmp`.
     """
     if MATPLOTLIB in sys.modules:
         yield

