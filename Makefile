@@ -47,6 +47,10 @@ callers-test: image $(INSTALLED) ## run the image as MLCube, MedPerf, Synapse, t
 	scripts/make-tool-environment tests/image/requirements-brats.txt $(TOOLS)/brats
 	METSEG_IMAGE=$(IMAGE) $(BIN)/python -m pytest -m callers tests/image
 
+.PHONY: pin
+pin: ## write a published image into the callers' files: make pin IMAGE=NAME@sha256:DIGEST (docs/publish.md)
+	scripts/pin-image $(IMAGE)
+
 .PHONY: apptainer
 apptainer: ## get Apptainer on Debian (root, 0.4 GB), for callers-test
 	scripts/make-apptainer .cache/apptainer

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -108,5 +109,8 @@ def test_configure_builds_the_image(mlcube, engine):
     settings = ["docker.image=metseg:built-by-mlcube", "docker.build_strategy=always", f"docker.build_args={arguments}"]
     ended = mlcube("configure", settings=settings)
     assert ended.returncode == 0, said(ended)
-    assert engine.images.get("metseg:built-by-mlcube")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    labels = engine.images.get("metseg:built-by-mlcube").labels
+    assert labels["org.opencontainers.image.version"] == version
+    assert "org.opencontainers.image.revision" not in labels, "MLCube passes no commit"
     engine.images.remove("metseg:built-by-mlcube")
