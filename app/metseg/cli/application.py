@@ -1,14 +1,19 @@
 """The typer application: which commands there are and what holds for all of them."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-import metseg
 from metseg.cli.check import check
 from metseg.cli.export_dicom import export_dicom
 from metseg.cli.fuse import fuse
+from metseg.cli.general_options import (
+    LogFormatOption,
+    QuietOption,
+    VerboseOption,
+    VersionOption,
+    with_general_options,
+)
 from metseg.cli.infer import CONTAINER_INPUT, infer
 from metseg.cli.info import info
 from metseg.cli.logs import LogFormat, configure_logging
@@ -32,34 +37,24 @@ INSTALLATION = "Does this installation work?"
 TOLERANT = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Callers pass options that later versions of their interface have; `infer` warns of them and goes on."""
 
-app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(infer)
-app.command(rich_help_panel=SEGMENT)(fuse)
-app.command(rich_help_panel=LOOK)(check)
-app.command(rich_help_panel=LOOK)(report)
-app.command(rich_help_panel=LOOK)(view)
-app.command(rich_help_panel=HAND_ON)(export_dicom)
-app.command("self-test", rich_help_panel=INSTALLATION)(self_test)
-app.command(rich_help_panel=INSTALLATION)(info)
-
-
-def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's callback interface
-    if value:
-        typer.echo(f"metseg {metseg.__version__}")
-        raise typer.Exit
+app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(with_general_options(infer))
+app.command(rich_help_panel=SEGMENT)(with_general_options(fuse))
+app.command(rich_help_panel=LOOK)(with_general_options(check))
+app.command(rich_help_panel=LOOK)(with_general_options(report))
+app.command(rich_help_panel=LOOK)(with_general_options(view))
+app.command(rich_help_panel=HAND_ON)(with_general_options(export_dicom))
+app.command("self-test", rich_help_panel=INSTALLATION)(with_general_options(self_test))
+app.command(rich_help_panel=INSTALLATION)(with_general_options(info))
 
 
 @app.callback(invoke_without_command=True)
 def common(
     context: typer.Context,
     *,
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, with times and modules.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
-    log_format: Annotated[
-        LogFormat, typer.Option("--log-format", "--log_format", help="Log lines as text or JSON.")
-    ] = LogFormat.TEXT,
+    _version: VersionOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+    log_format: LogFormatOption = None,
 ) -> int | None:
     """Finds and segments brain metastases on MRI: a folder of cases in, a folder of label maps out.
 
@@ -71,7 +66,7 @@ def common(
 
     Without a command: infer from /input to /output, where there is an /input (challenge platforms).
     """
-    configure_logging(verbose=verbose, quiet=quiet, log_format=log_format)
+    configure_logging(verbose=verbose, quiet=quiet, log_format=log_format or LogFormat.TEXT)
     if context.invoked_subcommand is not None:
         return None
     if Path(CONTAINER_INPUT).is_dir():
