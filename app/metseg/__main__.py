@@ -1,6 +1,7 @@
 """The program `metseg`: one place where errors become messages and exit codes."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,10 @@ class Terminated(BaseException):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits with a code of `ExitCode`."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(int(run(arguments)))
+    open_closed_streams()
+    code = run(arguments)
+    give_up_full_streams()
+    sys.exit(int(code))
 
 
 def run(arguments: Sequence[str] | None = None) -> ExitCode:
@@ -46,6 +50,30 @@ def run(arguments: Sequence[str] | None = None) -> ExitCode:
     except Exception:
         logger.exception("a bug in metseg: please report it with the lines below")
         return ExitCode.BUG
+
+
+def open_closed_streams() -> None:
+    """Leads the standard streams that the caller has closed (`2>&-`) to the null device.
+
+    Python has None for them, which nothing can be written to. Their numbers are free too: the next file that is opened,
+    such as a label map, would take one, and get what a library says on it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - takes the lowest number free, this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
+
+
+def give_up_full_streams() -> None:
+    """Drops what can't be said any more (a full disk, a reader that has left): Python would exit with 120 for it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -35,7 +35,7 @@ def test_preparing_processes_follow_the_machine_not_torchruns_threads(monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
     (tmp_path / "cpu.max").write_text(f"{quota} 100000")
-    monkeypatch.setattr("metseg.predict.cpu.CGROUP", tmp_path)
+    monkeypatch.setattr("metseg.predict.control_groups.MOUNT", tmp_path)
     assert Ranks(rank, world=8, local_world=4).free_cpus == expected
 
 

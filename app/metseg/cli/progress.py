@@ -43,7 +43,7 @@ class BatchProgress:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
             transient=True,
         )
         self._task = self._bar.add_task("segmenting", total=cases)
@@ -93,11 +93,12 @@ class BatchProgress:
         elif self._said == SHOWN_WARNINGS + 1:
             logger.warning("further warnings are counted on their cases' lines; a report (--report-dir) has all")
 
-    def summarise(self, records: Sequence[CaseRecord], output_path: Path) -> None:
-        """The last line: how many of each outcome, and where the label maps are."""
+    def summarise(self, records: Sequence[CaseRecord], output_path: Path, part: str = "") -> None:
+        """The last line: how many of each outcome, where the label maps are, and which part of the cases that was."""
         counts = Counter(record.outcome for record in records)
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        logger.info("%s in %s; label maps in %s", outcomes, _show_clock(time.monotonic() - self._start), output_path)
+        elapsed = _show_clock(time.monotonic() - self._start)
+        logger.info("%s in %s; label maps in %s%s", outcomes, elapsed, output_path, f"; {part}" if part else "")
 
 
 def _show_clock(seconds: float) -> str:

@@ -5,6 +5,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+
+from metseg.predict.control_groups import control_groups
 
 SPINS_BEFORE_SLEEP = 1000
 """How long a thread without work looks for some before it sleeps, in turns of libgomp's waiting loop: some hundredths
@@ -22,9 +25,8 @@ MEMORY_VARIABLES = frozenset({"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MAL
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Processor flags under which oneDNN multiplies bfloat16 natively."""
 
-
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use (cgroup 1, 2)."""
+CPU_QUOTA_1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+"""Where version 1 of control groups has the limit and its unit."""
 
 
 def shorten_waiting() -> None:
@@ -75,25 +77,34 @@ def cpu_flags() -> frozenset[str]:
 
 def usable_cpus() -> int:
     """CPUs that this process's threads may use: those granted to it, cut to OMP_NUM_THREADS."""
-    granted, asked = granted_cpus(), os.environ.get("OMP_NUM_THREADS", "")
-    return min(granted, int(asked)) if asked.isdecimal() and int(asked) else granted
+    return min((granted_cpus(), *_stated_cpus("OMP_NUM_THREADS")))
 
 
 def granted_cpus() -> int:
-    """CPUs that the system grants this process: its affinity, cut to the container's quota (cgroup 1, 2)."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(count, int(quota))) if quota else count
+    """CPUs that the system grants this process: its affinity, cut to Slurm's share and the containers' quotas."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (max(1, int(quota)) for folder in control_groups("cpu") if (quota := _cpu_quota(folder)) is not None)
+    return min((affinity, *quotas, *_stated_cpus("SLURM_CPUS_PER_TASK")))
 
 
-def _cgroup_quota() -> float | None:
-    """CPUs that the container's limit grants; None without one."""
+def usual_precision() -> Literal["float32", "bfloat16"]:
+    """The arithmetic of networks on this processor: bfloat16 where its flags promise that it is quick."""
+    return "bfloat16" if cpu_flags() & BF16_CPU_FLAGS else "float32"
+
+
+def _stated_cpus(variable: str) -> tuple[int, ...]:
+    """What a variable of the environment says, if it says a number of CPUs."""
+    text = os.environ.get(variable, "")
+    return (int(text),) if text.isdecimal() and int(text) else ()
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """CPUs that a control group may use; None where it sets no limit."""
     try:
-        if (CGROUP / "cpu.max").exists():
-            quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
-            return None if quota == "max" else float(quota) / float(period)
-        quota_us = float((CGROUP / "cpu/cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_us = float((CGROUP / "cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota, period = ((folder / name).read_text(encoding="ascii") for name in CPU_QUOTA_1)
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError):  # no such file, or "max"
         return None
-    return quota_us / period_us if quota_us > 0 else None

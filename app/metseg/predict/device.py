@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from metseg.errors import DeviceError
-from metseg.predict.cpu import BF16_CPU_FLAGS, cpu_flags, reuse_memory, shorten_waiting, usable_cpus
+from metseg.errors import DeviceError, UsageError
+from metseg.predict.cpu import reuse_memory, shorten_waiting, usable_cpus, usual_precision
 from metseg.predict.gpu import cuda_problem, nvidia_is_promised
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
 
     Raises:
         DeviceError: `cuda` was asked for and can't be used.
+        UsageError: LOCAL_RANK is no number.
     """
+    rank = local_rank()
     shorten_waiting()
     reuse_memory()
     import torch  # noqa: PLC0415 - heavy
@@ -70,7 +72,7 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
     torch.backends.cudnn.allow_tf32 = False
     if choice != "cpu":
         try:
-            index = int(os.environ.get("LOCAL_RANK", "0")) % max(1, torch.cuda.device_count())
+            index = rank % max(1, torch.cuda.device_count())
             problem = cuda_problem(index)
             if problem is None:
                 torch.cuda.set_device(index)
@@ -84,10 +86,24 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
             )
         if nvidia_is_promised() or torch.cuda.is_available():
             logger.warning("no GPU used: %s; running on the CPU", problem)
-    flags = cpu_flags()
-    usual: Precision = "bfloat16" if flags & BF16_CPU_FLAGS else "float32"
+    usual = usual_precision()
     description = f"CPU, {threads} threads" + (", native bfloat16" if usual == "bfloat16" else "")
     return Device("cpu", precision or usual, description, threads)
+
+
+def local_rank() -> int:
+    """This process's number among those on the machine, as torchrun counts them: it chooses the GPU; 0 when alone.
+
+    Raises:
+        UsageError: LOCAL_RANK is no whole number from 0 on.
+    """
+    text = os.environ.get("LOCAL_RANK") or "0"
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(
+            f"environment LOCAL_RANK {text}: expected a whole number from 0 on",
+            hint="Unset it, or start metseg with torchrun.",
+        )
+    return int(text)
 
 
 def first_line(error: BaseException) -> str:

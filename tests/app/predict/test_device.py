@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from metseg.errors import DeviceError, ExitCode
-from metseg.predict import cpu, device
-from metseg.predict.cpu import usable_cpus
+from metseg.errors import DeviceError, ExitCode, UsageError
+from metseg.predict import control_groups, cpu, device
+from metseg.predict.cpu import granted_cpus, usable_cpus
 from metseg.predict.device import choose_device
 from metseg.predict.gpu import beside_computing
 
@@ -52,14 +52,15 @@ def test_an_unsupported_gpu_falls_back_with_a_warning_only_under_auto(monkeypatc
     [({"avx2"}, "float32"), ({"avx512f", "avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16")],
 )
 def test_the_cpus_precision_follows_its_flags(monkeypatch, flags, precision):
-    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: frozenset(flags))
     assert choose_device("cpu").precision == precision
 
 
 def test_threads_keep_to_the_containers_quota(monkeypatch, tmp_path):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setattr(cpu, "CGROUP", tmp_path)
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path)
     for quota, cpus in (("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8)):
         (tmp_path / "cpu.max").write_text(quota)
         assert usable_cpus() == cpus
@@ -67,6 +68,45 @@ def test_threads_keep_to_the_containers_quota(monkeypatch, tmp_path):
     assert usable_cpus() == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert usable_cpus() == 3
+
+
+@pytest.mark.parametrize(
+    ("slurm", "openmp", "cpus"),
+    [("3", None, 3), ("1", "4", 1), ("5", "2", 2), ("abc", None, 8), ("0", None, 8), ("", None, 8), ("16", None, 8)],
+)
+def test_threads_keep_to_slurms_share(monkeypatch, tmp_path, slurm, openmp, cpus):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", slurm)
+    if openmp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", openmp)
+    assert usable_cpus() == cpus
+
+
+def test_a_quota_of_a_group_around_the_process_holds(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("4:cpu,cpuacct:/job/step\n")
+    (tmp_path / "cpu/job/step").mkdir(parents=True)
+    for name, value in (("cpu.cfs_quota_us", "300000"), ("cpu.cfs_period_us", "100000")):
+        (tmp_path / "cpu/job" / name).write_text(value)
+    assert granted_cpus() == 3
+
+
+@pytest.mark.parametrize(("rank", "gpu"), [("1", "cuda:0"), ("99", "cuda:0"), ("", "cuda:0"), ("0", "cuda:0")])
+def test_ranks_share_the_gpus(monkeypatch, rank, gpu):
+    fake_gpu(monkeypatch, (8, 6), ["sm_80", "sm_90"])
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert choose_device("auto").name == gpu
+
+
+@pytest.mark.parametrize("rank", ["abc", "-1", "1.5", " "])
+def test_a_rank_that_is_no_number_is_a_usage_error(monkeypatch, rank):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(UsageError, match="LOCAL_RANK"):
+        choose_device("cpu")
 
 
 def openmp_settings():
