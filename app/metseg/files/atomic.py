@@ -163,16 +163,23 @@ def _sync(file: int) -> None:
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
-    hint = ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "Free some space and start again; finished cases of a batch are kept with --resume."
-    elif error.errno == errno.EROFS:
-        hint = "Mount the output folder for writing."
-    elif error.errno in {errno.EACCES, errno.EPERM}:
-        hint = f"Let user {os.getuid()} write there, or run as the folder's owner{_owner(path)} (docker run --user)."
-    elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        hint = "Create the output folder first."
-    return OutputError(f"{path} can't be written: {error.strerror or error}", hint=hint)
+    return OutputError(f"{path} can't be written: {error.strerror or error}", hint=advise_on_writing(path, error.errno))
+
+
+def advise_on_writing(path: Path, number: int | None) -> str:
+    """What the user can do about a file or folder that can't be written; empty where nobody knows.
+
+    Args:
+        path: the file or folder.
+        number: of the system's error, such as `errno.EACCES`.
+    """
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        return "Free some space and start again; finished cases of a batch are kept with --resume."
+    if number == errno.EROFS:
+        return "Mount the output folder for writing (docker run -v: without :ro)."
+    if number in {errno.EACCES, errno.EPERM}:
+        return f"Let user {os.getuid()} write there, or run as the folder's owner{_owner(path)} (docker run --user)."
+    return "Create the output folder first." if number in {errno.ENOENT, errno.ENOTDIR} else ""
 
 
 def _owner(path: Path) -> str:

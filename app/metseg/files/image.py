@@ -33,7 +33,7 @@ from metseg.files.header import (
 from metseg.findings import Finding
 from metseg.space.grid import FloatVolume, Grid, times
 
-__all__ = ["Image", "ImageError", "read_image", "read_shape"]
+__all__ = ["Image", "ImageError", "read_grid", "read_image", "read_shape"]
 
 MAX_DEFLATE_RATIO: Final = 1032
 """Bytes that one byte of a deflate stream can become at most (zlib's technical details)."""
@@ -110,6 +110,15 @@ def read_shape(path: Path) -> tuple[tuple[int, int, int], bytes]:
     with _opened(path) as (stream, _):
         header_bytes = _read_header(stream)
     return image_shape(parse_header(header_bytes)), header_bytes
+
+
+def read_grid(path: Path) -> Grid:
+    """Reads only where an image lies, from its header.
+
+    Raises:
+        ImageError: there is no header, or it gives no place.
+    """
+    return image_grid(parse_header(read_shape(path)[1]))[0]
 
 
 @contextmanager

@@ -3,32 +3,35 @@
 While the networks work on a case, the next one is read and prepared, and the last one is written, each in a thread of
 its own. The networks run in the batch's thread, which an interrupt reaches at once; on a CPU, where nothing is gained
 by deciding beside them and a tenth more memory taken (docs/performance.md), the stages behind them do too.
+
+Cases overlap only as far as the memory suffices. One that does not fit by itself is tried last and alone.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from metseg.errors import ExitCode, InputError, MetsegError, OnError, OutputError
-from metseg.files.atomic import remove_partials
+from metseg.errors import ExitCode, MetsegError, OnError
 from metseg.files.blank import blank_label_map
 from metseg.files.case import CaseFiles
-from metseg.files.read import read_label_map
 from metseg.files.write import write_label_map
-from metseg.findings import blank_note, printable
+from metseg.findings import SHOWN_NAMES, blank_note, printable
 from metseg.labels import LabelMap
 from metseg.predict.cpu import give_back_memory
 from metseg.predict.engine import Engine
 from metseg.predict.fallback import as_memory_error
+from metseg.predict.memory import UNLIMITED, Memory, weigh_cases
 from metseg.run.lane import Lane
+from metseg.run.output_folder import prepare_output
 from metseg.run.pipeline import STAGES, Segmented, Stage, segment
 from metseg.run.record import CaseRecord, record_segmented
+from metseg.run.resume import is_done
 from metseg.systems import SOURCE_MODALITY, Modality
 
 logger = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class Job:
         cases: what to segment, as `discovery` found it.
         output_path: folder of label maps; created when missing.
         on_error: what happens when a case fails: `stop` the batch, `skip` the case, or write a `blank` map.
-        resume: leave cases alone whose label map exists, unless it is empty: that may be a failure's blank map.
+        resume: leave cases alone whose label map is finished work (`metseg.run.resume`).
         grid: of the label maps: the source image's, or that of a scan that the plan registers.
     """
 
@@ -57,8 +60,8 @@ class Job:
 
 
 Listener = Callable[[CaseRecord, Segmented | None], None]
-"""Told about the cases that `resume` leaves alone, then about each other one once its file is in place, in order; what
-it keeps costs memory."""
+"""Told about the cases that `resume` leaves alone, then about each other one once its file is in place; what it keeps
+costs memory."""
 
 
 def run_batch(job: Job, engine: Engine, listener: Listener | None = None) -> tuple[CaseRecord, ...]:
@@ -71,8 +74,8 @@ def run_batch(job: Job, engine: Engine, listener: Listener | None = None) -> tup
         InputError: under `stop`, a case can't be segmented.
         OutputError: a label map can't be written; what was finished stays.
     """
-    prepare_output(job.output_path)
-    present = [files for files in job.cases if job.resume and _is_done(label_map_path(job, files))]
+    prepare_output(job.output_path, (label_map_path(job, files) for files in job.cases))
+    present = [files for files in job.cases if job.resume and _is_present(files, job, engine)]
     records = {files.case_id: CaseRecord(files.case_id, "present") for files in present}
     for record in records.values():
         if listener is not None:
@@ -80,25 +83,26 @@ def run_batch(job: Job, engine: Engine, listener: Listener | None = None) -> tup
     todo = [files for files in job.cases if files.case_id not in records]
     if records:
         logger.info("resume: %d of %d label maps with a label are there already", len(records), len(job.cases))
-    for record, segmented in _run_cases(job, engine, todo):
+    memory = UNLIMITED if engine.device.is_cuda else weigh_cases(todo, engine.plan)
+    _warn_of_shortage(memory, todo)
+    for record, segmented in _run_cases(job, engine, memory.in_order(todo), memory):
         records[record.case_id] = record
         if listener is not None:
             listener(record, segmented)
+        del segmented  # the next case may need its memory
     return tuple(records[files.case_id] for files in job.cases)
 
 
-def _is_done(path: Path) -> bool:
-    """Whether a label map is there and not empty; one that can't be read is somebody's work and stays.
+def _is_present(files: CaseFiles, job: Job, engine: Engine) -> bool:
+    return is_done(files.case_id, label_map_path(job, files), files.images.get(job.grid), engine.plan.regions)
 
-    A failure's blank map looks like that of a case without lesions: both are made again, the latter to the same bytes.
-    """
-    if not path.exists():
-        return False
-    try:
-        labels = read_label_map(path).labels
-    except InputError:
-        return True
-    return bool(labels.any())
+
+def _warn_of_shortage(memory: Memory, todo: Sequence[CaseFiles]) -> None:
+    shortages = memory.shortages(todo)
+    for finding in shortages[:SHOWN_NAMES]:
+        logger.warning("case %s: %s  -> %s", printable(finding.case_id), finding.what, finding.hint)
+    if len(shortages) > SHOWN_NAMES:
+        logger.warning("%d cases need more memory than is free; metseg check lists them", len(shortages))
 
 
 def label_map_path(job: Job, files: CaseFiles) -> Path:
@@ -106,52 +110,40 @@ def label_map_path(job: Job, files: CaseFiles) -> Path:
     return job.output_path / f"{files.case_id}.nii.gz"
 
 
-def prepare_output(output_path: Path) -> None:
-    """Makes the output folder, removes what a killed run left half written, and proves that it can be written to.
-
-    Raises:
-        OutputError: it can't be made or written to.
-    """
-    try:
-        output_path.mkdir(parents=True, exist_ok=True)
-        remove_partials(output_path)
-    except OSError as error:
-        raise OutputError(
-            f"output {output_path}: can't be made: {error.strerror}", hint="Name a folder that this user may write to."
-        ) from error
-    if not os.access(output_path, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"output {output_path}: user {os.getuid()} may not write there",
-            hint="Change the folder's owner or mode, or run as its owner (docker run --user).",
-        )
-
-
 _Finished = tuple[CaseRecord, Segmented | None]
 
 
-def _run_cases(job: Job, engine: Engine, todo: Sequence[CaseFiles]) -> Iterator[_Finished]:
+def _run_cases(job: Job, engine: Engine, todo: Sequence[CaseFiles], memory: Memory) -> Iterator[_Finished]:
     with _started(job, engine) as start:
-        ahead = start(todo[0]) if todo else None
-        behind: Future[_Finished] | None = None
-        for following in (*todo[1:], None):
-            if ahead is None:
-                return
-            current, ahead = ahead, start(following) if following is not None else None
+        ahead: _Begun | None = None
+        behind: _Begun | None = None
+        for files, following in zip_longest(todo, todo[1:]):
+            if behind is not None and not memory.suffices(files, behind.files):
+                yield behind.finished.result()
+                behind = None
+                give_back_memory()
+            current = ahead or start(files)
+            written = (behind.files,) if behind is not None else ()
+            ahead = None
+            if following is not None and memory.suffices(files, following, *written):
+                ahead = start(following)
             current.lane.serve()
             give_back_memory()
             if behind is not None:
-                yield behind.result()
-            behind = current.finished
-            if current.lane.failed:
+                yield behind.finished.result()
+            behind = current
+            del current  # it holds what it made
+            if behind.lane.failed:
                 break
         if behind is not None:
-            yield behind.result()
+            yield behind.finished.result()
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
     """A case that is on its way in a thread of its own."""
 
+    files: CaseFiles
     lane: Lane
     finished: Future[_Finished]
 
@@ -167,7 +159,7 @@ def _started(job: Job, engine: Engine) -> Iterator[Callable[[CaseFiles], _Begun]
         lanes[:] = [*lanes[1 - CASES_AT_ONCE :], lane]
         finished = executor.submit(_process, files, job, engine, lane)
         finished.add_done_callback(lambda _finished: lane.leave(failed=lane.failed))  # however it ends, nobody waits
-        return _Begun(lane, finished)
+        return _Begun(files, lane, finished)
 
     try:
         yield start

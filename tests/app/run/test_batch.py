@@ -1,6 +1,7 @@
 """A folder of cases in, a folder of label maps out."""
 
 import gc
+import re
 import shutil
 import signal
 import stat
@@ -21,12 +22,14 @@ import metseg.predict.inputs
 import metseg.predict.passes
 from metseg.errors import ExitCode, InputError, OutputError
 from metseg.files.discovery import discover_cases
+from metseg.files.write import write_label_map
 from metseg.plan.bundle import open_bundle
 from metseg.predict import gpu
 from metseg.predict.device import Device
 from metseg.predict.engine import load_engine
 from metseg.predict.inputs import LEFT_FREE_BYTES, lay_inputs
 from metseg.predict.members import predict_members
+from metseg.predict.memory import Memory, MemoryNeed
 from metseg.prepare.prepare import prepare
 from metseg.run import batch, pipeline
 from metseg.run.batch import Job, choose_exit_code, run_batch
@@ -116,10 +119,11 @@ def test_a_case_gives_the_same_bytes_alone_in_a_batch_renamed_and_on_a_shard(cas
 def test_resume_does_only_what_is_missing(cases, engine, undisturbed, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    (output / "case 0.nii.gz").write_bytes(b"finished earlier")
+    shutil.copy(undisturbed / "case 0.nii.gz", output)
+    before = (output / "case 0.nii.gz").stat().st_mtime_ns
     records = run(cases, output, engine, resume=True)
     assert [record.outcome for record in records] == ["present", "segmented", "segmented", "segmented"]
-    assert (output / "case 0.nii.gz").read_bytes() == b"finished earlier"
+    assert (output / "case 0.nii.gz").stat().st_mtime_ns == before
     assert (output / "case 3.nii.gz").read_bytes() == (undisturbed / "case 3.nii.gz").read_bytes()
 
 
@@ -136,14 +140,172 @@ def test_resume_does_blank_maps_again(with_broken, engine, tmp_path):
     assert nib.load(output / "c1.nii.gz").get_fdata().any()
 
 
-def test_resume_leaves_alone_what_somebody_edited(cases, engine, undisturbed, tmp_path):
+def edited(source, target, change, affine=None, dtype=np.uint8):
+    """Writes another program's version of a label map."""
+    image = nib.load(source)
+    labels = change(np.asanyarray(image.dataobj).astype(np.float64)).astype(dtype)
+    nib.save(nib.Nifti1Image(labels, image.affine if affine is None else affine), target)
+
+
+def moved(labels):
+    return np.roll(labels, 1, axis=0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
+def test_resume_leaves_alone_what_somebody_edited(cases, engine, undisturbed, tmp_path, dtype):
     shutil.copytree(undisturbed, tmp_path / "out")
-    edited = nib.load(tmp_path / "out" / "case 0.nii.gz")
-    labels = np.asanyarray(edited.dataobj) + 7
-    nib.save(nib.Nifti1Image(labels.astype(np.uint8), edited.affine), tmp_path / "out" / "case 0.nii.gz")
+    edited(undisturbed / "case 0.nii.gz", tmp_path / "out/case 0.nii.gz", moved, dtype=dtype)
     content = (tmp_path / "out" / "case 0.nii.gz").read_bytes()
     assert [record.outcome for record in run(cases, tmp_path / "out", engine, resume=True)] == ["present"] * 4
     assert (tmp_path / "out" / "case 0.nii.gz").read_bytes() == content
+
+
+SHIFTED = np.diag([1.0, 1, 1, 1])
+SHIFTED[0, 3] = 1
+DAMAGES = {
+    "empty": (lambda _, path: path.write_bytes(b""), "empty"),
+    "text": (lambda _, path: path.write_text("no image"), "not a NIfTI file"),
+    "truncated": (lambda good, path: path.write_bytes(good.read_bytes()[:-40]), "truncated"),
+    "wrong checksum": (lambda good, path: path.write_bytes(good.read_bytes()[:-8] + bytes(8)), "crc"),
+    "half a label": (lambda good, path: edited(good, path, lambda v: v / 2, dtype=np.float32), r"0\.5"),
+    "label 7": (lambda good, path: edited(good, path, lambda v: np.where(v > 0, 7, 0)), "holds 7"),
+    "label 4 without RC": (lambda good, path: edited(good, path, lambda v: np.where(v > 0, 4, 0)), "holds 4"),
+    "another shape": (lambda good, path: edited(good, path, lambda v: v[1:]), "expected 24x32x16"),
+    "another place": (lambda good, path: edited(good, path, moved, affine=SHIFTED), "mm apart"),
+    "no label": (lambda good, path: edited(good, path, lambda v: 0 * v), "no label"),
+    "a link to nothing useful": (lambda _, path: path.symlink_to("/dev/null"), "not a regular file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_resume_does_again_and_names_what_is_no_finished_work(cases, engine, undisturbed, caplog, damage, tmp_path):  # noqa: PLR0917 - fixtures
+    make, reason = DAMAGES[damage]
+    shutil.copytree(undisturbed, tmp_path / "out")
+    path = tmp_path / "out/case 2.nii.gz"
+    path.unlink()
+    make(undisturbed / "case 2.nii.gz", path)
+    with caplog.at_level("INFO"):
+        records = run(cases, tmp_path / "out", engine, resume=True)
+    assert [record.outcome for record in records] == ["present", "present", "segmented", "present"]
+    assert folder_bytes(tmp_path / "out") == folder_bytes(undisturbed)
+    assert not path.is_symlink()
+    (said,) = [text for text in caplog.messages if "segmented again" in text]
+    assert "case case 2" in said
+    assert re.search(reason, said)
+
+
+def test_resume_does_again_what_lies_on_a_grid_that_t1c_had_before(cases, engine, undisturbed, tmp_path):
+    shutil.copytree(cases, tmp_path / "data")
+    shutil.copytree(undisturbed, tmp_path / "out")
+    for path in (tmp_path / "data/case 2").iterdir():
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), image.affine @ SHIFTED), path)
+    records = run(tmp_path / "data", tmp_path / "out", engine, resume=True)
+    assert [record.outcome for record in records] == ["present", "present", "segmented", "present"]
+    t1c = nib.load(tmp_path / "data/case 2/case 2-t1c.nii.gz")
+    np.testing.assert_array_equal(nib.load(tmp_path / "out/case 2.nii.gz").affine, t1c.affine)
+
+
+def test_resume_keeps_a_label_map_whose_case_can_not_be_read_any_more(cases, engine, undisturbed, tmp_path):
+    shutil.copytree(cases, tmp_path / "data")
+    shutil.copytree(undisturbed, tmp_path / "out")
+    (tmp_path / "data/case 2/case 2-t1c.nii.gz").write_bytes(b"gone")
+    records = run(tmp_path / "data", tmp_path / "out", engine, resume=True, on_error="blank")
+    assert [record.outcome for record in records] == ["present"] * 4
+    assert folder_bytes(tmp_path / "out") == folder_bytes(undisturbed)
+
+
+def test_what_is_done_again_and_fails_leaves_the_file_as_it_was(cases, engine, undisturbed, tmp_path):
+    shutil.copytree(cases, tmp_path / "data")
+    shutil.copytree(undisturbed, tmp_path / "out")
+    (tmp_path / "data/case 2/case 2-t1n.nii.gz").write_bytes(b"gone")
+    (tmp_path / "out/case 2.nii.gz").write_bytes(b"damaged")
+    records = run(tmp_path / "data", tmp_path / "out", engine, resume=True, on_error="skip")
+    assert [record.outcome for record in records] == ["present", "present", "failed", "present"]
+    assert (tmp_path / "out/case 2.nii.gz").read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_a_label_maps_place_is_said_before_the_first_case(cases, engine, tmp_path, resume):
+    (tmp_path / "out/case 2.nii.gz").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"case 2\.nii\.gz is a folder") as raised:
+        run(cases, tmp_path / "out", engine, resume=resume)
+    assert raised.value.hint
+    assert names_in(tmp_path / "out") == ["case 2.nii.gz"]
+
+
+GB = 10**9
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What happens to which case, in order."""
+    events, real = [], {name: getattr(pipeline, name) for name in ("read", "predict")}
+
+    def read(files, *rest):
+        events.append(("read", files.case_id))
+        return real["read"](files, *rest)
+
+    def predict_(inputs, engine):
+        events.append(("predict", inputs.prepared.case_id))
+        time.sleep(0.05)  # time enough for the next case to be read, if it is
+        return real["predict"](inputs, engine)
+
+    def write(path, *rest):
+        write_label_map(path, *rest)
+        events.append(("write", path.name.removesuffix(".nii.gz")))
+
+    monkeypatch.setattr(pipeline, "read", read)
+    monkeypatch.setattr(pipeline, "predict", predict_)
+    monkeypatch.setattr(batch, "write_label_map", write)
+    return events
+
+
+@pytest.fixture
+def run_within(cases, engine, undisturbed, tmp_path, monkeypatch):
+    """Runs all cases, each with its need, within a memory: gives the records, and what the listener was told."""
+
+    def run_them(needs, available):
+        memory = Memory({f"case {number}": MemoryNeed(*need) for number, need in enumerate(needs)}, available)
+        monkeypatch.setattr(batch, "weigh_cases", lambda *_: memory)
+        told = []
+        records = run_batch(Job(discover_cases(cases), tmp_path / "out"), engine, lambda record, _: told.append(record))
+        assert folder_bytes(tmp_path / "out") == folder_bytes(undisturbed)
+        return records, told
+
+    return run_them
+
+
+ONE_DOES_NOT_FIT = ((GB, GB), (GB, 99 * GB), (GB, GB), (GB, GB))
+
+
+def test_a_case_that_does_not_fit_is_tried_last_and_alone(run_within, seen, caplog):
+    records, told = run_within(ONE_DOES_NOT_FIT, 10 * GB)
+    assert [record.case_id for record in records] == [f"case {number}" for number in range(4)]
+    assert [record.case_id for record in told] == ["case 0", "case 2", "case 3", "case 1"]
+    assert seen[-3:] == [(what, "case 1") for what in ("read", "predict", "write")]
+    assert seen.index(("read", "case 2")) < seen.index(("write", "case 0")), "the others overlap as ever"
+    (warned,) = [text for text in caplog.messages if "GB of memory" in text]
+    assert warned.startswith("case case 1: needs about 100.5 GB of memory on the CPU, 10.0 GB are free")
+
+
+def test_cases_that_fit_but_not_together_are_done_one_after_the_other(run_within, seen):
+    run_within([(2 * GB, GB)] * 4, 4 * GB)
+    assert seen == [(what, f"case {number}") for number in range(4) for what in ("read", "predict", "write")]
+
+
+def test_when_a_case_is_tried_alone_nothing_is_left_of_the_others(run_within, monkeypatch):
+    made, alive, real = [], [], pipeline.restore
+
+    def restore(*given):
+        segmented = real(*given)
+        made.append(weakref.ref(segmented.labels))
+        return segmented
+
+    monkeypatch.setattr(pipeline, "restore", restore)
+    monkeypatch.setattr(batch, "give_back_memory", lambda: alive.append([labels() is not None for labels in made]))
+    run_within(ONE_DOES_NOT_FIT, 10 * GB)
+    assert alive[-2] == [False] * 3, "before the last case begins"
 
 
 def test_two_files_of_one_modality_are_named_not_called_missing(engine, tmp_path):
