@@ -1,13 +1,13 @@
 """`metseg infer`: the main job."""
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from metseg.cli.choices import parse_grid
+from metseg.cli.shard import ENVIRONMENT, Shard, parse_shard
 from metseg.errors import OnError, UsageError
 from metseg.predict.device import DeviceChoice
 
@@ -86,6 +86,8 @@ def infer(  # noqa: PLR0917 - typer passes options by name
     """
     from metseg.cli.settings import resolve_settings  # noqa: PLC0415 - heavy
 
+    part = parse_shard(shard)
+    _say_shard(part)
     _warn_of_unknown(context.args)
     settings = resolve_settings(
         weights=weights,
@@ -104,28 +106,16 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         report_dir=report_dir,
         save=frozenset(part for part in save.split(",") if part),
         resume=resume,
-        shard=parse_shard(shard),
+        shard=part,
         grid=cast("LabelGrid", grid),
     )
 
 
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """Reads `I/N`; without it the rank that torchrun gave this process, else everything.
-
-    Raises:
-        UsageError: not of that form, or I is not below N.
-    """
-    given = text is not None
-    if text is None:
-        rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-        text = f"{rank}/{world}" if rank and world else "0/1"
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UsageError(
-            f"{'--shard' if given else 'environment RANK/WORLD_SIZE'} {text}: expected I/N with 0 <= I < N",
-            hint="The first of two shards is 0/2." if given else "Unset both, or start metseg with torchrun.",
-        )
-    return int(index), int(count)
+def _say_shard(shard: Shard) -> None:
+    """Says at once that not every case will be done; a warning where nobody asked for it by an option."""
+    if shard.count > 1:
+        level = logging.WARNING if shard.source == ENVIRONMENT else logging.INFO
+        logger.log(level, "%s: 1 case of %d is done here; --shard 0/1 does all", shard.words, shard.count)
 
 
 def _warn_of_unknown(arguments: list[str]) -> None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
+from metseg.cli.shard import Shard
 from metseg.errors import MetsegError, UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.predict.device import Device, choose_device
 from metseg.predict.engine import open_engine
-from metseg.run.batch import Job, choose_exit_code, prepare_output, run_batch
+from metseg.run.batch import Job, choose_exit_code, run_batch
+from metseg.run.output_folder import prepare_output, warn_of_loss
 from metseg.run.pipeline import Segmented
 from metseg.run.record import CaseRecord
 from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality, modalities_to_find
@@ -34,7 +36,7 @@ def run_inference(
     report_dir: Path | None,
     save: frozenset[str],
     resume: bool,
-    shard: tuple[int, int],
+    shard: Shard,
     grid: Modality = SOURCE_MODALITY,
 ) -> int:
     """Runs a batch and returns its exit code.
@@ -49,13 +51,15 @@ def run_inference(
         modalities=modalities_to_find(plan.modalities),
         apart_from=[path for path in (output_path, report_dir) if path is not None],
     )
-    cases = every_case[shard[0] :: shard[1]]
+    cases = every_case[shard.index :: shard.count]
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)
+    warn_of_loss(output_path)
     device = choose_device(settings.device)
     logger.info(
-        "%d cases; plan %s (%s) of %s; %s, networks in %s",
+        "%d%s cases; plan %s (%s) of %s; %s, networks in %s",
         len(cases),
+        f" of {len(every_case)}" if shard.count > 1 else "",
         plan.name,
         plan.sha256[:12],
         settings.bundle.folder,
@@ -95,7 +99,7 @@ def run_inference(
         code = int(choose_exit_code(records, settings.on_error))
         if report is not None:
             report.finish(records, code)
-    progress.summarise(records, output_path)
+    progress.summarise(records, output_path, shard.words)
     return code
 
 
@@ -108,7 +112,7 @@ def _open_report(
     every_case: tuple[CaseFiles, ...],
     data_path: Path,
     save: frozenset[str],
-    shard: tuple[int, int],
+    shard: Shard,
 ) -> AbstractContextManager["BatchReport | None"]:
     """The report as a context; one that gives None where none is wanted."""
     if report_dir is None:
@@ -122,12 +126,21 @@ def _open_report(
         "on_error": job.on_error,
         "resume": str(job.resume).lower(),
         "grid": job.grid,
-        "shard": f"{shard[0]}/{shard[1]}",
+        "shard": f"{shard.index}/{shard.count}",
+        "shard_from": shard.source,
         "save": ",".join(sorted(save)),
     }
     run = describe_run("infer", options, bundle=settings.bundle, device=device)
     return BatchReport(
-        BatchSettings(report_dir, job.output_path, every_case, settings.bundle.plan, run, save=save, shard=shard)
+        BatchSettings(
+            report_dir,
+            job.output_path,
+            every_case,
+            settings.bundle.plan,
+            run,
+            save=save,
+            shard=(shard.index, shard.count),
+        )
     )
 
 

@@ -129,9 +129,10 @@ class BatchReport:
 
     @property
     def records(self) -> tuple[CaseRecord, ...]:
-        """The records of the cases added so far: for the report of a batch that was stopped."""
+        """The records of the cases added so far, in their order: for the report of a batch that was stopped."""
         self._collect()
-        return tuple(replace(report.record, case_id=case_id) for case_id, report in self._reports.items())
+        added = ((case_id, self._reports[case_id]) for case_id in self._files if case_id in self._reports)
+        return tuple(replace(report.record, case_id=case_id) for case_id, report in added)
 
     def _collect(self) -> None:
         if self._behind is not None:

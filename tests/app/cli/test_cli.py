@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 import yaml
 
 from metseg.__main__ import run
-from metseg.cli.infer import CONTAINER_INPUT, parse_shard
+from metseg.cli.infer import CONTAINER_INPUT
+from metseg.cli.shard import parse_shard
 from metseg.errors import ExitCode, UsageError
 from metseg.files import listing
 from metseg.files.blank import SRI24_SHAPE
 from phantoms import phantom
-from support import ALL, SUB, names_in, write_bundle, write_case
+from support import ALL, SUB, folder_bytes, names_in, write_bundle, write_case
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +119,13 @@ def test_a_plan_may_come_from_the_parameters_file_and_weights_from_additional_fi
     assert run(["infer", *options, f"--parameters_file={tmp_path / 'parameters.yaml'}"]) == ExitCode.DONE
 
 
+def numbers(shard):
+    return shard.index, shard.count
+
+
 @pytest.mark.parametrize(("text", "shard"), [("0/1", (0, 1)), ("2/3", (2, 3))])
 def test_shards(text, shard):
-    assert parse_shard(text) == shard
+    assert numbers(parse_shard(text)) == shard
 
 
 @pytest.mark.parametrize("text", ["3/3", "1", "-1/2", "a/b", "1/0"])
@@ -131,8 +137,8 @@ def test_shards_that_do_not_exist(text):
 def test_torchrun_gives_the_shard(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert parse_shard(None) == (1, 4)
-    assert parse_shard("0/2") == (0, 2)
+    assert numbers(parse_shard(None)) == (1, 4)
+    assert numbers(parse_shard("0/2")) == (0, 2)
     monkeypatch.setenv("RANK", "4")
     with pytest.raises(UsageError, match="RANK/WORLD_SIZE 4/4: expected I/N with 0 <= I < N"):
         parse_shard(None)
@@ -141,7 +147,62 @@ def test_torchrun_gives_the_shard(monkeypatch):
 def test_a_rank_of_nothing_leaves_no_case_out(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("RANK", "3")
-    assert parse_shard(None) == (0, 1)
+    assert numbers(parse_shard(None)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "said", "level"),
+    [
+        (
+            {"RANK": "1", "WORLD_SIZE": "3"},
+            None,
+            "shard 1/3 (from RANK and WORLD_SIZE in the environment)",
+            "warning: ",
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "3"}, "0/2", "shard 0/2 (from --shard)", ""),
+    ],
+)
+def test_a_share_of_the_cases_is_said_first_and_last_and_kept(  # noqa: PLR0917 - fixtures
+    bundle, tmp_path, monkeypatch, capsys, environment, option, said, level
+):
+    for number in range(3):
+        write_case(tmp_path / "data", f"c{number}")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    report = tmp_path / "report"
+    options = [f"--report-dir={report}", *([f"--shard={option}"] if option else [])]
+    assert infer(tmp_path / "data", bundle, tmp_path / "out", *options) == ExitCode.DONE
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"{level}{said}")
+    assert lines[-1].endswith(said)
+    (found,) = report.glob("run*.json")
+    run_options = json.loads(found.read_text())["options"]
+    assert f"shard {run_options['shard']} (from {run_options['shard_from']})" == said
+
+
+def test_without_a_share_nothing_is_said_of_it(data, bundle, tmp_path, capsys):
+    assert infer(data, bundle, tmp_path / "out", f"--report-dir={tmp_path / 'report'}") == ExitCode.DONE
+    assert "shard" not in capsys.readouterr().err
+    options = json.loads((tmp_path / "report/run.json").read_text())["options"]
+    assert (options["shard"], options["shard_from"]) == ("0/1", "")
+
+
+def test_a_local_rank_that_is_no_number_exits_with_2(data, bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "abc")
+    assert infer(data, bundle, tmp_path / "out") == ExitCode.USAGE
+    assert "LOCAL_RANK abc" in capsys.readouterr().err
+
+
+CLOSED = ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full 2>/dev/full"]
+
+
+@pytest.mark.parametrize("redirected", CLOSED)
+def test_a_caller_that_takes_no_output_gets_its_label_maps(data, bundle, tmp_path, redirected):
+    command = [sys.executable, "-m", "metseg", "infer", "--device=cpu", f"--data-path={data}", f"--weights={bundle}"]
+    line = f"{shlex.join([*command, f'--output-path={tmp_path}/closed'])} {redirected}"
+    assert subprocess.run(["bash", "-c", line], check=False).returncode == 0
+    assert infer(data, bundle, tmp_path / "open") == ExitCode.DONE
+    assert folder_bytes(tmp_path / "closed") == folder_bytes(tmp_path / "open")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--quiet"], ["--log-format", "json"]])

@@ -92,6 +92,49 @@ def test_quiet_leaves_warnings_and_errors(data, bundle, capsys):
     assert lines[0].startswith("error: case c0: t1c missing")
 
 
+COMMANDS = ["infer", "fuse", "check", "report", "view", "export-dicom", "self-test", "info"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_general_options(command, capsys):
+    assert run([command, "--help"]) == ExitCode.DONE
+    text = capsys.readouterr().out
+    for option in ("--version", "--verbose", "-v", "--quiet", "-q", "--log-format", "--log_format"):
+        assert option in text, option
+    assert run([command, "--version"]) == ExitCode.DONE
+    assert capsys.readouterr().out.startswith("metseg ")
+    assert run([command, "--log-format", "yaml"]) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ([], 1),
+        (["--quiet"], 0),
+        (["-q"], 0),
+        (["--verbose"], 1),
+        (["--log-format=json"], 1),
+        (["--log_format", "json"], 1),
+    ],
+)
+def test_general_options_hold_before_a_command_and_behind_it(data, bundle, capsys, place, options, lines):  # noqa: PLR0917 - fixtures
+    check = ["check", f"--data-path={data}", f"--weights={bundle}"]
+    assert run([*options, *check] if place == "before" else [*check, *options]) == ExitCode.DONE
+    said = [line for line in capsys.readouterr().err.splitlines() if "0 errors" in line]
+    assert len(said) == lines
+    assert all(line.startswith("{") == ("json" in "".join(options)) for line in said)
+    assert all(("metseg.cli.check:" in line) == (options == ["--verbose"]) for line in said)
+
+
+def test_what_stands_behind_a_command_adds_to_what_stands_before_it(data, bundle, capsys):
+    arguments = ["--log-format=json", "infer", f"--data-path={data}", f"--weights={bundle}", "--quiet"]
+    (data / "c0/c0-t1c.nii.gz").unlink()
+    assert run([*arguments, f"--output-path={data.parent / 'out'}"]) == ExitCode.INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["level"] == "error"
+
+
 def test_verbose_says_when_and_which_module(data, bundle, capsys):
     assert infer(data, bundle, "--verbose") == ExitCode.DONE
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "c0: segmented" in line]
