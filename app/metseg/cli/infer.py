@@ -75,7 +75,9 @@ def infer(  # noqa: PLR0917 - typer passes options by name
             "--grid", parser=parse_grid, metavar="[t1c|ct]", help="Whose grid label maps take; ct: the planning CT's."
         ),
     ] = "t1c",
-    resume: Annotated[bool, typer.Option("--resume", help="Do only what is missing or empty in the output.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Do only what is missing, empty or damaged in the output.")
+    ] = False,
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N with I from 0: every N-th case, from the I-th on.")
     ] = None,
