@@ -18,6 +18,9 @@ from metseg.plan.plan import MemberPlan, Plan, SegResNetPlan
 from phantoms import LPS, phantom
 
 SMALL_NETWORK = SegResNetPlan(init_filters=8, blocks_down=(1, 1), blocks_up=(1,))
+PHANTOM_SHARE = 0.4
+"""Of a phantom's voxels that are brain; the bundles were trained on the like."""
+
 ALL = ("t1n", "t1c", "t2w", "t2f")
 SUB = ("t1n", "t1c", "t2f", "sub")
 
@@ -67,7 +70,8 @@ def write_bundle(
         content = save(state, describe_member(member))
         (folder / member.weights).write_bytes(content)
         members.append(member.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
-    sections = {"window": {"size": (16, 24, 16), "overlap": 0.5}, "tta": {"variant": "flips"}} | plan
+    sections = {"window": {"size": (16, 24, 16), "overlap": 0.5}, "tta": {"variant": "flips"}}
+    sections |= {"brain_share": PHANTOM_SHARE} | plan
     content = Plan.model_validate({"name": "test", "members": [m.model_dump() for m in members], **sections})
     (folder / "plan.yaml").write_text(yaml.safe_dump(content.model_dump(mode="json"), sort_keys=False))
     return folder

@@ -103,7 +103,8 @@ class System:
         label_kinds: what each label means.
         spacing_mm: voxel side of the label maps that its challenge asks for; None where no challenge sets one.
         is_stripped: whether its images show the brain alone, so that they tell where the brain ends.
-        brain_share: of the voxels of its challenge's images; what a plan that states none was trained with.
+        brain_share: of the voxels, as in what plans that state none were trained with: the synthetic cohort's mean is
+            0.184, that of seven gliomas of BraTS 2021 0.163. None where images tell nothing of it.
         window_hu: lower and upper end of the grey scale in which pictures show a CT.
         column_names: columns of the report's tables that have another name than their regions would give them.
         is_registered: whether one of its images must be registered to the source image.
@@ -210,7 +211,7 @@ BRATS: Final = System(
         ),
     },
     spacing_mm=1.0,
-    brain_share=0.17,
+    brain_share=0.18,
 )
 
 RADIOSURGERY: Final = System(
