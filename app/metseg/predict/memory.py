@@ -48,7 +48,7 @@ KEPT_SHARE: Final = 1.3
 """What the networks' part takes over what they have at once: freed memory is kept for the next tensor
 (docs/decisions/051-freed-memory-is-kept.md), which does not always fit there. Measured: 1.0 to 1.25."""
 
-TILE_BYTES: Final = 10**9
+TILE_BYTES: Final = 750 * 10**6
 """What a tile of DeepMedic takes at the paper's width, with room."""
 
 

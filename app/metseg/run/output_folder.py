@@ -59,7 +59,7 @@ def warn_of_loss(output_path: Path) -> None:
         logger.warning(
             "output %s is not mounted: the label maps are lost with the container  -> docker run -v LABELS:%s",
             output_path,
-            output_path,
+            output_path.resolve(),
         )
 
 
