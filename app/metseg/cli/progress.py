@@ -43,7 +43,7 @@ class BatchProgress:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=sys.stderr is None or not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty(),
             transient=True,
         )
         self._task = self._bar.add_task("segmenting", total=cases)

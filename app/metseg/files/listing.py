@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from metseg.errors import InputError
@@ -11,7 +12,7 @@ from metseg.files.names import REFERENCE_KIND, SUFFIXES, ImageName, Kind, fold, 
 from metseg.findings import printable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listing:
     """The content of a folder.
 
@@ -29,12 +30,12 @@ class Listing:
     dead_links: tuple[str, ...] = ()
     problem: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The folder's own name, which "." does not tell."""
         return os.path.basename(os.path.abspath(self.path))  # noqa: PTH100, PTH119 - a link's target has another
 
-    @property
+    @cached_property
     def images(self) -> tuple[ImageName, ...]:
         """The images among the files, references left out; packed ones count, whose names tell nothing."""
         packed = tuple(ImageName(name, name) for name in self.files if is_packed_image(name))

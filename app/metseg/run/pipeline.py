@@ -142,7 +142,7 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
             f"found {', '.join(sorted(present)) or 'no other'}{images_beside(files)}",
             hint=f"Add {name}-{missing[0]}.nii.gz: no member of {plan.name} works without it.",
         )
-    wanted = [name for name in (*files.images, *files.rivals) if name in plan.modalities | {SOURCE_MODALITY}]
+    wanted = [image for image in (*files.images, *files.rivals) if image in plan.modalities | {SOURCE_MODALITY}]
     case = read_case(
         files, modalities=wanted, is_stripped=plan.system.is_stripped, brain_share=plan.expected_brain_share
     )
