@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
-from torch import Tensor, nn
-
 from metseg.network.cpu_layers import SingleGroupNorm
+from torch import Tensor, nn
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

@@ -84,3 +84,19 @@ def test_numbers_that_are_not_finite_stay_so():
     """A run that diverges is told by its loss."""
     batch = torch.full((1, 8, 4, 4, 4), float("nan"))
     assert TrainingMish()(batch).isnan().all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_a_short_last_axis_is_halved_without_foreign_memory(length):
+    torch.manual_seed(0)
+    conv = nn.Conv3d(16, 32, 3, stride=2, padding=1, bias=False)
+    batch = torch.randn(1, 16, 12, 12, length).bfloat16().contiguous(memory_format=torch.channels_last_3d)
+    expected = conv(batch.float()).detach()
+    placed = conv.to(dtype=torch.bfloat16, memory_format=torch.channels_last_3d)
+    arranged = arrange_for_cpu(nn.Sequential(placed))
+    assert list(arranged.state_dict()) == ["0.weight"]
+    for _ in range(4):
+        freed = [torch.full((1 << power,), torch.nan) for power in range(10, 20)]  # what a kernel may read by mistake
+        del freed
+        with torch.inference_mode():
+            torch.testing.assert_close(arranged(batch).float(), expected, rtol=0.05, atol=0.02)

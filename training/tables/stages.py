@@ -163,6 +163,6 @@ def make_scores_key(engine: Engine, facts: Sequence[Any]) -> str:
     content = json.dumps([*facts, settings, windows, engine.device.precision], sort_keys=True)
     digest = hashlib.sha256(content.encode())
     for member in engine.members:
-        for name, tensor in member.network.state_dict().items():
+        for name, tensor in member.parameters.items():
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

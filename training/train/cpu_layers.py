@@ -3,9 +3,10 @@
 Measured on a crop of 72x88x72 with 8 filters in bfloat16, one thread: torch's Mish takes a quarter of a step, because
 its kernels are scalar in bfloat16, and the gradient of its GroupNorm another tenth, because it has no channels-last
 kernel. Nothing is approximated: the layers compute the same functions, in float32 inside
-(benchmarks.training_layers). Inference has layers of its own, without gradients (`metseg.network.cpu_layers`).
+(benchmarks.training_layers). Inference on a CPU runs OpenVINO's graph instead (`metseg.predict.graph_network`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +16,18 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from typing_extensions import override
 
-from metseg.network.cpu_layers import mish_chunk, replace_layers
-
 LINEAR_FROM = 20.0
 """From here on Mish is the identity in float32; beyond, e^2x would overflow."""
+
+MISH_SHARE = 1 << 16
+"""Elements at a time and thread: with their temporaries they stay in a core's cache. Of under half as many torch makes
+one share."""
+
+HALVING = ((3, 3, 3), (2, 2, 2), (1, 1, 1))
+"""Kernel, stride and padding of the convolution that halves a volume."""
+
+SHORT_AXIS = 2
+"""Voxels that it turns into one."""
 
 
 class _MishFunction(Function):
@@ -29,7 +38,7 @@ class _MishFunction(Function):
         dense = batch.movedim(1, -1).contiguous()
         source = dense.view(-1)
         result, slope = torch.empty_like(source), torch.empty_like(source)
-        chunk = mish_chunk(source.numel())
+        chunk = _mish_chunk(source.numel())
         buffers = [torch.empty(chunk, device=source.device) for _ in range(4)]
         for start in range(0, source.numel(), chunk):
             part = slice(start, min(start + chunk, source.numel()))
@@ -126,13 +135,31 @@ class TrainingGroupNorm(nn.GroupNorm):
         return result
 
 
+class ShortConv(nn.Conv3d):
+    """A convolution with kernel 3 and stride 2 whose last axis may be as short as one or two voxels.
+
+    There oneDNN's bfloat16 kernel for channels-last layout reads memory that is not the input's and gives any numbers.
+    A zero behind the input, as the convolution's own padding has, makes two voxels of which the first is the answer.
+    """
+
+    @override
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-1] > SHORT_AXIS:
+            return super().forward(input)
+        widened = functional.pad(input, (0, SHORT_AXIS + 1 - input.shape[-1]))
+        return super().forward(widened.contiguous(memory_format=torch.channels_last_3d))[..., :1]
+
+
 def arrange_for_cpu(network: nn.Module) -> nn.Module:
     """Channels-last weights and the layers above in place of torch's; parameters keep their names and values.
 
     Returns:
         The same network.
     """
-    replace_layers(network, mish=TrainingMish, norm=_with_own_gradient)
+    _replace_layers(network, mish=TrainingMish, norm=_with_own_gradient)
+    for module in network.modules():
+        if type(module) is nn.Conv3d and (module.kernel_size, module.stride, module.padding) == HALVING:
+            module.__class__ = ShortConv
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it
 
 
@@ -140,3 +167,26 @@ def _with_own_gradient(norm: nn.GroupNorm) -> nn.GroupNorm:
     """The same layer of the other class: its parameters keep their names."""
     norm.__class__ = TrainingGroupNorm
     return norm
+
+
+def _replace_layers(
+    network: nn.Module, mish: Callable[[], nn.Module], norm: Callable[[nn.GroupNorm], nn.Module]
+) -> None:
+    """Puts other layers wherever a Mish or a GroupNorm stands, in place; one in several places is replaced in each.
+
+    Args:
+        network: any; changed.
+        mish: makes what stands in for a Mish.
+        norm: makes what stands in for the GroupNorm that it is given.
+    """
+    for path, module in list(network.named_modules(remove_duplicate=False)):
+        parent, _, name = path.rpartition(".")
+        if type(module).__name__ == "Mish":  # MONAI has a class of its own beside torch's
+            setattr(network.get_submodule(parent), name, mish())
+        elif isinstance(module, nn.GroupNorm):
+            setattr(network.get_submodule(parent), name, norm(module))
+
+
+def _mish_chunk(elements: int) -> int:
+    """How many of so many elements Mish takes at a time."""
+    return min(MISH_SHARE * max(torch.get_num_threads(), 2), elements)

@@ -1,5 +1,6 @@
 """The networks, as small builders with literal hyper-parameters; training imports them from here."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from metseg.plan.networks import DeepMedicPlan, NetworkPlan, SegResNetPlan, UNet3dPlan
@@ -29,3 +30,20 @@ def build_network(plan: NetworkPlan, *, in_channels: int, out_channels: int) -> 
             if out_channels != 1:
                 raise ValueError(f"DeepMedic has one output, not {out_channels}")
             return DeepMedic(plan, in_channels=in_channels)
+
+
+def parameter_shapes(plan: NetworkPlan, *, in_channels: int, out_channels: int) -> Mapping[str, tuple[int, ...]]:
+    """The parameters of `build_network`'s module by name: the shape of each. MONAI is not loaded for it.
+
+    Raises:
+        ValueError: as `build_network`.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    if isinstance(plan, SegResNetPlan):
+        from metseg.network.segresnet import segresnet_shapes  # noqa: PLC0415
+
+        return segresnet_shapes(plan, in_channels=in_channels, out_channels=out_channels)
+    with torch.device("meta"):
+        network = build_network(plan, in_channels=in_channels, out_channels=out_channels)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -18,6 +18,9 @@ VAE_PREFIX = "vae"
 VAE_LATENT = 256
 """Width of the VAE's latent vector (Erdur et al., section 2.3)."""
 
+CUBE: Final = (3, 3, 3)
+"""Kernel of most convolutions."""
+
 MATPLOTLIB: Final = "matplotlib"
 
 
@@ -57,6 +60,40 @@ def build_segresnet_vae(
         vae_nz=VAE_LATENT,
         **_arguments(plan, in_channels, out_channels),
     )
+
+
+def segresnet_shapes(plan: SegResNetPlan, *, in_channels: int, out_channels: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of `build_segresnet`'s parameters by name, without MONAI, whose import takes two seconds.
+
+    Raises:
+        ValueError: fewer filters than groups, or filters that the groups don't divide.
+    """
+    filters = plan.init_filters
+    if filters % plan.norm_groups:
+        raise ValueError(f"{filters} filters can't be divided into {plan.norm_groups} groups")
+    shapes: dict[str, tuple[int, ...]] = {"convInit.conv.weight": (filters, in_channels, *CUBE)}
+    for level, blocks in enumerate(plan.blocks_down):
+        wide = filters * 2**level
+        if level:
+            shapes[f"down_layers.{level}.0.conv.weight"] = (wide, wide // 2, *CUBE)
+        for block in range(1, blocks + 1):
+            shapes |= _block_shapes(f"down_layers.{level}.{block}", wide)
+    for level, blocks in enumerate(plan.blocks_up):
+        wide = filters * 2 ** (len(plan.blocks_up) - level)
+        shapes[f"up_samples.{level}.0.conv.weight"] = (wide // 2, wide, 1, 1, 1)
+        for block in range(blocks):
+            shapes |= _block_shapes(f"up_layers.{level}.{block}", wide // 2)
+    return shapes | {
+        "conv_final.0.weight": (filters,),
+        "conv_final.0.bias": (filters,),
+        "conv_final.2.conv.weight": (out_channels, filters, 1, 1, 1),
+        "conv_final.2.conv.bias": (out_channels,),
+    }
+
+
+def _block_shapes(name: str, wide: int) -> dict[str, tuple[int, ...]]:
+    norms = {f"{name}.norm{number}.{part}": (wide,) for number in (1, 2) for part in ("weight", "bias")}
+    return norms | {f"{name}.conv{number}.conv.weight": (wide, wide, *CUBE) for number in (1, 2)}
 
 
 def _arguments(plan: SegResNetPlan, in_channels: int, out_channels: int) -> dict[str, Any]:

@@ -40,6 +40,13 @@ class Device:
         return self.name.startswith("cuda")
 
     @property
+    def input_dtype(self) -> "torch.dtype":
+        """Of the windows that a network is given: on a CPU it rounds them to its precision itself."""
+        import torch  # noqa: PLC0415 - heavy
+
+        return self.dtype if self.is_cuda else torch.float32
+
+    @property
     def dtype(self) -> "torch.dtype":
         """The precision as torch names it."""
         import torch  # noqa: PLC0415 - heavy

@@ -5,21 +5,22 @@ and what happens when a device fails is `Execution` and `Engine.fallback`: they 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from metseg.errors import DeviceError
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import MemberPlan, Plan
 from metseg.predict.device import Device, DeviceChoice, choose_device, first_line
-from metseg.predict.weights import load_member
+from metseg.predict.weights import load_member, load_parameters
 from metseg.prepare.prepare import PreparedCase
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,16 @@ GPU_BATCH_VOXELS: Final = 2**22
 work enough for a GPU; small ones one by one are more launching than computing. 16 half-precision filters of so many
 voxels take about 1 GB (`metseg.predict.memory.WINDOW_TENSORS`)."""
 
+CPU_BATCH_VOXELS: Final = 2**20
+"""Windows of up to half as many voxels go side by side on a CPU's threads; a larger one is work enough for all."""
+
+Network: TypeAlias = "Callable[[Tensor], Tensor]"
+"""(batch, channels, x, y, z) on the device, in `Device.input_dtype`, to logits (batch, regions, x, y, z)."""
+
+
+def _keep() -> None:
+    """A network that keeps nothing between its windows has nothing to give back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -35,11 +46,15 @@ class Member:
 
     Attributes:
         plan: its entry in the plan.
-        network: on the device, in its precision, eval mode.
+        network: on the device, in its precision.
+        parameters: by name, as the weights file holds them.
+        rest: gives back the memory that the network's last windows took.
     """
 
     plan: MemberPlan
-    network: "nn.Module"
+    network: Network
+    parameters: "Mapping[str, Tensor]"
+    rest: Callable[[], None] = _keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +106,26 @@ def load_engine(bundle: Bundle, device: Device) -> Engine:
     Raises:
         WeightsError: a member is missing, altered, or does not fit the plan.
     """
-    members = tuple(
-        Member(plan, place_network(load_member(bundle.folder, plan), device)) for plan in bundle.plan.members
-    )
-    return Engine(bundle.plan, members, device, Execution(batch_voxels=GPU_BATCH_VOXELS if device.is_cuda else 0))
+    members = tuple(load_on_device(bundle.folder, plan, device) for plan in bundle.plan.members)
+    batch_voxels = GPU_BATCH_VOXELS if device.is_cuda else CPU_BATCH_VOXELS
+    return Engine(bundle.plan, members, device, Execution(batch_voxels=batch_voxels))
+
+
+def load_on_device(folder: Path, plan: MemberPlan, device: Device) -> Member:
+    """Loads one member: torch's module on a GPU, OpenVINO's graph on a CPU.
+
+    Raises:
+        WeightsError: as `load_engine`.
+    """
+    if device.is_cuda:
+        network = load_member(folder, plan)
+        return Member(plan, place_network(network, device), network.state_dict())
+    from metseg.predict.graph_network import GraphNetwork  # noqa: PLC0415 - heavy
+
+    parameters = load_parameters(folder, plan)
+    state = {name: tensor.numpy() for name, tensor in parameters.items()}
+    graph = GraphNetwork(plan.network, state, in_channels=len(plan.channels), device=device)
+    return Member(plan, graph, parameters, graph.rest)
 
 
 def open_engine(bundle: Bundle, device: Device, choice: DeviceChoice) -> Engine:
@@ -126,16 +157,14 @@ def open_engine(bundle: Bundle, device: Device, choice: DeviceChoice) -> Engine:
     return engine
 
 
-def place_network(network: Any, device: Device) -> "nn.Module":
-    """A network on the device, in its precision and layout; on a CPU with layers that suit it.
+def place_network(network: Any, device: Device) -> Network:
+    """A torch module on a GPU, in the device's precision and the layout that suits it.
 
     Typed loosely: torch's annotations of `Module.to` lack `memory_format`.
     """
     import torch  # noqa: PLC0415 - heavy
 
-    from metseg.network.cpu_layers import arrange_for_cpu  # noqa: PLC0415 - needs torch
-
-    placed: nn.Module = network.to(
+    placed: Network = network.to(
         device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
     )
-    return placed if device.is_cuda else arrange_for_cpu(placed)
+    return placed

@@ -25,6 +25,8 @@ from metseg.predict.members import Predictions, predict_members
 logger = logging.getLogger(__name__)
 
 ALLOCATORS_WORDS: Final = (
+    "bad_alloc",
+    "bad allocation",
     "can't allocate memory",
     "not enough memory",
     "out of memory",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from metseg.errors import NotFiniteError
 from metseg.findings import printable
 from metseg.predict.between_grids import logits_between_grids
+from metseg.predict.cpu import give_back_memory
 from metseg.predict.engine import Engine, Member
 from metseg.predict.inputs import Inputs
 from metseg.predict.sliding import sliding_logits
@@ -66,7 +67,11 @@ def predict_members(inputs: Inputs, engine: Engine) -> Predictions:
 
 
 def _predict_member(member: Member, inputs: Inputs, engine: Engine) -> MemberPrediction:
-    logits, own = _member_logits(member, inputs, engine)
+    try:
+        logits, own = _member_logits(member, inputs, engine)
+    finally:
+        member.rest()
+        give_back_memory()
     if not bool(logits.isfinite().all()):  # compared with a threshold, what is no number would be no tumour
         raise NotFiniteError(
             f"case {printable(inputs.prepared.case_id)}: member {member.plan.name} gives numbers that are not finite, "

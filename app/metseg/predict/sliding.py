@@ -4,15 +4,16 @@ import math
 from itertools import product
 from typing import TYPE_CHECKING
 
-from metseg.predict.engine import Engine
+from metseg.predict.engine import Engine, Network
 from metseg.predict.passes import CaseNoise, augmented_images, count_passes, flip
 from metseg.predict.windows import Layout, gaussian_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import torch
+    from torch import Tensor
 
 
-def sliding_logits(network: "nn.Module", image: "Tensor", layout: Layout, engine: Engine, noise: CaseNoise) -> "Tensor":
+def sliding_logits(network: Network, image: "Tensor", layout: Layout, engine: Engine, noise: CaseNoise) -> "Tensor":
     """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
 
     Args:
@@ -36,20 +37,23 @@ def sliding_logits(network: "nn.Module", image: "Tensor", layout: Layout, engine
         coverage[layout.window_at(origin)] += weights
     with torch.inference_mode():
         for augmented, flips in augmented_images(image, noise):
-            source = augmented.to(engine.device.dtype)
+            source = augmented.to(engine.device.input_dtype)
             jobs = tuple(product(layout.origins, flips))
             for first in range(0, len(jobs), at_once):
                 batch = jobs[first : first + at_once]
                 windows = [flip(source[(slice(None), *layout.window_at(at))][None], axes) for at, axes in batch]
                 stacked = torch.cat(windows) if len(windows) > 1 else windows[0]
-                results = network(_channels_last(stacked.to(device)))
+                results = network(_on_device(stacked, device))
                 for logits, (at, axes) in zip(results, batch, strict=True):
                     mirrored_back = flip(logits[None], axes)[0].float().to(store)
                     total[(slice(None), *layout.window_at(at))] += mirrored_back.mul_(weights)
         return total.div_(coverage.mul_(passes))
 
 
-def _channels_last(batch: "Tensor") -> "Tensor":
+def _on_device(batch: "Tensor", device: "torch.device") -> "Tensor":
+    """In the layout that suits the networks there."""
     import torch  # noqa: PLC0415 - heavy
 
-    return batch.contiguous(memory_format=torch.channels_last_3d)
+    if device.type == "cpu":
+        return batch
+    return batch.to(device).contiguous(memory_format=torch.channels_last_3d)

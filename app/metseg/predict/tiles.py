@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metseg.predict.device import Device
+from metseg.predict.engine import Network
 from metseg.predict.windows import Layout
 from metseg.space.blocks import cut_repeated
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 LARGEST_ANSWER: Final = 66
 """Voxels along a side: 21 + 3 x 15. A tile then takes about 0.5 GB in float32 at the paper's width; larger ones gain
@@ -25,7 +26,7 @@ little, as the context they read is already less than what they answer for."""
 
 
 def tiled_logits(
-    network: "nn.Module",
+    network: Network,
     channels: Sequence[NDArray[np.float32]],
     layout: Layout,
     device: Device,
@@ -35,7 +36,7 @@ def tiled_logits(
     """Log-odds over a box.
 
     Args:
-        network: `metseg.network.deepmedic.DeepMedic`, on the device.
+        network: DeepMedic on the device (`metseg.network.deepmedic`).
         channels: its input channels on the whole grid, shape (x, y, z) each; beyond their border it is repeated.
         layout: gives the box; its windows are not used.
         device: where, and in which precision.
@@ -57,7 +58,7 @@ def tiled_logits(
         for origin in product(*(origins for origins, _ in axes)):
             x, y, z = (start + offset - reach for start, offset in zip(layout.start, origin, strict=True))
             block = torch.from_numpy(np.stack([cut_repeated(channel, (x, y, z), sides) for channel in channels]))
-            block = block[None].to(device=place, dtype=device.dtype)
+            block = block[None].to(device=place, dtype=device.input_dtype)
             answer = network(block)[0, :, PADDED_RIM:-PADDED_RIM, PADDED_RIM:-PADDED_RIM, PADDED_RIM:-PADDED_RIM]
             inside = tuple(
                 slice(first, min(first + kept, length))

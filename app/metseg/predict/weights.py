@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ from metseg.plan.bundle import describe_member, read_metadata
 from metseg.plan.plan import MemberPlan
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MAX_WEIGHTS_BYTES: Final = 2 * 2**30
 """A larger member is refused before it is read; the paper's take 19 MB."""
@@ -52,10 +53,31 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
 
 
 def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
-    """Builds a member's network and loads its weights, strictly.
+    """Builds a member's network as torch's module and loads its weights, strictly.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients.
+
+    Raises:
+        WeightsError: as `load_parameters`.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    from metseg.network import build_network  # noqa: PLC0415
+
+    state = load_parameters(folder, member)
+    with torch.device("meta"):  # memory is for what the file holds
+        network = build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    network.load_state_dict({name: tensor.to(types[name]) for name, tensor in state.items()}, strict=True, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def load_parameters(folder: Path, member: MemberPlan) -> "dict[str, Tensor]":
+    """Reads a member's parameters, all or none.
+
+    Returns:
+        By the names that torch's module has for them, float32, finite.
 
     Raises:
         WeightsError: hash, metadata, keys, shapes or values don't fit the plan.
@@ -79,8 +101,7 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
         Exception
     ) as error:  # the parser's own error, and whatever torch says to a shape or type that it doesn't know
         raise WeightsError(f"weights {path}: not a safetensors file: {str(error)[:SHOWN_METADATA]}") from error
-    network = _build_without_memory(member, path)
-    expected_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected_shapes = _expected_shapes(member, path)
     found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if expected_shapes != found_shapes:
         differing = sorted(set(expected_shapes.items()) ^ set(found_shapes.items()))
@@ -92,23 +113,17 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
         )
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold tensors that are not floating-point", hint="Freeze again.")
-    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    state = {name: tensor.to(types[name]) for name, tensor in state.items()}
+    state = {name: tensor.float() for name, tensor in state.items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold values that are not finite", hint="Train or freeze again.")
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval().requires_grad_(requires_grad=False)
+    return state
 
 
-def _build_without_memory(member: MemberPlan, path: Path) -> "nn.Module":
-    """The member's network on no device: a plan may ask for any size, memory is for what the file really holds."""
-    import torch  # noqa: PLC0415 - heavy
-
-    from metseg.network import build_network  # noqa: PLC0415
+def _expected_shapes(member: MemberPlan, path: Path) -> Mapping[str, tuple[int, ...]]:
+    from metseg.network import parameter_shapes  # noqa: PLC0415
 
     try:
-        with torch.device("meta"):
-            return build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
+        return parameter_shapes(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
     except (ValueError, RuntimeError, TypeError, ArithmeticError, LookupError) as error:
         raise WeightsError(
             f"weights {path}: the plan's network can't be built: {str(error)[:SHOWN_METADATA]}",

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 PACKAGES: Final = (
-    "torch", "monai", "numpy", "nibabel", "connected-components-3d", "scipy", "safetensors", "SimpleITK"
+    "torch", "monai", "openvino", "numpy", "nibabel", "connected-components-3d", "scipy", "safetensors", "SimpleITK"
 )  # fmt: skip
 """Packages whose version can change a voxel."""
 
