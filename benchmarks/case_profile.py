@@ -1,4 +1,4 @@
-"""Seconds of one case by step and by layer, beside what the machine could do at best.
+"""Seconds of one case by step and by kind of layer, beside what the machine could do at best.
 
     python -m benchmarks.case_profile CASE_FOLDER [--weights weights/mets] [--plan NAME] [--device auto|cpu|cuda]
         [--members N] [--matrix-side 2048] [--copy-mb 512] [--clock wall|processor]
@@ -8,9 +8,9 @@ Runs the case twice and prints of the second run:
     stages   seconds of each stage of `metseg.run.pipeline` and of writing, one after the other (in a batch, reading and
              writing run beside the networks), and their sum
     steps    the same seconds by what the stages are made of
-    layers   the networks' seconds by kind of layer and by level, with the operations and bytes of each
-    bounds   all multiply-adds over the measured rate of a large matrix product in the networks' precision, and all
-             bytes that the layers read and write over the measured bandwidth of a copy
+    layers   the networks' seconds by kind of layer (on a CPU)
+    bounds   the convolutions' multiply-adds over the measured rate of a large matrix product in the networks'
+             precision, and the bytes that they read and write over the measured bandwidth of a copy
 
 Wall seconds need a machine that runs nothing else. OMP_NUM_THREADS=1 and --clock processor give the seconds of one
 thread, which hold beside other work. docs/performance.md explains the figures. To compare two revisions, run the script
@@ -18,9 +18,10 @@ of each from the root of its checkout, with PYTHONPATH=app:. in front and the sa
 """
 
 import argparse
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import metseg.decide.decision
 import metseg.files.write
@@ -40,15 +40,19 @@ import metseg.predict.sliding
 import metseg.prepare.prepare
 import metseg.prepare.radiosurgery
 import metseg.run.pipeline
-from benchmarks.stage_clock import BETWEEN, Account, StageClock, cover, cover_network
+from benchmarks.graph_work import build_member_graph, count_work, profile_graph
+from benchmarks.stage_clock import StageClock, cover
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
 from metseg.files.write import write_label_map
+from metseg.network.deepmedic import MARGIN, PADDED_RIM
 from metseg.plan.bundle import bundle_folder, open_bundle
 from metseg.predict.device import choose_device
-from metseg.predict.engine import Engine, load_engine
+from metseg.predict.engine import Engine, Member, load_engine
+from metseg.predict.graph_network import GraphNetwork
 from metseg.predict.inputs import Inputs, make_inputs
 from metseg.predict.passes import CaseNoise, count_passes
+from metseg.predict.tiles import lay_tiles
 from metseg.predict.windows import Layout
 from metseg.prepare.prepare import prepare
 from metseg.run.pipeline import read, segment
@@ -96,8 +100,9 @@ FUNCTIONS: Final[dict[tuple[Any, str], str]] = {
 CLOCKS: Final = {"wall": time.perf_counter, "processor": time.process_time}
 
 GIGA: Final = 1e9
-SAME_COUNT: Final = 0.01
-"""Our count of multiply-adds and torch's may differ by this share."""
+NETWORK: Final = "networks"
+SHOWN_SHARE: Final = 0.02
+"""Kinds of layer that take less of their network are not printed."""
 
 
 def main() -> None:
@@ -127,9 +132,8 @@ def main() -> None:
     print_windows(inputs, engine)
     case_s = print_stages(clock)
     print_steps(clock, case_s)
-    print_layers(clock)
-    print_bounds(clock, engine, case_s, arguments)
-    check_count(inputs, engine)
+    print_layers(inputs, engine)
+    print_bounds(clock, inputs, engine, case_s, arguments)
 
 
 def waiting_for(engine: Engine) -> Callable[[], None]:
@@ -138,9 +142,10 @@ def waiting_for(engine: Engine) -> Callable[[], None]:
 
 def run_case(files: CaseFiles, engine: Engine, clock: StageClock) -> None:
     with ExitStack() as stack:
-        stack.enter_context(cover(clock, FUNCTIONS))
+        stack.enter_context(cover(clock, FUNCTIONS | {(GraphNetwork, "__call__"): NETWORK}))
         for member in engine.members:
-            stack.enter_context(cover_network(clock, member.network))
+            if engine.device.is_cuda:
+                stack.enter_context(cover(clock, {(member.network, "forward"): NETWORK}))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         segmented = segment(files, engine, run=clock.run)
         clock.run("write", write_label_map, folder / "labels.nii.gz", segmented.labels, segmented.header)
@@ -150,16 +155,9 @@ def run_case(files: CaseFiles, engine: Engine, clock: StageClock) -> None:
 
 
 def print_windows(inputs: Inputs, engine: Engine) -> None:
-    plan, passes = engine.plan, count_passes(engine.plan.tta)
-    print(f"\n{inputs.prepared.case_id}: {passes} passes")
-    for member in engine.members:
-        own = inputs.layout_of_member(member.plan, plan)
-        calls = len(own.origins) * passes
-        print(f"  {member.plan.name}: window {own.window}, {len(own.origins)} per pass, {calls} network calls")
-
-
-def layers(clock: StageClock) -> dict[tuple[str, int | None], Account]:
-    return {name: account for name, account in clock.accounts.items() if isinstance(name, tuple)}
+    print(f"\n{inputs.prepared.case_id}: {count_passes(engine.plan.tta)} passes")
+    for member, sides, calls in network_calls(inputs, engine):
+        print(f"  {member.plan.name}: {calls} windows of {'x'.join(map(str, sides))}")
 
 
 def print_stages(clock: StageClock) -> float:
@@ -174,70 +172,58 @@ def print_stages(clock: StageClock) -> float:
 
 def print_steps(clock: StageClock, case_s: float) -> None:
     print("\nby step:")
-    network_s = sum(account.seconds for account in layers(clock).values())
-    order = [*dict.fromkeys(FUNCTIONS.values()), *(f"{stage}: the rest" for stage in clock.stages)]
+    order = [*dict.fromkeys(FUNCTIONS.values()), NETWORK, *(f"{stage}: the rest" for stage in clock.stages)]
     rows = [(name, clock.accounts[name].seconds) for name in order if name in clock.accounts]
-    place = next((place for place, (name, _) in enumerate(rows) if name.startswith("windows: ")), 0)
-    rows.insert(place, ("network, all layers", network_s))
     for name, seconds in rows:
         print(f"  {name:34s} {seconds:9.3f} s  {seconds / case_s:6.1%}")
 
 
-def print_layers(clock: StageClock) -> None:
-    found = layers(clock)
-    whole = sum(account.seconds for account in found.values())
-    print("\nthe networks, by kind of layer and by level (level 1 has half the input's sides):")
-    print(f"  {'':30s} {'seconds':>9s} {'share':>7s} {'calls':>7s} {'Gop':>9s} {'GB':>8s} {'Gop/s':>8s} {'GB/s':>7s}")
-    kinds = sorted({kind for kind, _ in found}, key=lambda kind: -_sum(found, kind=kind).seconds)
-    for kind in kinds:
-        _print_account(kind, _sum(found, kind=kind), whole)
-    print()
-    for level in sorted({level for _, level in found if level is not None}):
-        _print_account(f"level {level}", _sum(found, level=level), whole)
-    _print_account(BETWEEN, _sum(found, kind=BETWEEN), whole)
+def print_layers(inputs: Inputs, engine: Engine) -> None:
+    """By kind of layer as OpenVINO executes it; a window of each member, times its calls."""
+    if engine.device.is_cuda:
+        return
+    print("\nthe networks, by kind of layer, one window at a time:")
+    for member, sides, calls in network_calls(inputs, engine):
+        seconds = profile_graph(build_member_graph(member, sides), engine.device)
+        whole = sum(seconds.values())
+        print(f"  {member.plan.name}: {whole * calls:.3f} s")
+        for kind, part in seconds.items():
+            if part >= SHOWN_SHARE * whole:
+                print(f"    {kind:30s} {part * calls:9.3f} s  {part / whole:6.1%}")
 
 
-def _sum(accounts: dict[tuple[str, int | None], Account], kind: str | None = None, level: int | None = None) -> Account:
-    wanted: Iterable[Account] = [
-        account
-        for (its_kind, its_level), account in accounts.items()
-        if kind in {None, its_kind} and level in {None, its_level}
-    ]
-    total = Account()
-    for account in wanted:
-        total.seconds += account.seconds
-        total.calls += account.calls
-        total.operations += account.operations
-        total.moved_bytes += account.moved_bytes
-    return total
-
-
-def _print_account(name: str, account: Account, whole_s: float) -> None:
-    rates = f"{account.operations / account.seconds / GIGA:8.1f} {account.moved_bytes / account.seconds / GIGA:7.1f}"
-    print(
-        f"  {name:30s} {account.seconds:9.3f} {account.seconds / whole_s:7.1%} {account.calls:7d} "
-        f"{account.operations / GIGA:9.1f} {account.moved_bytes / GIGA:8.2f} {rates}"
-    )
+def network_calls(inputs: Inputs, engine: Engine) -> Iterator[tuple[Member, tuple[int, ...], int]]:
+    """Each member with the sides of its windows (or of its smallest tile) and how many of them it sees."""
+    passes = count_passes(engine.plan.tta)
+    for member in engine.members:
+        if member.plan.network.runs_in_tiles:
+            axes = [lay_tiles(length) for length in inputs.layout.shape]
+            sides = tuple(kept + 2 * (MARGIN + PADDED_RIM) for _, kept in axes)
+            yield member, sides, math.prod(len(origins) for origins, _ in axes)
+        else:
+            own = inputs.layout_of_member(member.plan, engine.plan)
+            yield member, own.window, len(own.origins) * passes
 
 
 # ---- what the machine can do
 
 
-def print_bounds(clock: StageClock, engine: Engine, case_s: float, arguments: argparse.Namespace) -> None:
-    """The two bounds of all network calls together, and a third that adds up the larger of both kind by kind."""
-    found = layers(clock)
-    whole = _sum(found)
-    now = CLOCKS[arguments.clock]
+def print_bounds(
+    clock: StageClock, inputs: Inputs, engine: Engine, case_s: float, arguments: argparse.Namespace
+) -> None:
+    """The two bounds of all network calls together."""
+    operations = moved = 0.0
+    for member, sides, calls in network_calls(inputs, engine):
+        work = count_work(build_member_graph(member, sides), engine.device.precision)
+        operations, moved = operations + calls * work.operations, moved + calls * work.moved_bytes
+    now, network_s = CLOCKS[arguments.clock], clock.accounts[NETWORK].seconds
     rate = matrix_rate(engine, now, arguments.matrix_side)
     bandwidth = copy_bandwidth(engine, now, arguments.copy_mb)
-    by_operations, by_bytes = whole.operations / rate, whole.moved_bytes / bandwidth
-    by_layer = sum(max(item.operations / rate, item.moved_bytes / bandwidth) for item in found.values())
-    larger = max(by_operations, by_bytes)
+    larger = max(operations / rate, moved / bandwidth)
     print("\nbounds of the network calls, rates measured now:")
-    print(f"  {whole.operations / GIGA:10.1f} G operations at {rate / GIGA:8.1f} G/s: at least {by_operations:8.3f} s")
-    print(f"  {whole.moved_bytes / GIGA:10.2f} G bytes      at {bandwidth / GIGA:8.1f} G/s: at least {by_bytes:8.3f} s")
-    print(f"  layer by layer, each at its own bound:                at least {by_layer:8.3f} s")
-    print(f"  the networks take {whole.seconds / larger:.1f} times the larger, the case {case_s / larger:.1f} times")
+    print(f"  {operations / GIGA:10.1f} G operations at {rate / GIGA:8.1f} G/s: at least {operations / rate:8.3f} s")
+    print(f"  {moved / GIGA:10.2f} G bytes      at {bandwidth / GIGA:8.1f} G/s: at least {moved / bandwidth:8.3f} s")
+    print(f"  the networks take {network_s / larger:.1f} times the larger, the case {case_s / larger:.1f} times")
 
 
 def matrix_rate(engine: Engine, now: Callable[[], float], side: int) -> float:
@@ -262,19 +248,6 @@ def best_time(work: Callable[[], Any], engine: Engine, now: Callable[[], float],
         wait()
         seconds.append(now() - start)
     return min(seconds)
-
-
-def check_count(inputs: Inputs, engine: Engine) -> None:
-    """Our count of a window's multiply-adds is torch's own; otherwise there are layers that the clock does not know."""
-    member, clock = engine.members[0], StageClock()
-    multiples = engine.plan.side_multiples
-    window = inputs.layout.window if multiples == (1, 1, 1) else tuple(2 * m for m in multiples)
-    batch = torch.rand(1, len(member.plan.channels), *window).to(engine.device.name, engine.device.dtype)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter, cover_network(clock, member.network):
-        member.network(batch.contiguous(memory_format=torch.channels_last_3d))
-    ours, theirs = _sum(layers(clock)).operations, counter.get_total_flops()
-    if abs(ours - theirs) > SAME_COUNT * theirs:
-        raise SystemExit(f"operations of a window: {ours:.4g} counted here, {theirs:.4g} by torch")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ from metseg.plan.bundle import Bundle, bundle_folder, open_bundle
 from metseg.plan.networks import SegResNetPlan
 from metseg.plan.plan import MemberPlan
 from metseg.predict.device import Device, choose_device
-from metseg.predict.engine import Engine, Member, load_engine, place_network
+from metseg.predict.engine import Engine, load_engine, place_member
 from metseg.predict.inputs import make_inputs
 from metseg.prepare.prepare import prepare
 from metseg.run.batch import Job, run_batch
@@ -112,7 +112,7 @@ def engine_of(bundle: Bundle, device: Device, filters: int | None) -> Engine:
         plan = with_filters(member.plan, filters)
         torch.manual_seed(0)
         network = build_network(plan.network, in_channels=len(plan.channels), out_channels=len(plan.regions)).eval()
-        members.append(Member(plan, place_network(network, device)))
+        members.append(place_member(plan, network.state_dict(), device))
     return replace(engine, members=tuple(members))
 
 

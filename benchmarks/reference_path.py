@@ -31,12 +31,26 @@ from metseg.space.components import find_components
 
 def plain_engine(bundle: Bundle, device: Device) -> Engine:
     """The same weights in networks as MONAI builds them, in float32 and torch's default layout."""
-    members = tuple(Member(plan, load_member(bundle.folder, plan)) for plan in bundle.plan.members)
-    return Engine(bundle.plan, members, device)
+    members = []
+    for plan in bundle.plan.members:
+        module = load_member(bundle.folder, plan)
+        members.append(Member(plan, module, module.state_dict()))
+    return Engine(bundle.plan, tuple(members), device)
 
 
 def segment_plainly(folder: Path, engine: Engine) -> LabelMap:
     """A case's label map, on RAS axes."""
+    import torch  # noqa: PLC0415 - heavy
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(engine.device.threads)  # metseg leaves the threads to OpenVINO
+    try:
+        return _segment_plainly(folder, engine)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _segment_plainly(folder: Path, engine: Engine) -> LabelMap:
     import torch  # noqa: PLC0415 - heavy
     from monai.inferers import SlidingWindowInferer  # noqa: PLC0415 - heavy
 

@@ -63,7 +63,7 @@ def build_graph(
     return ov.Model([logits], [volume], plan.architecture)
 
 
-# ---- SegResNet (metseg.network.segresnet, MONAI's module)
+# ---- SegResNet, metseg.network.segresnet
 
 
 def _segresnet(volume: Node, parameters: Parameters, plan: SegResNetPlan) -> Node:
@@ -97,7 +97,7 @@ def _norm_and_mish(features: Node, parameters: Parameters, plan: SegResNetPlan) 
     return ops.mish(group_norm(features, parameters, groups=plan.norm_groups))
 
 
-# ---- the U-Net (metseg.network.unet3d)
+# ---- the U-Net, metseg.network.unet3d
 
 
 def _unet3d(volume: Node, parameters: Parameters, plan: UNet3dPlan) -> Node:
@@ -132,7 +132,7 @@ def _up_convolution(features: Node, parameters: Parameters) -> Node:
     return ops.add(enlarged, by_channel(parameters["bias"]))
 
 
-# ---- DeepMedic (metseg.network.deepmedic)
+# ---- DeepMedic, metseg.network.deepmedic
 
 
 def _deepmedic(block: Node, parameters: Parameters, plan: DeepMedicPlan) -> Node:

@@ -1,4 +1,4 @@
-"""The processor: what it is granted, what it can do, and how torch's threads and memory are set for it."""
+"""The processor: what it is granted, what it can do, and how memory is kept for it."""
 
 import ctypes
 import os
@@ -8,13 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from metseg.predict.control_groups import control_groups
-
-SPINS_BEFORE_SLEEP = 1000
-"""How long a thread without work looks for some before it sleeps, in turns of libgomp's waiting loop: some hundredths
-of a millisecond, longer than the gap between two operations. libgomp's own 300,000 are milliseconds, in which a run
-beside this one can't use the core: side by side, each waits for threads that the other keeps from running
-(docs/performance.md).
-"""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """glibc's names of its settings (malloc.h): how much freed memory it keeps, how many blocks come from the kernel."""
@@ -27,15 +20,6 @@ BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 CPU_QUOTA_1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 """Where version 1 of control groups has the limit and its unit."""
-
-
-def shorten_waiting() -> None:
-    """Lets the threads of libgomp, which torch's Linux wheels bring along, sleep soon when they have nothing to do.
-
-    libgomp reads the environment when torch is imported: afterwards this does nothing, nor where somebody has chosen.
-    """
-    if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS_BEFORE_SLEEP)
 
 
 def reuse_memory() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from metseg.errors import DeviceError, UsageError
-from metseg.predict.cpu import reuse_memory, shorten_waiting, usable_cpus, usual_precision
+from metseg.predict.cpu import reuse_memory, usable_cpus, usual_precision
 from metseg.predict.gpu import cuda_problem, nvidia_is_promised
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Device:
         name: torch's name, `cpu` or `cuda:0`.
         precision: of the networks; everything around them is float32.
         description: for the log and the report.
-        threads: CPU threads of torch.
+        threads: of the networks on a CPU, of torch beside a GPU.
     """
 
     name: str
@@ -67,7 +67,6 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
         UsageError: LOCAL_RANK is no number.
     """
     rank = local_rank()
-    shorten_waiting()
     reuse_memory()
     import torch  # noqa: PLC0415 - heavy
 
@@ -93,6 +92,7 @@ def choose_device(choice: DeviceChoice = "auto", *, precision: Precision | None 
             )
         if nvidia_is_promised() or torch.cuda.is_available():
             logger.warning("no GPU used: %s; running on the CPU", problem)
+    torch.set_num_threads(1)  # OpenVINO has threads of its own; torch's wait by keeping a core from them
     usual = usual_precision()
     description = f"CPU, {threads} threads" + (", native bfloat16" if usual == "bfloat16" else "")
     return Device("cpu", precision or usual, description, threads)

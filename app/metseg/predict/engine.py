@@ -8,14 +8,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from metseg.errors import DeviceError
 from metseg.plan.bundle import Bundle
 from metseg.plan.plan import MemberPlan, Plan
 from metseg.predict.device import Device, DeviceChoice, choose_device, first_line
-from metseg.predict.weights import load_member, load_parameters
+from metseg.predict.weights import build_module, load_parameters
 from metseg.prepare.prepare import PreparedCase
 
 if TYPE_CHECKING:
@@ -106,26 +105,9 @@ def load_engine(bundle: Bundle, device: Device) -> Engine:
     Raises:
         WeightsError: a member is missing, altered, or does not fit the plan.
     """
-    members = tuple(load_on_device(bundle.folder, plan, device) for plan in bundle.plan.members)
+    members = tuple(place_member(plan, load_parameters(bundle.folder, plan), device) for plan in bundle.plan.members)
     batch_voxels = GPU_BATCH_VOXELS if device.is_cuda else CPU_BATCH_VOXELS
     return Engine(bundle.plan, members, device, Execution(batch_voxels=batch_voxels))
-
-
-def load_on_device(folder: Path, plan: MemberPlan, device: Device) -> Member:
-    """Loads one member: torch's module on a GPU, OpenVINO's graph on a CPU.
-
-    Raises:
-        WeightsError: as `load_engine`.
-    """
-    if device.is_cuda:
-        network = load_member(folder, plan)
-        return Member(plan, place_network(network, device), network.state_dict())
-    from metseg.predict.graph_network import GraphNetwork  # noqa: PLC0415 - heavy
-
-    parameters = load_parameters(folder, plan)
-    state = {name: tensor.numpy() for name, tensor in parameters.items()}
-    graph = GraphNetwork(plan.network, state, in_channels=len(plan.channels), device=device)
-    return Member(plan, graph, parameters, graph.rest)
 
 
 def open_engine(bundle: Bundle, device: Device, choice: DeviceChoice) -> Engine:
@@ -157,14 +139,28 @@ def open_engine(bundle: Bundle, device: Device, choice: DeviceChoice) -> Engine:
     return engine
 
 
-def place_network(network: Any, device: Device) -> Network:
-    """A torch module on a GPU, in the device's precision and the layout that suits it.
+def place_member(plan: MemberPlan, parameters: "Mapping[str, Tensor]", device: Device) -> Member:
+    """A member on a device, in its precision: torch's module on a GPU, OpenVINO's graph on a CPU.
 
-    Typed loosely: torch's annotations of `Module.to` lack `memory_format`.
+    Args:
+        plan: its entry in the plan.
+        parameters: as `load_parameters` gives them.
+        device: where.
     """
+    if device.is_cuda:
+        return Member(plan, _place_module(build_module(plan, parameters), device), parameters)
+    from metseg.predict.graph_network import GraphNetwork  # noqa: PLC0415 - heavy
+
+    state = {name: tensor.numpy() for name, tensor in parameters.items()}
+    graph = GraphNetwork(plan.network, state, in_channels=len(plan.channels), device=device)
+    return Member(plan, graph, parameters, graph.rest)
+
+
+def _place_module(module: Any, device: Device) -> Network:
+    """In the layout that suits a GPU. Typed loosely: torch's annotations of `Module.to` lack `memory_format`."""
     import torch  # noqa: PLC0415 - heavy
 
-    placed: Network = network.to(
+    placed: Network = module.to(
         device=torch.device(device.name), dtype=device.dtype, memory_format=torch.channels_last_3d
     )
     return placed

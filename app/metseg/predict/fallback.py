@@ -1,6 +1,7 @@
 """Predicting a case within the memory there is: what does not fit is tried again in smaller steps, and the log says so.
 
-    as planned -> one window at a time -> image and sums on the host -> on the CPU (under `--device auto` alone)
+    GPU: as planned -> one window at a time -> image and sums on the host -> on the CPU (under `--device auto` alone)
+    CPU: as planned -> one window at a time
 
 A case whose numbers leave the range of the GPU's arithmetic goes to that CPU at once, and so does one on which the GPU
 itself fails.
@@ -98,8 +99,8 @@ def as_memory_error(case_id: str, error: Exception) -> Exception:
     return _memory_error(case_id, f"out of memory ({_reason(error)})") if is_out_of_memory(error) else error
 
 
-def _steps(engine: Engine) -> Iterator[tuple[str, Engine]]:
-    yield "as planned", engine
+def _steps(engine: Engine, first: str = "as planned") -> Iterator[tuple[str, Engine]]:
+    yield first, engine
     if engine.execution.batch_voxels:
         engine = replace(engine, execution=replace(engine.execution, batch_voxels=0))
         yield "with one window at a time", engine
@@ -107,7 +108,7 @@ def _steps(engine: Engine) -> Iterator[tuple[str, Engine]]:
         engine = replace(engine, execution=replace(engine.execution, sums_on_host=True))
         yield "with image and sums in the host's memory", engine
     if engine.fallback is not None:
-        yield "on the CPU", engine.fallback()
+        yield from _steps(engine.fallback(), "on the CPU")
 
 
 def _memory_error(case_id: str, what: str) -> DeviceError:

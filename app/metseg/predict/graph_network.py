@@ -6,6 +6,7 @@ one thread (`metseg.network.graph_layers.group_norm`).
 
 from collections.abc import Mapping
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,7 +30,8 @@ PATIENCE_MS: Final = 100
 class GraphNetwork:
     """(batch, channels, x, y, z) to logits (batch, regions, ...), as `build_network`'s module of the same parameters.
 
-    Windows of a batch run side by side, each in a stream of its own, as far as there are threads.
+    Windows of a batch run side by side, each in a stream of its own, as far as there are threads. Several threads may
+    call it; one waits for the other.
 
     Args:
         plan: the architecture.
@@ -48,6 +50,7 @@ class GraphNetwork:
         self._key: tuple[tuple[int, ...], int] | None = None
         self._requests: tuple[Any, ...] = ()
         self._compiled: Any = None
+        self._lock = Lock()
 
     def __call__(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Logits of a batch of windows.
@@ -60,24 +63,29 @@ class GraphNetwork:
         """
         import torch  # noqa: PLC0415 - heavy
 
-        streams = min(len(batch), self._device.threads)
-        self._compile(tuple(batch.shape[2:]), streams)
-        results: list[NDArray[np.float32] | None] = [None] * len(batch)
-        windows = batch.numpy()
-        for first in range(0, len(batch), streams):
-            started = [
-                (number, _start(request, windows[number : number + 1]))
-                for request, number in zip(self._requests, range(first, len(batch)), strict=False)
+        windows = np.ascontiguousarray(batch.numpy())  # kept here while the requests read it
+        with self._lock:
+            self._compile(windows.shape[2:], min(len(batch), self._device.threads))
+            results = [
+                result
+                for first in range(0, len(windows), len(self._requests))
+                for result in self._side_by_side(windows[first : first + len(self._requests)])
             ]
-            for number, request in started:
-                results[number] = _finish(request)
-        stacked = [torch.from_numpy(result) for result in results if result is not None]
-        return stacked[0] if len(stacked) == 1 else torch.cat(stacked)
+        return torch.from_numpy(results[0] if len(results) == 1 else np.concatenate(results))
 
     def rest(self) -> None:
         """Gives back what the last windows took; the next one takes it anew."""
-        if self._compiled is not None:
-            self._compiled.release_memory()
+        with self._lock:
+            if self._compiled is not None:
+                self._compiled.release_memory()
+
+    def _side_by_side(self, windows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Results of as many windows as there are requests, or fewer."""
+        started = self._requests[: len(windows)]
+        for number, request in enumerate(started):
+            request.set_input_tensor(ov.Tensor(windows[number : number + 1], shared_memory=True))
+            request.start_async()
+        return [_wait_for(request) for request in started]
 
     def _compile(self, sides: tuple[int, ...], streams: int) -> None:
         """Makes the graph ready for windows of these sides, unless it is."""
@@ -101,13 +109,7 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
-def _start(request: Any, window: NDArray[np.float32]) -> Any:
-    request.set_input_tensor(ov.Tensor(np.ascontiguousarray(window), shared_memory=True))
-    request.start_async()
-    return request
-
-
-def _finish(request: Any) -> NDArray[np.float32]:
+def _wait_for(request: Any) -> NDArray[np.float32]:
     while not request.wait_for(PATIENCE_MS):
         pass
     return np.array(request.get_output_tensor().data)

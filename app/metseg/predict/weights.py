@@ -53,23 +53,29 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
 
 
 def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
-    """Builds a member's network as torch's module and loads its weights, strictly.
-
-    Returns:
-        The network in eval mode, float32, on the CPU, without gradients.
+    """A member's network as torch's module: `build_module` with `load_parameters`.
 
     Raises:
         WeightsError: as `load_parameters`.
+    """
+    return build_module(member, load_parameters(folder, member))
+
+
+def build_module(member: MemberPlan, parameters: "Mapping[str, Tensor]") -> "nn.Module":
+    """Builds a member's network with its parameters, which it keeps without copying.
+
+    Returns:
+        The network in eval mode, float32, on the CPU, without gradients.
     """
     import torch  # noqa: PLC0415 - heavy
 
     from metseg.network import build_network  # noqa: PLC0415
 
-    state = load_parameters(folder, member)
-    with torch.device("meta"):  # memory is for what the file holds
+    with torch.device("meta"):
         network = build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
     types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    network.load_state_dict({name: tensor.to(types[name]) for name, tensor in state.items()}, strict=True, assign=True)
+    state = {name: tensor.to(types[name]) for name, tensor in parameters.items()}
+    network.load_state_dict(state, strict=True, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -77,7 +83,7 @@ def load_parameters(folder: Path, member: MemberPlan) -> "dict[str, Tensor]":
     """Reads a member's parameters, all or none.
 
     Returns:
-        By the names that torch's module has for them, float32, finite.
+        By the names that torch's module has for them and in its order, float32, finite.
 
     Raises:
         WeightsError: hash, metadata, keys, shapes or values don't fit the plan.
@@ -113,7 +119,7 @@ def load_parameters(folder: Path, member: MemberPlan) -> "dict[str, Tensor]":
         )
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold tensors that are not floating-point", hint="Freeze again.")
-    state = {name: tensor.float() for name, tensor in state.items()}
+    state = {name: state[name].float() for name in expected_shapes}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold values that are not finite", hint="Train or freeze again.")
     return state

@@ -109,37 +109,14 @@ def test_a_rank_that_is_no_number_is_a_usage_error(monkeypatch, rank):
         choose_device("cpu")
 
 
-def openmp_settings():
-    """What libgomp says of itself in a fresh process that goes the way of `metseg infer`."""
-    code = "import metseg.cli.run, metseg.predict.device; metseg.predict.device.choose_device('cpu')"
-    mine = {name: text for name, text in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
-    environment = mine | {"OMP_DISPLAY_ENV": "VERBOSE"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    if "OPENMP DISPLAY ENVIRONMENT" not in done.stderr:
-        pytest.skip("this torch does not bring libgomp")
-    return done.stderr
-
-
-def test_threads_without_work_sleep_soon():
-    assert f"GOMP_SPINCOUNT = '{cpu.SPINS_BEFORE_SLEEP}'" in openmp_settings()
-
-
-@pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "ACTIVE")])
-def test_who_has_chosen_how_threads_wait_keeps_it(monkeypatch, name, value):
-    monkeypatch.delitem(sys.modules, "torch")
-    for other in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(other, raising=False)
-    monkeypatch.setenv(name, value)
-    before = dict(os.environ)
-    cpu.shorten_waiting()
-    assert dict(os.environ) == before
-
-
-def test_once_torch_is_there_the_environment_is_left_alone(monkeypatch):
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    cpu.shorten_waiting()
-    assert "GOMP_SPINCOUNT" not in os.environ
+def test_on_a_cpu_torch_leaves_the_threads_to_the_networks(monkeypatch):
+    monkeypatch.setattr(device, "usable_cpus", lambda: 5)
+    before = torch.get_num_threads()
+    try:
+        assert choose_device("cpu").threads == 5
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def page_faults_layer_by_layer(**environment):

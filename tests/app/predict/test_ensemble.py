@@ -1,5 +1,7 @@
 """The windowed, flipped, averaged prediction against a plain one over the whole volume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan, WindowPlan
 from metseg.predict.between_grids import logits_between_grids
 from metseg.predict.device import Device, choose_device
-from metseg.predict.engine import Engine, Member, load_engine
+from metseg.predict.engine import Engine, load_engine
 from metseg.predict.inputs import make_inputs
 from metseg.predict.members import predict_members
 from metseg.predict.passes import CaseNoise, augmented_images, flip
@@ -96,7 +98,7 @@ class Pointwise(nn.Module):
 def test_a_flip_equivariant_network_gives_the_same_map_with_and_without_flips(folder, extent):
     case = prepared_phantom()
     loaded = load_engine(open_bundle(folder), FP32)
-    member = Member(loaded.members[0].plan, Pointwise())
+    member = replace(loaded.members[0], network=Pointwise())
     results = []
     for variant in ("none", "flips"):
         window = WindowPlan(size=(16, 16, 8), overlap=0.5, extent=extent)
@@ -123,7 +125,7 @@ def test_a_member_with_a_window_of_its_own_works_in_it_beside_the_others(folder,
     own = make_inputs(case, everybody.plan).layout
 
     first, last = loaded.members[0], loaded.members[-1]
-    members = (first, Member(last.plan.model_copy(update={"window": small}), last.network))
+    members = (first, replace(last, plan=last.plan.model_copy(update={"window": small})))
     window = WindowPlan(size=(24, 32, 24), overlap=0.5, extent=extent)
     plan = loaded.plan.model_copy(update={"window": window, "tta": tta, "members": tuple(m.plan for m in members)})
     layout = make_inputs(case, plan).layout
@@ -155,7 +157,7 @@ def test_a_member_on_a_grid_of_its_own_says_there_what_it_says_as_a_plan_of_its_
     plan = loaded.plan.model_copy(update={"window": WHOLE, "members": (first.plan, coarse)})
     prepared_case = prepare(case, plan)
     layout = make_inputs(prepared_case, plan).layout
-    engine = Engine(plan, (first, Member(coarse, last.network)), FP32)
+    engine = Engine(plan, (first, replace(last, plan=coarse)), FP32)
     fine, found = predicted(prepared_case, engine)
 
     alone = loaded.plan.model_copy(update={"window": WHOLE, "members": (last.plan,), "spacing_mm": 2.0})
