@@ -109,7 +109,7 @@ def print_row(name: str, before: float, after: float) -> None:
 
 def segment(root: Path, plan: str, precision: str, output: Path, arguments: argparse.Namespace) -> Run:
     """One process over all cases."""
-    command = [sys.executable, "-c", RUN, precision, "infer", "--device=cpu", "--on-error=fail"]
+    command = [sys.executable, "-c", RUN, precision, "infer", "--device=cpu", "--on-error=stop"]
     command += [
         f"--data-path={arguments.cases}",
         f"--output-path={output / 'labels'}",

@@ -1,8 +1,8 @@
 """A clock that tells where the seconds go: spans inside spans, each counted without what lies inside it.
 
 Spans are put around functions of the program from outside (`cover`), so that the program itself carries none. On a GPU
-the clock waits for the device at both ends of a span: it then times the work rather than its launch, and the whole takes
-a little longer than without it.
+the clock waits for the device at both ends of a span: it then times the work rather than its launch, and the whole
+takes a little longer than without it.
 """
 
 import time
