@@ -21,8 +21,9 @@ RUN ./install-requirements /opt/venv/bin/python "$TORCH"
 COPY requirements.txt ./
 RUN /opt/venv/bin/python -m pip install --disable-pip-version-check --require-hashes -r requirements.txt
 
-# What only building needs: headers, static libraries, tests, test programs. And of CUDA's packages, what nothing here loads:
+# What only building needs: headers, static libraries, tests, test programs. Of CUDA's packages, what nothing here loads:
 # Triton, which torch uses where it is there and which needs a C compiler, sources, and libraries that no other one names.
+# Of OpenVINO, all but the CPU: other devices, readers of other formats, converters and their telemetry.
 FROM environment AS pruned
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/test \
@@ -31,8 +32,10 @@ RUN cd /opt/venv/lib/python3*/site-packages \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && find . -path './cuda/*' -name '*.cpp' -delete \
     && find . -path './nvidia/*' \( -name 'libcusolverMg.so*' -o -name '*.alt.so*' \) -delete \
+    && rm -rf openvino/include openvino/tools openvino/libs/cache.json \
+    && find openvino/libs \( -name '*_frontend.so*' -o -name '*_plugin.so' ! -name '*_intel_cpu_plugin.so' \) -delete \
     && echo /opt/metseg/app >metseg.pth \
-    && /opt/venv/bin/python -m pip uninstall --quiet --yes triton pip
+    && /opt/venv/bin/python -m pip uninstall --quiet --yes openvino-telemetry triton pip
 
 # ---- our own code, apart: it changes more often than what it runs on
 FROM environment AS code
