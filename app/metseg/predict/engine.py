@@ -28,8 +28,8 @@ GPU_BATCH_VOXELS: Final = 2**22
 work enough for a GPU; small ones one by one are more launching than computing. 16 half-precision filters of so many
 voxels take about 1 GB (`metseg.predict.memory.WINDOW_TENSORS`)."""
 
-CPU_BATCH_VOXELS: Final = 2**20
-"""Windows of up to half as many voxels go side by side on a CPU's threads; a larger one is work enough for all."""
+CPU_VOXELS_PER_THREAD: Final = 2**17
+"""One window of 48x48x48: so small ones go side by side, one on each thread; a larger one is work enough for several."""
 
 Network: TypeAlias = "Callable[[Tensor], Tensor]"
 """(batch, channels, x, y, z) on the device, in `Device.input_dtype`, to logits (batch, regions, x, y, z)."""
@@ -106,7 +106,7 @@ def load_engine(bundle: Bundle, device: Device) -> Engine:
         WeightsError: a member is missing, altered, or does not fit the plan.
     """
     members = tuple(place_member(plan, load_parameters(bundle.folder, plan), device) for plan in bundle.plan.members)
-    batch_voxels = GPU_BATCH_VOXELS if device.is_cuda else CPU_BATCH_VOXELS
+    batch_voxels = GPU_BATCH_VOXELS if device.is_cuda else device.threads * CPU_VOXELS_PER_THREAD
     return Engine(bundle.plan, members, device, Execution(batch_voxels=batch_voxels))
 
 

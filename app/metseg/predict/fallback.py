@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ALLOCATORS_WORDS: Final = (
     "bad_alloc",
-    "bad allocation",
+    "Failed to allocate",
     "can't allocate memory",
     "not enough memory",
     "out of memory",
@@ -37,7 +37,7 @@ ALLOCATORS_WORDS: Final = (
     "CUDNN_STATUS_INTERNAL_ERROR",
     "CUDNN_STATUS_NOT_INITIALIZED",
 )
-"""How torch's CPU allocator, CUDA and its libraries say it in a RuntimeError that has no class of its own. A
+"""How torch's CPU allocator, OpenVINO, CUDA and its libraries say it in a RuntimeError that has no class of its own. A
 convolution whose every workspace failed finds no engine; cuDNN that can't load its kernels calls it internal."""
 
 SHOWN_CHARACTERS: Final = 120

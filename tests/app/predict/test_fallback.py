@@ -20,7 +20,7 @@ from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import IntensityPlan, TtaPlan
 from metseg.predict.device import Device
-from metseg.predict.engine import CPU_BATCH_VOXELS, GPU_BATCH_VOXELS, Execution, load_engine
+from metseg.predict.engine import CPU_VOXELS_PER_THREAD, GPU_BATCH_VOXELS, Execution, load_engine
 from metseg.predict.fallback import is_out_of_memory, predict
 from metseg.predict.inputs import make_inputs
 from metseg.predict.members import predict_members
@@ -96,11 +96,13 @@ def test_a_batch_has_no_more_voxels_than_it_may_and_one_window_at_least(engine, 
         assert max(watched.members[0].network.calls) == most
 
 
-def test_a_gpu_takes_more_windows_at_once_than_a_cpu(monkeypatch, tmp_path):
+def test_a_gpu_takes_several_windows_at_once_and_a_cpu_a_small_one_on_each_thread(monkeypatch, tmp_path):
     bundle = open_bundle(write_bundle(tmp_path / "b", channels=(ALL,)))
     monkeypatch.setattr(metseg.predict.engine, "_place_module", lambda module, _device: module)
     assert load_engine(bundle, Device("cuda:0", "float16", "a GPU", 1)).execution.batch_voxels == GPU_BATCH_VOXELS
-    assert load_engine(bundle, FP32).execution.batch_voxels == CPU_BATCH_VOXELS < GPU_BATCH_VOXELS
+    for threads in (1, 4):
+        cpu = load_engine(bundle, replace(FP32, threads=threads))
+        assert cpu.execution.batch_voxels == threads * CPU_VOXELS_PER_THREAD < GPU_BATCH_VOXELS
 
 
 def test_a_smaller_batch_is_tried_and_said(engine, case, caplog):
@@ -155,7 +157,7 @@ def test_the_steps_of_a_gpu_in_order(monkeypatch, engine, case):
     gpu = replace(engine, device=Device("cuda:0", "float16", "a GPU", 1), execution=Execution(AMPLE))
     with pytest.raises(DeviceError):
         predict(make_inputs(case, engine.plan), replace(gpu, fallback=lambda: engine))
-    cpu = [("cpu", CPU_BATCH_VOXELS, False), ("cpu", 0, False)]
+    cpu = [("cpu", CPU_VOXELS_PER_THREAD, False), ("cpu", 0, False)]
     assert seen == [("cuda:0", AMPLE, False), ("cuda:0", 0, False), ("cuda:0", 0, True), *cpu]
 
 
@@ -249,6 +251,8 @@ def test_other_errors_are_not_tried_again(monkeypatch, engine, case, error):
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("GET was unable to find an engine to execute this computation"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+        RuntimeError("Exception from src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc\n"),
+        RuntimeError("Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 350355456 bytes of memory\n"),
     ],
 )
 def test_what_counts_as_out_of_memory(error):
