@@ -19,7 +19,8 @@ from metseg.findings import Finding
 from metseg.plan.networks import NetworkPlan
 from metseg.plan.plan import Plan, Spacing, WindowPlan, expand_sides
 from metseg.predict.control_groups import control_groups
-from metseg.predict.cpu import usual_precision
+from metseg.predict.cpu import usable_cpus, usual_precision
+from metseg.predict.engine import CPU_VOXELS_PER_THREAD
 from metseg.predict.passes import NOISE_DRAWS, uses_noise
 from metseg.space.grid import Grid
 from metseg.space.resampling import find_resampling
@@ -33,16 +34,15 @@ MEMINFO: Final = Path("/proc/meminfo")
 STATUS: Final = Path("/proc/self/status")
 """Where Linux says what this process has taken."""
 
-PROGRAM_BYTES: Final = 500 * 10**6
-"""Python with torch, MONAI and the small things, before the first case."""
+PROGRAM_BYTES: Final = 440 * 10**6
+"""Python with torch, OpenVINO and the small things, before the first case."""
 
 BRAIN_MM: Final = (144, 184, 144)
 """Sides of a box that holds most adults' brains. Windows cover the brain's box, which the header doesn't tell; an image
 whose skull was not stripped needs more."""
 
-WINDOW_TENSORS: Final = {"float32": 7, "bfloat16": 5}
-"""Float32 tensors as wide and as large as the first layer's output that live at once in a forward pass. Measured: 7.0
-in float32, the like of 3.5 to 5.1 in bfloat16."""
+WINDOW_TENSORS: Final = {"float32": 5.0, "bfloat16": 3.5}
+"""Float32 tensors as wide and as large as the first layer's output that live at once in a forward pass."""
 
 KEPT_SHARE: Final = 1.3
 """What the networks' part takes over what they have at once: freed memory is kept for the next tensor
@@ -203,7 +203,8 @@ def _networks_bytes(grid: Grid, plan: Plan) -> int:
         ) * box  # a copy in the networks' precision, how often a voxel was seen
         before = sum(boxes.values()) + number * regions * plan_box
         voxels = before + noise + image_and_sums
-        most = max(most, FLOAT_BYTES * voxels + _window_bytes(member.network, math.prod(sides)))
+        at_once = max(math.prod(sides), usable_cpus() * CPU_VOXELS_PER_THREAD)
+        most = max(most, FLOAT_BYTES * voxels + _window_bytes(member.network, at_once))
     return round(KEPT_SHARE * most)
 
 
