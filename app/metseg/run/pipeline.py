@@ -135,7 +135,7 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
     refuse_unusable(files)
     name = printable(files.case_id)
     present = {*files.images, *files.rivals}  # of two rival files `read_case` says what is wrong
-    if SOURCE_MODALITY not in present or not any(member.modalities <= present for member in plan.members):
+    if SOURCE_MODALITY not in present or not any(member.required_modalities <= present for member in plan.members):
         missing = sorted((plan.required_modalities | {SOURCE_MODALITY}) - present) or sorted(plan.modalities - present)
         raise InputError(
             f"case {name}: {', '.join(missing)} missing in {printable(str(files.folder))}; "
