@@ -37,6 +37,8 @@ _KEEP_OUT: Final = 4
 _OPENING: Final = 0.35
 # Centres keep off the mid-sagittal plane by so many radii.
 _OFF_MIDLINE: Final = 0.6
+# t1c of dura and wall at most, as of metastases; the percentile that scales an image is 1.
+_BRIGHTEST: Final = 1.25
 _MM3_PER_ML: Final = 1000
 
 
@@ -252,7 +254,8 @@ def _paint_wall(
     if rng.random() < own.rim_probability:
         cover = np.clip(thickness * uneven - distance + 1, 0, 1) * tissue
         image = brain.images["t1c"]
-        image[site.box] += (level * brain.levels["t1c"].wm - image[site.box]).clip(min=0) * cover
+        level = min(level * brain.levels["t1c"].wm, _BRIGHTEST)
+        image[site.box] += (level - image[site.box]).clip(min=0) * cover
     if rng.random() < own.haemosiderin_probability:
         cover = np.clip(1.5 * site.scale * uneven - distance + 1, 0, 1) * tissue
         for modality in ("t2w", "t2f"):
@@ -300,7 +303,7 @@ def _paint_dura(
     shell = np.clip(thickness - site.shallow + 1, 0, 1) * np.clip(reach - site.across, 0, 1) * (site.along < 0)
     cover = (shell * brain.mask[site.box]).astype(np.float32)
     grey, wet, lit = rng.uniform(0.6, 1.1), rng.uniform(0.0, 0.3), rng.uniform(0.5, 1.2)
-    strong = uniform(rng, own.dura_level)
+    strong = min(uniform(rng, own.dura_level), _BRIGHTEST / brain.levels["t1c"].wm)
     for modality, image in brain.images.items():
         levels = brain.levels[modality]
         level = {
