@@ -1,12 +1,15 @@
 """A bundle that was trained to do without some sequences takes any set that has t1c; others refuse as before."""
 
+import json
 from itertools import combinations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from metseg.errors import InputError
+from metseg.__main__ import run
+from metseg.errors import ExitCode, InputError
 from metseg.files.discovery import discover_cases
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import MemberPlan, TtaPlan
@@ -107,3 +110,40 @@ def test_the_plan_says_what_is_needed_and_its_hash_knows():
 def test_what_a_member_does_not_read_or_needs_is_not_optional(optional):
     with pytest.raises(ValueError, match="optional must name images that it reads, t1c excepted"):
         MemberPlan(name="m", weights="m.safetensors", sha256="0" * 64, channels=("t1n", "t1c"), optional=optional)
+
+
+def test_what_is_there_and_what_is_missing_is_said_everywhere(tmp_path, capsys):
+    bundle = write_bundle(tmp_path / "b", channels=(CHANNELS,), optional=OPTIONAL, tta={"variant": "none"})
+    read_case(tmp_path / "data", ["t1n", "t2w", "t2f"])
+    where = ["--data-path", str(tmp_path / "data"), "--weights", str(bundle)]
+    assert run(["check", *where]) == ExitCode.DONE
+    said = capsys.readouterr().out
+    assert "t2f is missing" in said
+    assert "The case is segmented by the members that do without it." in said
+    report = tmp_path / "report"
+    assert run(["infer", *where, "--output-path", str(tmp_path / "o"), "--report-dir", str(report)]) == ExitCode.DONE
+    logged = capsys.readouterr().err
+    assert "needs t1c; does better with t1n, t2f, t2w" in logged
+    missing = "missing t1n, t2f, t2w: segmented from t1c alone: the whole tumour is what shows there"
+    assert missing in logged
+    told = json.loads((report / "run.json").read_text())
+    assert told["bundle"]["required_modalities"] == ["t1c"]
+    assert told["bundle"]["modalities"] == ["t1c", "t1n", "t2f", "t2w"]
+    assert told["cases"][0]["modalities"] == ["t1c"]
+    assert "missing t1n, t2f, t2w" in (report / "report.html").read_text()
+
+
+def test_finished_maps_may_hold_what_their_plan_predicts(tmp_path):
+    bundle = write_bundle(
+        tmp_path / "b", channels=(ALL,), regions=("WT", "TC", "ET", "RC"), tta={"variant": "none"}, scale=1.5
+    )
+    read_case(tmp_path / "data")
+    paths = ["--data-path", str(tmp_path / "data")]
+    out = ["--prediction-path", str(tmp_path / "o")]
+    weights = ["--weights", str(bundle)]
+    assert run(["infer", *paths, "--output-path", str(tmp_path / "o"), *weights]) == ExitCode.DONE
+    assert (np.asanyarray(nib.load(tmp_path / "o" / "c0.nii.gz").dataobj) == 4).any()
+    assert run(["check", *paths, *out, *weights]) == ExitCode.DONE
+    assert run(["check", *paths, *out, "--labels", "brats2025"]) == ExitCode.DONE
+    assert run(["check", *paths, *out, "--labels", "brats2021"]) == ExitCode.INPUT
+    assert run(["check", *paths, "--labels", "brats2025"]) == ExitCode.USAGE
