@@ -12,7 +12,14 @@ from metseg.files.discovery import discover_cases
 from metseg.labels import ET, SNFH
 from training.cohort.case import generate_case
 from training.cohort.command import implant
-from training.cohort.implant import estimate_noise, implant_lesions, read_background, tissue_shares, write_implants
+from training.cohort.implant import (
+    estimate_background,
+    estimate_noise,
+    implant_lesions,
+    read_background,
+    tissue_shares,
+    write_implants,
+)
 from training.cohort.settings import LesionSettings, load_settings
 from training.cohort.writing import write_case
 from training.patients import find_patient
@@ -104,3 +111,17 @@ def test_an_id_that_is_not_there_is_refused(patient, tmp_path):
     assert not (tmp_path / "out").exists()
     implant([patient[0]], output=tmp_path / "out", variants=1, only=[known])
     assert len(discover_cases(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("grey", [0.66, 0.685])
+def test_a_brain_of_low_contrast_has_levels_all_the_same(grey):
+    """Grey and white matter that noise mixes, and a few voxels far brighter: no class is lost to these."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((40, 40, 40), dtype=np.uint8)
+    true = rng.choice([0.3, grey, 0.7], size=labels.shape, p=[0.1, 0.45, 0.45])
+    image = (true + 0.05 * rng.standard_normal(labels.shape)).astype(np.float32)
+    image[rng.random(labels.shape) < 0.007] += 0.5
+    mask = np.ones(labels.shape, dtype=bool)
+    background = estimate_background({"t1n": image, "t1c": image}, mask, labels)
+    for level in background.levels.values():
+        assert 0.2 < level.csf < 0.45 < level.gm <= level.wm < 0.85

@@ -45,6 +45,10 @@ CLASS_ITERATIONS: Final = 30
 VENTRICLE_DEPTH_VOXELS: Final = 18
 """Fluid that lies deeper is ventricle; sulci are shallower."""
 
+PURE: Final = 0.8
+FEWEST_PURE: Final = 100
+"""Share of a tissue from which a voxel is it alone, and how many of these tell its level."""
+
 INT16_UNITS: Final = 2000.0
 
 
@@ -101,8 +105,7 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
     shares = tissue_shares(ndimage.gaussian_filter(images["t1n"], 0.7), healthy)
     csf, gm, wm = (np.where(healthy, share, 0).astype(np.float32) for share in shares)
     levels = {
-        name: TissueLevels(*(float(np.median(image[share > 0.8])) for share in (gm, wm, csf)))  # noqa: PLR2004
-        for name, image in images.items()
+        name: TissueLevels(*(_find_level(image, share) for share in (gm, wm, csf))) for name, image in images.items()
     }
     return Background(
         images=images,
@@ -118,10 +121,40 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
     )
 
 
+def _find_level(image: Volume, share: Volume) -> float:
+    """Median of an image where a tissue is pure; its weighted mean where the tissue is pure nowhere."""
+    pure = share > PURE
+    if np.count_nonzero(pure) >= FEWEST_PURE:
+        return float(np.median(image[pure]))
+    return float(np.average(image, weights=share * share))
+
+
 def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Volume, Volume]:
-    """Three Gaussian classes by intensity, ascending (on t1n: CSF, grey, white matter); their posterior shares."""
+    """Three Gaussian classes by intensity, ascending (on t1n: CSF, grey, white matter); their posterior shares.
+
+    Where contrast is low, a class of its own spread may take in what is brightest and darkest: then all have one.
+    """
     values = image[inside].astype(np.float64)
     sample = values[:: max(len(values) // 200_000, 1)]
+    posterior = _fit_classes(sample, values)
+    pure = [values[share > PURE] for share in posterior]
+    levels = [np.median(each) if each.size >= FEWEST_PURE else np.nan for each in pure]
+    if not levels[0] < levels[1] < levels[2]:  # nor where one is not a number
+        posterior = _fit_classes(sample, values, tied=True)
+    shares = []
+    for share in posterior:
+        volume = np.zeros(image.shape, dtype=np.float32)
+        volume[inside] = share
+        shares.append(volume)
+    return shares[0], shares[1], shares[2]
+
+
+def _fit_classes(
+    sample: NDArray[np.float64], values: NDArray[np.float64], *, tied: bool = False
+) -> NDArray[np.float64]:
+    """Fits the classes to a sample: the posterior shares of all values, shape (3, values), ascending by mean."""
+    if tied:  # what is far brighter than the brain is none of it
+        sample = np.clip(sample, *np.percentile(sample, [0.5, 99]))
     means = np.percentile(sample, [8, 45, 85])
     spreads, weights = np.full(3, sample.std() / 3), np.full(3, 1 / 3)
     for _ in range(CLASS_ITERATIONS):
@@ -130,14 +163,10 @@ def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Vol
         means = (posterior @ sample) / total
         spreads = np.maximum(np.sqrt((posterior * (sample - means[:, None]) ** 2).sum(1) / total), 1e-3)
         weights = total / total.sum()
+        if tied:
+            spreads = np.full(3, np.sqrt((weights * spreads**2).sum()))
     order = np.argsort(means)
-    posterior = _posterior(values, means[order], spreads[order], weights[order])
-    shares = []
-    for share in posterior:
-        volume = np.zeros(image.shape, dtype=np.float32)
-        volume[inside] = share
-        shares.append(volume)
-    return shares[0], shares[1], shares[2]
+    return _posterior(values, means[order], spreads[order], weights[order])
 
 
 def _posterior(
