@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,8 @@ VENTRICLE_DEPTH_VOXELS: Final = 18
 """Fluid that lies deeper is ventricle; sulci are shallower."""
 
 PURE: Final = 0.8
-FEWEST_PURE: Final = 100
-"""Share of a tissue from which a voxel is it alone, and how many of these tell its level."""
+LEAST_PURE: Final = 0.03
+"""Share of a tissue from which a voxel is it alone, and what share of the tissue such voxels are at least."""
 
 INT16_UNITS: Final = 2000.0
 
@@ -123,10 +123,14 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
 
 def _find_level(image: Volume, share: Volume) -> float:
     """Median of an image where a tissue is pure; its weighted mean where the tissue is pure nowhere."""
+    pure = _find_pure(share)
+    return float(np.average(image, weights=share * share) if pure is None else np.median(image[pure]))
+
+
+def _find_pure(share: NDArray[np.floating[Any]]) -> NDArray[np.bool_] | None:
+    """Where a tissue is alone; None where that is nowhere but at the ends of its distribution."""
     pure = share > PURE
-    if np.count_nonzero(pure) >= FEWEST_PURE:
-        return float(np.median(image[pure]))
-    return float(np.average(image, weights=share * share))
+    return pure if np.count_nonzero(pure) >= LEAST_PURE * share.sum() else None
 
 
 def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Volume, Volume]:
@@ -137,8 +141,8 @@ def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Vol
     values = image[inside].astype(np.float64)
     sample = values[:: max(len(values) // 200_000, 1)]
     posterior = _fit_classes(sample, values)
-    pure = [values[share > PURE] for share in posterior]
-    levels = [np.median(each) if each.size >= FEWEST_PURE else np.nan for each in pure]
+    pure = [_find_pure(share) for share in posterior]
+    levels = [np.nan if where is None else np.median(values[where]) for where in pure]
     if not levels[0] < levels[1] < levels[2]:  # nor where one is not a number
         posterior = _fit_classes(sample, values, tied=True)
     shares = []
