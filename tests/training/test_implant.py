@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from metseg.errors import UsageError
 from metseg.files.discovery import discover_cases
-from metseg.labels import ET, SNFH
+from metseg.labels import ET, RC, SNFH
 from training.cohort.case import generate_case
 from training.cohort.command import implant
 from training.cohort.implant import (
@@ -20,11 +20,14 @@ from training.cohort.implant import (
     tissue_shares,
     write_implants,
 )
-from training.cohort.settings import LesionSettings, load_settings
+from training.cohort.operation_settings import OperationSettings
+from training.cohort.settings import TINY_GRID, CohortSettings, LesionSettings, load_settings
 from training.cohort.writing import write_case
 from training.patients import find_patient
 
-SETTINGS = LesionSettings(none_probability=0, count_median=5, giant_probability=0, dominant_probability=0)
+SETTINGS = CohortSettings(
+    lesions=LesionSettings(none_probability=0, count_median=5, giant_probability=0, dominant_probability=0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,22 @@ def test_tissue_shares_of_three_known_classes():
     shares = np.stack(tissue_shares(image, np.ones(image.shape, dtype=bool)))
     assert (shares.argmax(0) == classes).mean() > 0.999
     assert shares.sum(0) == pytest.approx(np.ones(image.shape), abs=1e-5)
+
+
+def test_a_cavity_in_a_real_brain_leaves_the_patients_own_tumour(patient):
+    background = read_background(patient[1][0])
+    operated = SETTINGS.model_copy(
+        update={"operation": OperationSettings(probability=1, volume_ml=(1, 2)), "grid": TINY_GRID}
+    )
+    plain, case = (implant_lesions(background, settings, seed=1, variant=0) for settings in (SETTINGS, operated))
+    own, cavity = background.labels > 0, case.labels == RC
+    assert cavity.any()
+    assert not (plain.labels == RC).any()
+    np.testing.assert_array_equal(case.labels[own], background.labels[own])
+    for name in ("t1n", "t1c", "t2w", "t2f"):
+        np.testing.assert_array_equal(case.images[name][own], plain.images[name][own])
+        assert (case.images[name][case.labels > 0] > 0).all()
+    assert np.median(case.images["t2w"][cavity]) != np.median(plain.images["t2w"][cavity])
 
 
 def test_noise_is_measured():

@@ -173,7 +173,7 @@ def _add_tumours(
 ) -> tuple[Background, dict[Modality, Volume], LabelMap, tuple[Lesion, ...]]:
     """Operates on some brains and places metastases: background, its images with them, labels, what was placed."""
     rng, own, scale = np.random.default_rng(operation_seed), settings.lesions, settings.grid.lesion_scale
-    operation = operate(background, anatomy, settings, rng)
+    operation = operate(background, np.abs(anatomy.midline) * np.float32(anatomy.scale), settings, rng)
     if operation is not None:
         background = operation.background
         own = own.model_copy(update={"mass_effect": (0.0, 0.0)})  # it moves images and no labels

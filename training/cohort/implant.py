@@ -1,4 +1,4 @@
-"""Simulated metastases in real patients' images: real vessels, dura, noise and resampling around known lesions.
+"""Simulated metastases and cavities in real patients' images: real vessels, dura, noise and resampling around them.
 
 Tissue maps are estimated from t1n (three Gaussian classes), so that lesions sit where the simulated ones do, at the
 grey-white junction. The patient's own labels stay, and win where a new lesion's oedema reaches them.
@@ -6,7 +6,7 @@ grey-white junction. The patient's own labels stay, and win where a new lesion's
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,8 @@ from training.cohort.case import SyntheticCase
 from training.cohort.contrasts import Background, TissueLevels
 from training.cohort.fields import Volume
 from training.cohort.lesions import place_lesions
-from training.cohort.settings import MODALITIES, LesionSettings, Modality
+from training.cohort.operation import Operation, operate
+from training.cohort.settings import MODALITIES, CohortSettings, Modality
 from training.cohort.writing import write_case
 from training.patients import find_patient
 from training.references import read_reference
@@ -188,21 +189,26 @@ def estimate_noise(image: Volume, where: NDArray[np.bool_]) -> float:
     return float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)) if differences.size else 0.01
 
 
-def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int, variant: int) -> SyntheticCase:
+def implant_lesions(patient: RealBackground, settings: CohortSettings, seed: int, variant: int) -> SyntheticCase:
     """One variant of a patient: simulated metastases beside what is there already; deterministic.
 
     Args:
         patient: the images.
-        settings: of the lesions; tissue is not pushed, because the patient's own labels would not move with it.
+        settings: of lesions, operations and variants; tissue is not pushed, because the patient's own labels would not
+            move with it.
         seed: of the set.
         variant: from 0, over all the patient's cases.
     """
-    placing, noising = np.random.SeedSequence([seed, variant, *patient.case_id.encode()]).spawn(2)
-    still = settings.model_copy(update={"mass_effect": (0.0, 0.0), "none_probability": 0.0})
-    background = patient.background
-    painted, added, lesions = place_lesions(background, still, np.random.default_rng(placing))
+    placing, noising, varying, operating = np.random.SeedSequence([seed, variant, *patient.case_id.encode()]).spawn(4)
+    settings = settings.draw_variant(np.random.default_rng(varying))
+    still = settings.lesions.model_copy(update={"mass_effect": (0.0, 0.0), "none_probability": 0.0})
+    own, background, operated = patient.labels > 0, patient.background, np.random.default_rng(operating)
+    operation = _operate(patient, settings, operated)
+    into = background if operation is None else operation.background
+    painted, added, lesions = place_lesions(into, still, np.random.default_rng(placing))
+    if operation is not None:
+        lesions += operation.finish(painted, added, still, operated)
     rng = np.random.default_rng(noising)
-    own = patient.labels > 0
     images: dict[Modality, NDArray[np.int16]] = {}
     for name, image in background.images.items():
         change = ndimage.gaussian_filter(painted[name] - image, EDGE_BLUR_VOXELS)
@@ -210,15 +216,27 @@ def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int
         noise = ndimage.gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), NOISE_SMOOTHNESS_VOXELS)
         noise *= np.float32(background.noise_std[name] / noise.std())
         changed = np.maximum(image + change + np.where(touched, noise, 0), 1 / INT16_UNITS)
-        final = np.where(own | ~background.mask, image, changed)
+        final = np.where(own | ~(background.mask | into.mask), image, np.where(into.mask, changed, 0))
         images[name] = np.round(final * INT16_UNITS).astype(np.int16)
-    labels = np.where(own, patient.labels, np.where(background.mask, added, 0)).astype(np.uint8)
+    labels = np.where(own, patient.labels, np.where(into.mask, added, 0)).astype(np.uint8)
     case_id = f"{find_patient(patient.case_id)}-{FIRST_TIMEPOINT + variant}"
     return SyntheticCase(case_id, images, labels, patient.affine, lesions)
 
 
+def _operate(patient: RealBackground, settings: CohortSettings, rng: np.random.Generator) -> Operation | None:
+    """A cavity in the patient's brain, in some variants; it spares the patient's own tumour."""
+    background = patient.background
+    kept = replace(background, ventricles=np.where(patient.labels > 0, np.float32(1), background.ventricles))
+    x = np.arange(background.mask.shape[0], dtype=np.float32)
+    middle = float(np.average(x, weights=background.mask.sum((1, 2))))
+    operation = operate(kept, np.abs(x - middle)[:, None, None], settings, rng)
+    if operation is None:
+        return None
+    return replace(operation, scarred=operation.scarred & (patient.labels == 0))
+
+
 def write_implants(
-    cases: tuple[CaseFiles, ...], settings: LesionSettings, *, variants: int, seed: int, output: Path
+    cases: tuple[CaseFiles, ...], settings: CohortSettings, *, variants: int, seed: int, output: Path
 ) -> Iterator[SyntheticCase]:
     """Writes `variants` of every case, yielding each as it is complete.
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from metseg.labels import RC, SNFH, LabelMap
-from training.cohort.anatomy import Anatomy
 from training.cohort.appearance import draw_lesion_levels
 from training.cohort.contrasts import Background, TissueLevels
 from training.cohort.fields import Volume, smooth_field, uniform
@@ -112,13 +111,13 @@ class _Site:
 
 
 def operate(
-    background: Background, anatomy: Anatomy, settings: CohortSettings, rng: np.random.Generator
+    background: Background, off_midline: Volume, settings: CohortSettings, rng: np.random.Generator
 ) -> Operation | None:
     """Draws whether a brain was operated on, and paints the cavity.
 
     Args:
-        background: the brain before any metastasis; not changed.
-        anatomy: of the same brain.
+        background: the brain before any simulated metastasis; not changed. A cavity enters none of its ventricles.
+        off_midline: distance from the mid-sagittal plane in voxels; broadcastable to the background's shape.
         settings: the cohort's distributions.
         rng: source of randomness, of this stage alone.
 
@@ -128,7 +127,7 @@ def operate(
     own = settings.operation
     if rng.random() >= own.probability:
         return None
-    site = _draw_site(background, anatomy, own, settings.grid.lesion_scale, rng)
+    site = _draw_site(background, off_midline, own, settings.grid.lesion_scale, rng)
     if site is None:
         return None
     images = {modality: image.copy() for modality, image in background.images.items()}
@@ -153,7 +152,7 @@ def operate(
 
 
 def _draw_site(
-    background: Background, anatomy: Anatomy, own: OperationSettings, scale: float, rng: np.random.Generator
+    background: Background, off_midline: Volume, own: OperationSettings, scale: float, rng: np.random.Generator
 ) -> _Site | None:
     """A place at the surface of a hemisphere or of the cerebellum, off the mid-sagittal plane."""
     low, high = np.log(own.volume_ml)
@@ -162,8 +161,7 @@ def _draw_site(
     wanted = max(uniform(rng, own.depth) * radius, 1.0)
     part = 1 if rng.random() < own.cerebellum_share else 0
     near = np.abs(background.depth - wanted) < 2  # noqa: PLR2004 - the depth is known to about two voxels
-    off = np.abs(anatomy.midline) * anatomy.scale > _OFF_MIDLINE * radius
-    good = background.free & near & off & (background.ventricles < _VENTRICLE_LIMIT)
+    good = background.free & near & (off_midline > _OFF_MIDLINE * radius) & (background.ventricles < _VENTRICLE_LIMIT)
     chosen = good & (background.fossa == part)
     candidates = np.flatnonzero(chosen if chosen.any() else good & (background.fossa == 0))
     if candidates.size == 0:
