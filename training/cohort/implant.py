@@ -46,6 +46,12 @@ CLASS_ITERATIONS: Final = 30
 VENTRICLE_DEPTH_VOXELS: Final = 18
 """Fluid that lies deeper is ventricle; sulci are shallower."""
 
+SULCUS_DEPTH_VOXELS: Final = 3
+"""Deeper than this, the brain's edge changes no intensity."""
+
+SKULL_BASE_SHARE: Final = 0.3
+"""Of the brain's height, from below: brain stem and skull base, where no cavity has its centre."""
+
 PURE: Final = 0.8
 LEAST_PURE: Final = 0.03
 """Share of a tissue from which a voxel is it alone, and what share of the tissue such voxels are at least."""
@@ -226,13 +232,31 @@ def implant_lesions(patient: RealBackground, settings: CohortSettings, seed: int
 def _operate(patient: RealBackground, settings: CohortSettings, rng: np.random.Generator) -> Operation | None:
     """A cavity in the patient's brain, in some variants; it spares the patient's own tumour."""
     background = patient.background
-    kept = replace(background, ventricles=np.where(patient.labels > 0, np.float32(1), background.ventricles))
     x = np.arange(background.mask.shape[0], dtype=np.float32)
     middle = float(np.average(x, weights=background.mask.sum((1, 2))))
+    heights = np.flatnonzero(background.mask.any((0, 1)))
+    free = background.free.copy()
+    free[:, :, : int(np.quantile(heights, SKULL_BASE_SHARE))] = False
+    kept = replace(
+        background,
+        free=free,
+        ventricles=np.where(patient.labels > 0, np.float32(1), background.ventricles),
+        levels=_with_fluid(background),
+    )
     operation = operate(kept, np.abs(x - middle)[:, None, None], settings, rng)
     if operation is None:
         return None
     return replace(operation, scarred=operation.scarred & (patient.labels == 0))
+
+
+def _with_fluid(background: Background) -> dict[Modality, TissueLevels]:
+    """Levels with CSF as a cavity shows it, at an end of each image's scale: t1n's class takes in more than CSF."""
+    inside = background.free & (background.depth > SULCUS_DEPTH_VOXELS)
+    levels = {}
+    for name, own in background.levels.items():
+        end = float(np.percentile(background.images[name][inside], 98 if name == "t2w" else 2))
+        levels[name] = replace(own, csf=max(end, own.csf) if name == "t2w" else min(end, own.csf))
+    return levels
 
 
 def write_implants(
