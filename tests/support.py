@@ -50,6 +50,7 @@ def write_bundle(
     network: SegResNetPlan = SMALL_NETWORK,
     scale: float = 1.0,
     regions: Sequence[str] = BRATS_REGIONS.names,
+    optional: Sequence[str] = (),
     **plan: object,
 ) -> Path:
     """Writes a bundle of untrained members whose output is not trivial; `plan` overrides sections of its plan."""
@@ -64,6 +65,7 @@ def write_bundle(
             weights=f"m{number}.safetensors",
             sha256="0" * 64,
             channels=names,
+            optional=optional,
             regions=regions,
             network=network,
         )

@@ -148,6 +148,7 @@ class Recipe(Section):
             weights=f"{self.name}.safetensors",
             sha256="0" * 64,
             channels=self.data.channels,
+            optional=self.data.optional,
             regions=self.regions.names,
             network=self.network,
         )

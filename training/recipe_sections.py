@@ -4,17 +4,28 @@ The defaults are the settings of Erdur et al. 2023 (arXiv 2310.02829). What the 
 the reason for its value beside it.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from metseg.plan.document import Section
-from metseg.plan.plan import ChannelName, IntensityPlan, IntensityPlans, Spacing, WindowPlan
+from metseg.plan.plan import ChannelName, IntensityPlan, IntensityPlans, Spacing, WindowPlan, modalities_of
 from metseg.plan.radiosurgery import RegistrationPlan
+from metseg.systems import Modality
 
 SIZE_STREAM = 1
 """Keeps the crop sizes' random numbers apart from the crops' own."""
+
+DROP_STREAM = 2
+"""The same for what a crop lacks."""
+
+
+DROPPABLE: Final[tuple[Modality, ...]] = ("t1n", "t2w", "t2f")
+"""Images that a case may lack: every one but the source image."""
+
+ROUNDING: Final = 1e-9
+"""Of sums of shares."""
 
 
 class DataRecipe(Section):
@@ -28,6 +39,9 @@ class DataRecipe(Section):
         registration: of the CT, as in inference.
         missing_t2w: the paper's data always had t2w, later challenges' don't: `refuse` = an error, `drop` = the case
             is left out, `t2f` = the other T2 contrast stands in, `zeros` = an empty channel.
+        drop_channels: share of the crops that lack these images, as a patient may: {"t2w": 0.1, "t1n+t2w": 0.05}; all
+            others have what their case has. A missing image is 0, as is `sub` without t1n, and no augmentation touches
+            it. The channels has-t1n, has-t2w and has-t2f tell the network. Training cases may lack these images too.
         visits: of a training case in each epoch, by the beginning of its ID: {"BraTS-GLI": 4}; the longest that fits
             counts, and 1 where none does. For a few cases beside many of another kind.
         max_lesion_voxels: the small-lesion model's tau: WT components larger than this leave the label, and cases left
@@ -40,8 +54,42 @@ class DataRecipe(Section):
     intensity: IntensityPlans = IntensityPlan()
     registration: RegistrationPlan | None = None
     missing_t2w: Literal["refuse", "drop", "t2f", "zeros"] = "refuse"
+    drop_channels: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     visits: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     max_lesion_voxels: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _droppable(self) -> Self:
+        droppable = set(DROPPABLE) & modalities_of(self.channels)
+        for key in self.drop_channels:
+            names = key.split("+")
+            if not set(names) <= droppable or names != [name for name in DROPPABLE if name in names]:
+                raise ValueError(
+                    f"drop_channels must name images that the network reads, in the order "
+                    f"{'+'.join(name for name in DROPPABLE if name in droppable)}, found {key!r}"
+                )
+        if sum(self.drop_channels.values()) > 1 + ROUNDING:
+            raise ValueError(f"drop_channels must not exceed 1 together, found {sum(self.drop_channels.values()):g}")
+        if self.drop_channels and self.missing_t2w in {"drop", "t2f"}:
+            raise ValueError(f"missing_t2w {self.missing_t2w} contradicts drop_channels, which says what stands in: 0")
+        return self
+
+    @property
+    def optional(self) -> tuple[Modality, ...]:
+        """The images that the network learns to do without, in the challenge's order."""
+        dropped = {name for key in self.drop_channels for name in key.split("+")}
+        return tuple(name for name in DROPPABLE if name in dropped)
+
+    def draw_missing(self, seed: int, epoch: int, place: int, number: int) -> frozenset[Modality]:
+        """The images that a crop must do without; see `training.data.batches.Slot` for its place."""
+        if not self.drop_channels:
+            return frozenset()
+        drawn = np.random.default_rng([seed, DROP_STREAM, epoch, place, number]).random()
+        for key, share in self.drop_channels.items():
+            drawn -= share
+            if drawn < 0:
+                return frozenset(name for name in DROPPABLE if name in key.split("+"))
+        return frozenset()
 
     def count_visits(self, case_id: str) -> int:
         """How often an epoch visits a training case."""
@@ -58,7 +106,7 @@ class SplitRecipe(Section):
 
     @model_validator(mode="after")
     def _at_most_all(self) -> Self:
-        if self.train + self.validation > 1 + 1e-9:
+        if self.train + self.validation > 1 + ROUNDING:
             raise ValueError(f"train and validation must not exceed 1 together, found {self.train + self.validation:g}")
         return self
 

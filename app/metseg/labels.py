@@ -33,6 +33,12 @@ LabelMap = NDArray[np.uint8]
 LabelConvention = Literal["brats2021", "brats2025"]
 """What label 4 of a label map means: ET in the challenges up to 2021 (labels 0, 1, 2, 4), RC in those from 2025 on."""
 
+LABELS_OF_CONVENTION: Final[Mapping[LabelConvention, tuple[int, ...]]] = {
+    "brats2021": (NETC, SNFH, RC),
+    "brats2025": (NETC, SNFH, ET, RC),
+}
+"""Every label of such a label map."""
+
 RegionMasks = NDArray[np.bool_]
 """Shape (regions, x, y, z), channels in the order of the regions."""
 

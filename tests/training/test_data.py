@@ -81,13 +81,29 @@ def test_a_split_that_tears_a_patient_apart_is_refused(tmp_path):
         read_split(tmp_path / "split.json", ["P-1-000", "P-1-001"])
 
 
+REAL = [
+    f"BraTS-{patient}-{visit}"
+    for patient in (
+        *(f"GLI-{number:05d}" for number in (0, 2, 3, 5, 6, 8, 9, 11, 12, 14)),
+        *(f"SSA-{number:05d}" for number in (10, 14, 28, 41, 46, 78, 110, 113, 115, 116, 117, 122)),
+    )
+    for visit in ("000", "101")
+]
+
+
+def named_by(path):
+    """The cases that a split of the project names, and some that its patterns may stand for."""
+    content = json.loads(path.read_text())
+    named = [name for name in content["train"] + content["validation"] if not name.endswith("*")]
+    return [*named, *(f"SYN-MET-{number:05d}-000" for number in range(1, 30))]
+
+
 SPLITS = sorted((Path(__file__).parents[2] / "training" / "splits").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", SPLITS, ids=lambda path: path.stem)
 def test_the_bundled_splits_keep_patients_whole_and_the_challenge_case_out(path):
-    content = json.loads(path.read_text())
-    split = read_split(path, content["train"] + content["validation"])
+    split = read_split(path, [*named_by(path), *REAL])
     assert split.train
     assert not any(case_id.startswith("BraTS-MET") for case_id in (*split.train, *split.validation, *split.test))
 
@@ -102,6 +118,33 @@ def test_the_folds_measure_each_glioma_once_and_never_train_on_it_there():
     assert len(everyone) == sum(map(len, gliomas["test"])) == 10
     for trained, tested in zip(gliomas["train"], gliomas["test"], strict=True):
         assert trained == everyone - tested
+
+
+def test_the_folds_over_all_gliomas_measure_each_once_and_the_final_split_trains_on_all():
+    folds = [read_split(path, [*named_by(path), *REAL]) for path in SPLITS if path.stem.startswith("any_fold_")]
+    patients = [{find_patient(case_id) for case_id in fold.test} for fold in folds]
+    assert len(folds) == 3
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 22
+    for fold, tested in zip(folds, patients, strict=True):
+        trained = {find_patient(case_id) for case_id in fold.train if not case_id.startswith("SYN")}
+        assert trained == {find_patient(case_id) for case_id in REAL} - tested
+        assert set(fold.test) | set(fold.train) > set(REAL)
+    final, synthetic = (next(path for path in SPLITS if path.stem == name) for name in ("any_final", "any_synthetic"))
+    assert set(read_split(final, [*named_by(final), *REAL]).train) > set(REAL)
+    assert not set(read_split(synthetic, [*named_by(synthetic), *REAL]).train) & set(REAL)
+
+
+def test_a_name_with_a_star_stands_for_what_no_longer_name_fits(tmp_path):
+    content = {"train": ["P-*"], "validation": ["P-1-000", "P-2*"], "test": ["P-3-*", "Q-*"]}
+    (tmp_path / "split.json").write_text(json.dumps(content))
+    split = read_split(tmp_path / "split.json", ["P-1-000", "P-2-000", "P-21-000", "P-3-000", "P-4-000", "R-1-000"])
+    assert split.train == ("P-4-000",)
+    assert split.validation == ("P-1-000", "P-2-000", "P-21-000")
+    assert split.test == ("P-3-000",)
+    with pytest.raises(UsageError, match=r"P-\* fits none of the data"):
+        read_split(tmp_path / "split.json", ["P-1-000", "P-2-000"])
+    with pytest.raises(UsageError, match="patient P-1 is in train and in validation"):
+        read_split(tmp_path / "split.json", ["P-1-000", "P-1-001", "P-2-000"])
 
 
 # ---- preparation and cache

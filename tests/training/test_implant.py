@@ -9,15 +9,25 @@ from scipy import ndimage
 
 from metseg.errors import UsageError
 from metseg.files.discovery import discover_cases
-from metseg.labels import ET, SNFH
+from metseg.labels import ET, RC, SNFH
 from training.cohort.case import generate_case
 from training.cohort.command import implant
-from training.cohort.implant import estimate_noise, implant_lesions, read_background, tissue_shares, write_implants
-from training.cohort.settings import LesionSettings, load_settings
+from training.cohort.implant import (
+    estimate_background,
+    estimate_noise,
+    implant_lesions,
+    read_background,
+    tissue_shares,
+    write_implants,
+)
+from training.cohort.operation_settings import OperationSettings
+from training.cohort.settings import TINY_GRID, CohortSettings, LesionSettings, load_settings
 from training.cohort.writing import write_case
 from training.patients import find_patient
 
-SETTINGS = LesionSettings(none_probability=0, count_median=5, giant_probability=0, dominant_probability=0)
+SETTINGS = CohortSettings(
+    lesions=LesionSettings(none_probability=0, count_median=5, giant_probability=0, dominant_probability=0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +45,22 @@ def test_tissue_shares_of_three_known_classes():
     shares = np.stack(tissue_shares(image, np.ones(image.shape, dtype=bool)))
     assert (shares.argmax(0) == classes).mean() > 0.999
     assert shares.sum(0) == pytest.approx(np.ones(image.shape), abs=1e-5)
+
+
+def test_a_cavity_in_a_real_brain_leaves_the_patients_own_tumour(patient):
+    background = read_background(patient[1][0])
+    operated = SETTINGS.model_copy(
+        update={"operation": OperationSettings(probability=1, volume_ml=(1, 2)), "grid": TINY_GRID}
+    )
+    plain, case = (implant_lesions(background, settings, seed=1, variant=0) for settings in (SETTINGS, operated))
+    own, cavity = background.labels > 0, case.labels == RC
+    assert cavity.any()
+    assert not (plain.labels == RC).any()
+    np.testing.assert_array_equal(case.labels[own], background.labels[own])
+    for name in ("t1n", "t1c", "t2w", "t2f"):
+        np.testing.assert_array_equal(case.images[name][own], plain.images[name][own])
+        assert (case.images[name][case.labels > 0] > 0).all()
+    assert np.median(case.images["t2w"][cavity]) != np.median(plain.images["t2w"][cavity])
 
 
 def test_noise_is_measured():
@@ -104,3 +130,17 @@ def test_an_id_that_is_not_there_is_refused(patient, tmp_path):
     assert not (tmp_path / "out").exists()
     implant([patient[0]], output=tmp_path / "out", variants=1, only=[known])
     assert len(discover_cases(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("grey", [0.66, 0.685])
+def test_a_brain_of_low_contrast_has_levels_all_the_same(grey):
+    """Grey and white matter that noise mixes, and a few voxels far brighter: no class is lost to these."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((40, 40, 40), dtype=np.uint8)
+    true = rng.choice([0.3, grey, 0.7], size=labels.shape, p=[0.1, 0.45, 0.45])
+    image = (true + 0.05 * rng.standard_normal(labels.shape)).astype(np.float32)
+    image[rng.random(labels.shape) < 0.007] += 0.5
+    mask = np.ones(labels.shape, dtype=bool)
+    background = estimate_background({"t1n": image, "t1c": image}, mask, labels)
+    for level in background.levels.values():
+        assert 0.2 < level.csf < 0.45 < level.gm <= level.wm < 0.85

@@ -202,3 +202,27 @@ def test_a_duplicate_of_weight_0_changes_nothing():
     padded, padded_gradient = parts_of(outputs, images, components, two, slices=both, objective=objective)
     assert padded == pytest.approx(expected, abs=1e-6)
     assert torch.allclose(padded_gradient, gradient, atol=1e-8)
+
+
+@pytest.mark.parametrize("weights", [{"dice_ce_weight": 1}, {"dice_ce_weight": 2, "blob_weight": 1}])
+def test_a_region_without_voxels_costs_what_is_invented_there_and_no_more(weights):
+    """RC is in few cases: without any, the step has a finite loss, which falls with what is predicted there."""
+    components = torch.zeros(2, 4, *SHAPE, dtype=torch.int32)
+    components[:, :3, 4:8, 4:8, 4:8] = 1
+    objective = Objective(LossRecipe(vae_weight=0, dice_smoothing=1, **weights))
+    counts = count_terms(components, torch.ones(2))
+    assert counts.with_blob.tolist() == [2, 2, 2, 0]
+    found = torch.where(components > 0, 14.0, -14.0)
+    losses = []
+    for invented in (-14.0, -2.0, 2.0):
+        logits = found.clone()
+        logits[:, 3, 10, 10, 6] = invented
+        logits.requires_grad_()
+        terms = objective(Outputs(logits), logits.detach(), components, torch.ones(2), counts)
+        terms.total.backward()
+        assert logits.grad.isfinite().all()
+        assert (logits.grad[:, 3] >= 0).all(), "everything in an empty region is pushed down"
+        losses.append(float(terms.total.detach()))
+    assert losses == sorted(losses)
+    assert losses[0] < 0.01
+    assert losses[2] > 0.1

@@ -80,7 +80,7 @@ def test_from_heads_to_scores(trained):
     assert done.returncode == 0, done.stderr
     assert set(json.loads(scores.read_text())) == set(CASES)
     run_file = json.loads((report / "run.json").read_text())
-    assert (run_file["schema_version"], run_file["labels"]) == ("1.1", {"1": "metastasis"})
+    assert (run_file["schema_version"], run_file["labels"]) == ("1.2", {"1": "metastasis"})
     for facts in run_file["cases"]:
         known = np.loadtxt(trained / "test" / facts["case_id"] / f"{facts['case_id']}-mr-to-ct.txt")
         found = np.array(facts["registration"]["mr_to_ct"])

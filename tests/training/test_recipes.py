@@ -9,7 +9,7 @@ from pydantic import create_model
 
 from metseg.errors import UsageError
 from metseg.labels import BRATS_REGIONS
-from metseg.plan.plan import MemberPlan, Plan, WindowPlan
+from metseg.plan.plan import PRESENCE, MemberPlan, Plan, WindowPlan
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe, load_recipe, recipe_names
 from training.recipe_sections import DataRecipe
@@ -20,6 +20,9 @@ from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 RESOLVED = {
+    "any_baseline": "1c9dee74c818a6e9",
+    "any_blob": "5b432fe3cc63ce64",
+    "any_blob_sub": "e3ec580c89ebc2df",
     "baseline": "43afa5ae16bd8fbd",
     "baseline_centred": "a07b50c66093772d",
     "blob": "9bf7c8bf3959ff76",
@@ -58,7 +61,9 @@ def test_recipes_resolve_to_what_they_were():
 def test_recipes_of_the_project_can_be_read(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert len(recipe.data.channels) == (4 if recipe.system.system.has_parts else 2)
+    images = [name for name in recipe.data.channels if name not in PRESENCE]
+    assert len(images) == (4 if recipe.system.system.has_parts else 2)
+    assert {PRESENCE[name] for name in recipe.data.channels if name in PRESENCE} == set(recipe.data.optional)
 
 
 def test_the_paper_is_the_default():
@@ -133,7 +138,7 @@ def test_a_recipe_changes_keys_of_another_and_leaves_the_rest(tmp_path):
     ("content", "message"),
     [
         ("extends: r.yaml\nname: x", "extends itself"),
-        ("extends: nowhere\nname: x", "neither a file nor one of baseline"),
+        ("extends: nowhere\nname: x", "neither a file nor one of any_baseline"),
         ("extends: [a]\nname: x", "names one recipe"),
         ("extends: baseline\nname: x\nunknown: 1", "r.yaml: unknown"),
     ],

@@ -12,6 +12,8 @@ from training.cohort.settings import LesionSettings, Modality
 _FAINT_BELOW_MM = 16.0
 # Share of the enhanced level that the contrast must reach for full texture.
 _FULL_TEXTURE_AT = 0.4
+# Share of cores that are non-enhancing tumour rather than a cavity.
+_SOLID_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,12 @@ def _draw_enhancement(
 
 
 def draw_lesion_levels(
-    background: Background, settings: LesionSettings, diameter_mm: float, rng: np.random.Generator
+    background: Background,
+    settings: LesionSettings,
+    diameter_mm: float,
+    rng: np.random.Generator,
+    *,
+    solid: bool = False,
 ) -> LesionLevels:
     """Draws one lesion's appearance.
 
@@ -63,6 +70,7 @@ def draw_lesion_levels(
         settings: distributions.
         diameter_mm: only small lesions are drawn faint.
         rng: source of randomness.
+        solid: whether its core is non-enhancing tumour for certain; else it is drawn.
     """
     fluid, water, swelling = rng.uniform(0.15, 1.0), rng.uniform(-0.05, 0.45), uniform(rng, settings.oedema_t2w)
     t1_swelling = rng.uniform(0.08, 0.5) * np.sqrt(swelling / 0.35)
@@ -70,7 +78,7 @@ def draw_lesion_levels(
     flair_tumour, flair_cavity = rng.uniform(0.9, 1.7), rng.uniform(-0.7, 0.9)
     bleeds = rng.random() < settings.haemorrhage_probability
     blood, dark = rng.uniform(1.1, 1.6), rng.uniform(0.3, 0.9)
-    solid_core = rng.random() < 0.25  # noqa: PLR2004  non-enhancing tumour rather than a cavity
+    solid_core = rng.random() < _SOLID_SHARE or solid
     et_t1c = _draw_enhancement(background, settings, diameter_mm, rng) if "t1c" in background.levels else 0.0
 
     def t1(levels: TissueLevels, et: float | None) -> PartLevels:

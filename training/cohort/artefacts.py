@@ -122,6 +122,32 @@ def acquire(
     return np.asarray(image * mask, dtype=np.float32)
 
 
+def stretch_tail(
+    image: Volume, depth: Volume, settings: ArtefactSettings, modality: Modality, rng: np.random.Generator
+) -> Volume:
+    """Gives some images a long intensity tail: patches at the surface far brighter than the brain.
+
+    Fat, coils and slow flow do that to real images; percentile scaling then leaves the brain dark.
+
+    Args:
+        image: as acquired, 0 outside the brain.
+        depth: distance to the surface, voxels.
+        settings: how often, how large, how bright.
+        modality: of the image.
+        rng: source of randomness, of this stage alone.
+    """
+    drawn, share, gain = rng.random(), uniform(rng, settings.tail_share), uniform(rng, settings.tail_gain)
+    spacing, field_seed = rng.uniform(8, 30), int(rng.integers(2**32))
+    if drawn >= settings.tail_probability.get(modality, 0):
+        return image
+    field = smooth_field(np.random.default_rng(field_seed), image.shape, spacing) - depth / 6
+    inside = image > 0
+    level = np.quantile(field[inside], 1 - share)
+    brightest = np.quantile(image[inside], 0.99)
+    lit = np.clip(2 * (field - level) + 0.5, 0, 1) * inside
+    return np.asarray(image + lit * np.maximum(gain * brightest - image, 0), dtype=np.float32)
+
+
 def _noise(
     shape: tuple[int, ...], acquisition: Acquisition, rng: np.random.Generator, *, skip_axis: int | None = None
 ) -> Volume:

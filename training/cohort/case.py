@@ -9,12 +9,13 @@ from scipy import ndimage
 
 from metseg.labels import LabelMap
 from training.cohort.anatomy import Anatomy, draw_anatomy
-from training.cohort.artefacts import Acquisition, acquire, draw_acquisitions, quantise
+from training.cohort.artefacts import Acquisition, acquire, draw_acquisitions, quantise, stretch_tail
 from training.cohort.case_ids import STRIPPED_PREFIX, format_case_id
 from training.cohort.contrasts import Background, TissueLevels, draw_levels, paint_healthy
 from training.cohort.distractors import add_distractors
 from training.cohort.fields import Volume, smooth_field, uniform
 from training.cohort.lesions import Lesion, place_lesions
+from training.cohort.operation import operate
 from training.cohort.settings import MODALITIES, CohortSettings, Modality
 from training.cohort.simulated import StoredVolume
 
@@ -26,7 +27,7 @@ class SyntheticCase:
     Attributes:
         case_id: SYN-MET-<number>-000.
         images: modality -> shape (x, y, z) as `affine` says, int16 or float32, arbitrary units, 0 outside the brain.
-        labels: same shape, labels 0..3.
+        labels: same shape, labels 0..3, and 4 in an operated brain.
         affine: 4x4, voxel to RAS millimetres.
         lesions: what was placed; centres are voxels of these arrays.
     """
@@ -127,11 +128,12 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
         seed: of the cohort.
         index: number of the case within the cohort, from 0.
     """
-    *early, remnant_seed, lesion_seed, artefact_seed, file_seed = np.random.SeedSequence([seed, index]).spawn(8)
+    *seeds, operation_seed, variant_seed, tail_seed = np.random.SeedSequence([seed, index]).spawn(11)
+    *early, remnant_seed, lesion_seed, artefact_seed, file_seed = seeds
+    settings = settings.draw_variant(np.random.default_rng(variant_seed))
     anatomy, background, acquisitions = simulate_background(settings, early)
-    rng = np.random.default_rng(lesion_seed)
-    images, labels, lesions = place_lesions(background, settings.lesions, rng, lesion_scale=settings.grid.lesion_scale)
-    mask, rng = anatomy.mask, np.random.default_rng(remnant_seed)
+    background, images, labels, lesions = _add_tumours(settings, anatomy, background, lesion_seed, operation_seed)
+    mask, rng = background.mask, np.random.default_rng(remnant_seed)
     if rng.random() < settings.distractors.remnant_probability:
         mask = _add_remnants(
             images,
@@ -142,6 +144,7 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
             rng=rng,
         )
     artefact_rng, file_rng = np.random.default_rng(artefact_seed), np.random.default_rng(file_seed)
+    tail_rng = np.random.default_rng(tail_seed)
     shape, bias_spacing = settings.grid.shape, settings.artefacts.bias_spacing_mm * anatomy.scale
     as_float = bool(file_rng.random() < settings.artefacts.float_probability)
     files: dict[Modality, NDArray[Any]] = {}
@@ -149,6 +152,7 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
         gamma = np.exp(settings.contrast.gamma_log_std * artefact_rng.standard_normal())
         image = np.power(np.maximum(images[modality], 1e-4), np.float32(gamma))
         image = acquire(image, mask, acquisitions[modality], bias_spacing=bias_spacing, rng=artefact_rng)
+        image = stretch_tail(image, anatomy.depth, settings.artefacts, modality, tail_rng)
         maximum = 10 ** uniform(file_rng, settings.artefacts.scale_log10)
         files[modality] = _to_grid(quantise(image, maximum, as_float=as_float), anatomy.offset, shape)
     return SyntheticCase(
@@ -158,6 +162,25 @@ def generate_case(settings: CohortSettings, seed: int, index: int) -> SyntheticC
         affine=lps_affine(shape),
         lesions=tuple(_on_disk(lesion, anatomy.offset, shape) for lesion in lesions),
     )
+
+
+def _add_tumours(
+    settings: CohortSettings,
+    anatomy: Anatomy,
+    background: Background,
+    lesion_seed: np.random.SeedSequence,
+    operation_seed: np.random.SeedSequence,
+) -> tuple[Background, dict[Modality, Volume], LabelMap, tuple[Lesion, ...]]:
+    """Operates on some brains and places metastases: background, its images with them, labels, what was placed."""
+    rng, own, scale = np.random.default_rng(operation_seed), settings.lesions, settings.grid.lesion_scale
+    operation = operate(background, np.abs(anatomy.midline) * np.float32(anatomy.scale), settings, rng)
+    if operation is not None:
+        background = operation.background
+        own = own.model_copy(update={"mass_effect": (0.0, 0.0)})  # it moves images and no labels
+    images, labels, lesions = place_lesions(background, own, np.random.default_rng(lesion_seed), lesion_scale=scale)
+    if operation is not None:
+        lesions += operation.finish(images, labels, own, rng)
+    return background, images, labels, lesions
 
 
 def _on_disk(lesion: Lesion, offset: tuple[int, int, int], shape: tuple[int, int, int]) -> Lesion:

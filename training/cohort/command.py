@@ -67,7 +67,7 @@ def implant(
     only: Annotated[list[str] | None, typer.Option(help="IDs to use; default all.")] = None,
     labels: LabelsOption = None,
 ) -> None:
-    """Puts simulated metastases into real cases, which keep their own labels."""
+    """Puts simulated metastases, and cavities if the settings ask, into real cases, which keep their own labels."""
     from metseg.files.discovery import discover_cases  # noqa: PLC0415
     from metseg.labels import BRATS_REGIONS  # noqa: PLC0415
     from training.cohort.implant import write_implants  # noqa: PLC0415  scipy: not for --help
@@ -85,6 +85,6 @@ def implant(
             hint="An ID is the name of the case's folder.",
         )
     cases = tuple(files for files in found if not only or files.case_id in only)
-    lesions = load_settings(settings).lesions
-    for case in write_implants(cases, lesions, variants=variants, seed=seed, output=output):
+    chosen = load_settings(settings)
+    for case in write_implants(cases, chosen, variants=variants, seed=seed, output=output):
         Console().print(f"{case.case_id}  {len(case.lesions)} lesions added", highlight=False)

@@ -1,4 +1,4 @@
-"""Simulated metastases in real patients' images: real vessels, dura, noise and resampling around known lesions.
+"""Simulated metastases and cavities in real patients' images: real vessels, dura, noise and resampling around them.
 
 Tissue maps are estimated from t1n (three Gaussian classes), so that lesions sit where the simulated ones do, at the
 grey-white junction. The patient's own labels stay, and win where a new lesion's oedema reaches them.
@@ -6,10 +6,10 @@ grey-white junction. The patient's own labels stay, and win where a new lesion's
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from training.cohort.case import SyntheticCase
 from training.cohort.contrasts import Background, TissueLevels
 from training.cohort.fields import Volume
 from training.cohort.lesions import place_lesions
-from training.cohort.settings import MODALITIES, LesionSettings, Modality
+from training.cohort.operation import Operation, operate
+from training.cohort.settings import MODALITIES, CohortSettings, Modality
 from training.cohort.writing import write_case
 from training.patients import find_patient
 from training.references import read_reference
@@ -44,6 +45,16 @@ NOISE_SMOOTHNESS_VOXELS: Final = 0.5
 CLASS_ITERATIONS: Final = 30
 VENTRICLE_DEPTH_VOXELS: Final = 18
 """Fluid that lies deeper is ventricle; sulci are shallower."""
+
+SULCUS_DEPTH_VOXELS: Final = 3
+"""Deeper than this, the brain's edge changes no intensity."""
+
+SKULL_BASE_SHARE: Final = 0.3
+"""Of the brain's height, from below: brain stem and skull base, where no cavity has its centre."""
+
+PURE: Final = 0.8
+LEAST_PURE: Final = 0.03
+"""Share of a tissue from which a voxel is it alone, and what share of the tissue such voxels are at least."""
 
 INT16_UNITS: Final = 2000.0
 
@@ -101,8 +112,7 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
     shares = tissue_shares(ndimage.gaussian_filter(images["t1n"], 0.7), healthy)
     csf, gm, wm = (np.where(healthy, share, 0).astype(np.float32) for share in shares)
     levels = {
-        name: TissueLevels(*(float(np.median(image[share > 0.8])) for share in (gm, wm, csf)))  # noqa: PLR2004
-        for name, image in images.items()
+        name: TissueLevels(*(_find_level(image, share) for share in (gm, wm, csf))) for name, image in images.items()
     }
     return Background(
         images=images,
@@ -118,10 +128,44 @@ def estimate_background(images: dict[Modality, Volume], mask: NDArray[np.bool_],
     )
 
 
+def _find_level(image: Volume, share: Volume) -> float:
+    """Median of an image where a tissue is pure; its weighted mean where the tissue is pure nowhere."""
+    pure = _find_pure(share)
+    return float(np.average(image, weights=share * share) if pure is None else np.median(image[pure]))
+
+
+def _find_pure(share: NDArray[np.floating[Any]]) -> NDArray[np.bool_] | None:
+    """Where a tissue is alone; None where that is nowhere but at the ends of its distribution."""
+    pure = share > PURE
+    return pure if np.count_nonzero(pure) >= LEAST_PURE * share.sum() else None
+
+
 def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Volume, Volume]:
-    """Three Gaussian classes by intensity, ascending (on t1n: CSF, grey, white matter); their posterior shares."""
+    """Three Gaussian classes by intensity, ascending (on t1n: CSF, grey, white matter); their posterior shares.
+
+    Where contrast is low, a class of its own spread may take in what is brightest and darkest: then all have one.
+    """
     values = image[inside].astype(np.float64)
     sample = values[:: max(len(values) // 200_000, 1)]
+    posterior = _fit_classes(sample, values)
+    pure = [_find_pure(share) for share in posterior]
+    levels = [np.nan if where is None else np.median(values[where]) for where in pure]
+    if not levels[0] < levels[1] < levels[2]:  # nor where one is not a number
+        posterior = _fit_classes(sample, values, tied=True)
+    shares = []
+    for share in posterior:
+        volume = np.zeros(image.shape, dtype=np.float32)
+        volume[inside] = share
+        shares.append(volume)
+    return shares[0], shares[1], shares[2]
+
+
+def _fit_classes(
+    sample: NDArray[np.float64], values: NDArray[np.float64], *, tied: bool = False
+) -> NDArray[np.float64]:
+    """Fits the classes to a sample: the posterior shares of all values, shape (3, values), ascending by mean."""
+    if tied:  # what is far brighter than the brain is none of it
+        sample = np.clip(sample, *np.percentile(sample, [0.5, 99]))
     means = np.percentile(sample, [8, 45, 85])
     spreads, weights = np.full(3, sample.std() / 3), np.full(3, 1 / 3)
     for _ in range(CLASS_ITERATIONS):
@@ -130,14 +174,10 @@ def tissue_shares(image: Volume, inside: NDArray[np.bool_]) -> tuple[Volume, Vol
         means = (posterior @ sample) / total
         spreads = np.maximum(np.sqrt((posterior * (sample - means[:, None]) ** 2).sum(1) / total), 1e-3)
         weights = total / total.sum()
+        if tied:
+            spreads = np.full(3, np.sqrt((weights * spreads**2).sum()))
     order = np.argsort(means)
-    posterior = _posterior(values, means[order], spreads[order], weights[order])
-    shares = []
-    for share in posterior:
-        volume = np.zeros(image.shape, dtype=np.float32)
-        volume[inside] = share
-        shares.append(volume)
-    return shares[0], shares[1], shares[2]
+    return _posterior(values, means[order], spreads[order], weights[order])
 
 
 def _posterior(
@@ -155,21 +195,26 @@ def estimate_noise(image: Volume, where: NDArray[np.bool_]) -> float:
     return float(np.median(np.abs(differences)) / 0.6745 / np.sqrt(2)) if differences.size else 0.01
 
 
-def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int, variant: int) -> SyntheticCase:
+def implant_lesions(patient: RealBackground, settings: CohortSettings, seed: int, variant: int) -> SyntheticCase:
     """One variant of a patient: simulated metastases beside what is there already; deterministic.
 
     Args:
         patient: the images.
-        settings: of the lesions; tissue is not pushed, because the patient's own labels would not move with it.
+        settings: of lesions, operations and variants; tissue is not pushed, because the patient's own labels would not
+            move with it.
         seed: of the set.
         variant: from 0, over all the patient's cases.
     """
-    placing, noising = np.random.SeedSequence([seed, variant, *patient.case_id.encode()]).spawn(2)
-    still = settings.model_copy(update={"mass_effect": (0.0, 0.0), "none_probability": 0.0})
-    background = patient.background
-    painted, added, lesions = place_lesions(background, still, np.random.default_rng(placing))
+    placing, noising, varying, operating = np.random.SeedSequence([seed, variant, *patient.case_id.encode()]).spawn(4)
+    settings = settings.draw_variant(np.random.default_rng(varying))
+    still = settings.lesions.model_copy(update={"mass_effect": (0.0, 0.0), "none_probability": 0.0})
+    own, background, operated = patient.labels > 0, patient.background, np.random.default_rng(operating)
+    operation = _operate(patient, settings, operated)
+    into = background if operation is None else operation.background
+    painted, added, lesions = place_lesions(into, still, np.random.default_rng(placing))
+    if operation is not None:
+        lesions += operation.finish(painted, added, still, operated)
     rng = np.random.default_rng(noising)
-    own = patient.labels > 0
     images: dict[Modality, NDArray[np.int16]] = {}
     for name, image in background.images.items():
         change = ndimage.gaussian_filter(painted[name] - image, EDGE_BLUR_VOXELS)
@@ -177,15 +222,45 @@ def implant_lesions(patient: RealBackground, settings: LesionSettings, seed: int
         noise = ndimage.gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), NOISE_SMOOTHNESS_VOXELS)
         noise *= np.float32(background.noise_std[name] / noise.std())
         changed = np.maximum(image + change + np.where(touched, noise, 0), 1 / INT16_UNITS)
-        final = np.where(own | ~background.mask, image, changed)
+        final = np.where(own | ~(background.mask | into.mask), image, np.where(into.mask, changed, 0))
         images[name] = np.round(final * INT16_UNITS).astype(np.int16)
-    labels = np.where(own, patient.labels, np.where(background.mask, added, 0)).astype(np.uint8)
+    labels = np.where(own, patient.labels, np.where(into.mask, added, 0)).astype(np.uint8)
     case_id = f"{find_patient(patient.case_id)}-{FIRST_TIMEPOINT + variant}"
     return SyntheticCase(case_id, images, labels, patient.affine, lesions)
 
 
+def _operate(patient: RealBackground, settings: CohortSettings, rng: np.random.Generator) -> Operation | None:
+    """A cavity in the patient's brain, in some variants; it spares the patient's own tumour."""
+    background = patient.background
+    x = np.arange(background.mask.shape[0], dtype=np.float32)
+    middle = float(np.average(x, weights=background.mask.sum((1, 2))))
+    heights = np.flatnonzero(background.mask.any((0, 1)))
+    free = background.free.copy()
+    free[:, :, : int(np.quantile(heights, SKULL_BASE_SHARE))] = False
+    kept = replace(
+        background,
+        free=free,
+        ventricles=np.where(patient.labels > 0, np.float32(1), background.ventricles),
+        levels=_with_fluid(background),
+    )
+    operation = operate(kept, np.abs(x - middle)[:, None, None], settings, rng)
+    if operation is None:
+        return None
+    return replace(operation, scarred=operation.scarred & (patient.labels == 0))
+
+
+def _with_fluid(background: Background) -> dict[Modality, TissueLevels]:
+    """Levels with CSF as a cavity shows it, at an end of each image's scale: t1n's class takes in more than CSF."""
+    inside = background.free & (background.depth > SULCUS_DEPTH_VOXELS)
+    levels = {}
+    for name, own in background.levels.items():
+        end = float(np.percentile(background.images[name][inside], 98 if name == "t2w" else 2))
+        levels[name] = replace(own, csf=max(end, own.csf) if name == "t2w" else min(end, own.csf))
+    return levels
+
+
 def write_implants(
-    cases: tuple[CaseFiles, ...], settings: LesionSettings, *, variants: int, seed: int, output: Path
+    cases: tuple[CaseFiles, ...], settings: CohortSettings, *, variants: int, seed: int, output: Path
 ) -> Iterator[SyntheticCase]:
     """Writes `variants` of every case, yielding each as it is complete.
 

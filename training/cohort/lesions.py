@@ -182,22 +182,42 @@ def place_lesions(
         # Cores keep two voxels apart from the next, which is smaller.
         places.take(centre, 2 * radius + 2)
         site = LesionSite(centre=centre, radius=radius, lesion_scale=lesion_scale)
-        shape = draw_shape(background, site, settings, rng)
-        levels = draw_lesion_levels(background, settings, site.diameter_mm, rng)
-        push = uniform(rng, settings.mass_effect) * radius
-        if site.diameter_mm > _PUSHES_ABOVE_MM:
-            _push_tissue(images, shape, site, push)
-        _blend(images, shape, levels, settings, rng)
-        et, netc, oedema = _label(labels, shape)
-        lesions.append(
-            Lesion(
-                centre=centre,
-                diameter_mm=2 * radius,
-                et_voxels=et,
-                netc_voxels=netc,
-                oedema_voxels=oedema,
-                contrast=levels.contrast,
-                cnr=levels.cnr,
-            )
-        )
+        lesions.append(paint_lesion(images, labels, background, site, settings, rng=rng))
     return images, labels, tuple(lesions)
+
+
+def paint_lesion(
+    images: dict[Modality, Volume],
+    labels: LabelMap,
+    background: Background,
+    site: LesionSite,
+    settings: LesionSettings,
+    *,
+    rng: np.random.Generator,
+) -> Lesion:
+    """Draws one metastasis at a site and paints it, in place.
+
+    Args:
+        images: what is painted on.
+        labels: on the same grid.
+        background: its tissue maps and levels are read, not its images.
+        site: where, and how large.
+        settings: distributions.
+        rng: source of randomness.
+    """
+    shape = draw_shape(background, site, settings, rng)
+    levels = draw_lesion_levels(background, settings, site.diameter_mm, rng, solid=shape.solid)
+    push = uniform(rng, settings.mass_effect) * site.radius
+    if site.diameter_mm > _PUSHES_ABOVE_MM:
+        _push_tissue(images, shape, site, push)
+    _blend(images, shape, levels, settings, rng)
+    et, netc, oedema = _label(labels, shape)
+    return Lesion(
+        centre=site.centre,
+        diameter_mm=2 * site.radius,
+        et_voxels=et,
+        netc_voxels=netc,
+        oedema_voxels=oedema,
+        contrast=levels.contrast,
+        cnr=levels.cnr,
+    )

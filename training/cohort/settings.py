@@ -8,13 +8,15 @@ docs/cohort.md compares both.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
 from metseg.errors import UsageError
 from metseg.plan.document import Section, YamlFileError, read_yaml, validate_document
 from training.cohort.ct_settings import CtSettings
+from training.cohort.operation_settings import OperationSettings
 from training.cohort.ranges import Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
@@ -117,6 +119,10 @@ class LesionSettings(Section):
     necrosis_midpoint_mm: float = Field(11.0, description="half of the lesions of this diameter have a necrotic core")
     necrosis_slope_mm: float = 2.5
     rim_mm: Range = Field((1.3, 5.0), description="thickness of the enhancing rim; gliomas measured similar")
+    nonenhancing_probability: Probability = Field(
+        0.0, description="tumours without enhancement but for specks; none unless asked for, as gliomas 00012, 00009"
+    )
+    speck_share: Range = Field((0.0, 0.15), description="of such a tumour's core that enhances; measured 0.001 to 0.8")
     patchy_probability: Probability = Field(0.40, description="large tumours with islands of NETC instead of one core")
     open_rim_probability: Probability = Field(0.3, description="necrotic tumours whose rim has gaps; seen in gliomas")
     faint_probability: Probability = Field(0.15, description="contrast set by contrast-to-noise instead")
@@ -154,6 +160,21 @@ class ArtefactSettings(Section):
     ghost_level: Range = (0.01, 0.06)
     scale_log10: Range = Field((2.5, 3.75), description="maximum of the file, 300 to 5600; measured 600 to 5500")
     float_probability: Probability = Field(0.05, description="float32 instead of int16 files")
+    tail_probability: dict[Modality, Probability] = Field(
+        default_factory=dict, description="share of images with a long intensity tail; none unless asked for"
+    )
+    tail_share: Range = Field((0.006, 0.02), description="of the brain's voxels that are its tail; chosen")
+    tail_gain: Range = Field((1.3, 2.5), description="how much brighter these are; chosen, so that WM falls to a half")
+
+
+class VariantSettings(Section):
+    """Some cases of a cohort that are unlike the others: sections whose fields replace the cohort's, level by level."""
+
+    share: Probability = Field(description="of the cases")
+    contrast: dict[str, Any] = Field(default_factory=dict)
+    distractors: dict[str, Any] = Field(default_factory=dict)
+    lesions: dict[str, Any] = Field(default_factory=dict)
+    artefacts: dict[str, Any] = Field(default_factory=dict)
 
 
 class CohortSettings(Section):
@@ -166,6 +187,40 @@ class CohortSettings(Section):
     lesions: LesionSettings = LesionSettings()
     artefacts: ArtefactSettings = ArtefactSettings()
     ct: CtSettings = CtSettings()
+    operation: OperationSettings = OperationSettings()
+    variants: dict[str, VariantSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> Self:
+        together = sum(variant.share for variant in self.variants.values())
+        if together > 1:
+            raise ValueError(f"shares of the variants must not exceed 1 together, found {together:g}")
+        for name in self.variants:
+            self.vary(name)
+        return self
+
+    def vary(self, name: str) -> "CohortSettings":
+        """The settings of the cases of a variant."""
+        changes = self.variants[name].model_dump(exclude={"share"})
+        content = _join_levels(self.model_dump(exclude={"variants"}), changes)
+        return CohortSettings.model_validate(content)
+
+    def draw_variant(self, rng: np.random.Generator) -> "CohortSettings":
+        """The settings of one case: a variant's, or these."""
+        drawn = rng.random()
+        for name, variant in self.variants.items():
+            drawn -= variant.share
+            if drawn < 0:
+                return self.vary(name)
+        return self
+
+
+def _join_levels(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    joined = dict(below)
+    for key, value in above.items():
+        old = joined.get(key)
+        joined[key] = _join_levels(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return joined
 
 
 TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.45)

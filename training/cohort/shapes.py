@@ -59,10 +59,11 @@ class LesionShape:
         box: where the arrays lie.
         relative: distance from the centre, below 1 inside the core.
         core: cover of the core (ET and NETC), 0..1.
-        netc: cover of the necrosis, 0..1, never more than `core`.
+        netc: cover of what does not enhance, 0..1, never more than `core`.
         oedema: cover of the oedema, 0..1.
         inside: voxels labelled as core; one component with the centre.
         swollen: voxels labelled as oedema; every component touches the core.
+        solid: whether what does not enhance is tumour for certain, and no necrosis.
     """
 
     box: Box
@@ -72,6 +73,7 @@ class LesionShape:
     oedema: Volume
     inside: NDArray[np.bool_]
     swollen: NDArray[np.bool_]
+    solid: bool = False
 
 
 def box_around(centre: tuple[int, int, int], reach: float, shape: tuple[int, ...]) -> Box:
@@ -139,10 +141,16 @@ def _draw_oedema_extent(site: LesionSite, settings: LesionSettings, rng: np.rand
     return float(min(extent, settings.oedema_extent_max_mm * site.lesion_scale))
 
 
-def _cover_oedema(
-    distance: Volume, extent: float, background: Background, box: Box, rng: np.random.Generator
-) -> Volume:
-    """Cover of oedema (0..1), which follows white matter in fingers and stops at cortex and CSF."""
+def cover_oedema(distance: Volume, extent: float, background: Background, box: Box, rng: np.random.Generator) -> Volume:
+    """Cover of oedema (0..1), which follows white matter in fingers and stops at cortex and CSF.
+
+    Args:
+        distance: from what swells, voxels.
+        extent: how far oedema reaches in white matter, voxels; 0 for none.
+        background: its tissue maps.
+        box: where `distance` lies in it.
+        rng: source of randomness.
+    """
     if extent == 0:
         return np.zeros_like(distance)
     resistance = ndimage.uniform_filter(1 - background.wm[box], 3)
@@ -154,7 +162,17 @@ def _cover_oedema(
     return (cover * tissue).astype(np.float32)
 
 
-def _keep_attached(mask: NDArray[np.bool_], seed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _leave_specks(relative: Volume, site: LesionSite, settings: LesionSettings, rng: np.random.Generator) -> Volume:
+    """Cover (0..1) of a tumour that does not enhance, but for specks."""
+    coarse = max(0.5 * site.radius, _FINEST_FIELD)
+    field = smooth_field(rng, relative.shape, coarse) + 0.5 * smooth_field(rng, relative.shape, _FINEST_FIELD)
+    inside = field[relative < 1]
+    share = uniform(rng, settings.speck_share)
+    level = np.quantile(inside, 1 - share) if inside.size else np.inf
+    return np.asarray(np.clip(2 * (level - field) + _HALF, 0, 1), dtype=np.float32)
+
+
+def keep_attached(mask: NDArray[np.bool_], seed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The components of a mask that touch the seed (26 neighbours)."""
     components, count = ndimage.label(mask | seed, structure=np.ones((3, 3, 3)))
     if count <= 1:
@@ -185,15 +203,17 @@ def draw_shape(
     core = np.clip((1 - relative) * site.radius / _EDGE + 0.5, 0, 1).astype(np.float32) * allowed
     seed = np.zeros(core.shape, dtype=bool)
     seed[tuple(c - s.start for c, s in zip(site.centre, box, strict=True))] = True
-    inside = _keep_attached((core >= _HALF) | seed, seed)
+    inside = keep_attached((core >= _HALF) | seed, seed)
     core *= ndimage.binary_dilation(inside, structure=np.ones((3, 3, 3)))
     core[inside] = np.maximum(core[inside], _HALF)
-    netc = _cover_necrosis(relative, site, settings, rng) * core
-    oedema = _cover_oedema((relative - 1) * site.radius, extent, background, box, rng)
+    solid = bool(settings.nonenhancing_probability > 0 and rng.random() < settings.nonenhancing_probability)
+    without = _leave_specks if solid else _cover_necrosis
+    netc = without(relative, site, settings, rng) * core
+    oedema = cover_oedema((relative - 1) * site.radius, extent, background, box, rng)
     swollen = np.zeros_like(inside)
     if extent > 0:
         # Opened, so that no fleck hangs on by a thread.
         swollen = ndimage.binary_opening((oedema >= _HALF) | inside) & ~inside
-        swollen = _keep_attached(swollen, inside)
+        swollen = keep_attached(swollen, inside)
         oedema = oedema * ndimage.binary_dilation(swollen | inside)
-    return LesionShape(box=box, relative=relative, core=core, netc=netc, oedema=oedema, inside=inside, swollen=swollen)
+    return LesionShape(box, relative, core, netc=netc, oedema=oedema, inside=inside, swollen=swollen, solid=solid)

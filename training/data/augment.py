@@ -4,7 +4,7 @@ Images are (modalities, x, y, z) float32 tensors in [0, 1] in which 0 is backgro
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,12 +13,15 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional
 
-from metseg.plan.plan import ChannelName
+from metseg.plan.plan import SUBTRACTION, ChannelName
+from metseg.prepare.channels import fill_channel, find_constant
+from metseg.prepare.prepare import subtract
 from metseg.space.blocks import cut_padded, cut_repeated
+from metseg.space.grid import FloatVolume
 from metseg.systems import Modality
 from training.data.crops import Start
 from training.data.prepared import TrainingCase
-from training.recipe_sections import AugmentationRecipe, CropRecipe
+from training.recipe_sections import AugmentationRecipe, CropRecipe, DataRecipe
 
 BIAS_NODES = 4
 """Nodes along each axis of the smooth field: one every few centimetres."""
@@ -120,13 +123,42 @@ def change_intensities(images: Tensor, recipe: AugmentationRecipe, generator: Ge
     return torch.stack(changed)
 
 
-def add_noise(channels: Tensor, recipe: AugmentationRecipe, generator: Generator) -> Tensor:
-    """Gaussian noise of one random strength on every channel and voxel (Table 1)."""
+def drop_images(
+    images: Tensor, modalities: Sequence[Modality], missing: Container[Modality]
+) -> tuple[Tensor, tuple[Modality, ...]]:
+    """A crop without some of its images.
+
+    Args:
+        images: shape (modalities, x, y, z).
+        modalities: their names.
+        missing: names of those that go.
+
+    Returns:
+        The others, and their names.
+    """
+    kept = [place for place, name in enumerate(modalities) if name not in missing]
+    return images[kept] if len(kept) < len(modalities) else images, tuple(modalities[place] for place in kept)
+
+
+def add_noise(
+    channels: Tensor, recipe: AugmentationRecipe, generator: Generator, constant: Sequence[int] = ()
+) -> Tensor:
+    """Gaussian noise of one random strength on every voxel of every channel (Table 1).
+
+    Args:
+        channels: shape (channels, x, y, z).
+        recipe: how often and how strong.
+        generator: drawn from.
+        constant: places of the channels that hold no image, and get none.
+    """
     if not _chance(recipe.noise_probability, generator):
         return channels
     std = generator.uniform(0, recipe.noise_std_max)
     source = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    return channels + std * torch.randn(channels.shape, generator=source)
+    noisy = channels + std * torch.randn(channels.shape, generator=source)
+    for place in constant:
+        noisy[place] = channels[place]
+    return noisy
 
 
 def stack_channels(
@@ -136,20 +168,26 @@ def stack_channels(
 
     Args:
         images: shape (modalities, x, y, z).
-        modalities: their names.
+        modalities: their names; of those that are missing `metseg.prepare.channels.fill_channel` says what stands in.
         channels: what the network reads.
-        missing_t2w: `t2f` or `zeros`, for a case without t2w.
+        missing_t2w: `t2f` where that stands in for t2w.
     """
-    image_of = dict(zip(modalities, images, strict=True))
-    stacked = []
-    for channel in channels:
-        if channel == "sub":
-            stacked.append((image_of["t1c"] - image_of["t1n"]).square())
-        elif channel == "t2w" and "t2w" not in image_of:
-            stacked.append(image_of["t2f"] if missing_t2w == "t2f" else torch.zeros_like(images[0]))
-        else:
-            stacked.append(image_of[channel])
-    return torch.stack(stacked)
+    image_of: dict[ChannelName, FloatVolume] = dict(zip(modalities, images.numpy(), strict=True))
+    if SUBTRACTION in channels and {"t1c", "t1n"} <= set(modalities):
+        image_of[SUBTRACTION] = subtract(image_of["t1c"], image_of["t1n"])
+    if missing_t2w == "t2f" and "t2w" not in image_of:
+        image_of["t2w"] = image_of["t2f"]
+    return torch.from_numpy(np.stack([fill_channel(channel, image_of) for channel in channels]))
+
+
+def find_constant_channels(modalities: Sequence[Modality], data: DataRecipe) -> tuple[int, ...]:
+    """Places of the recipe's channels that hold no image in a crop of these modalities."""
+    images: set[ChannelName] = {*modalities}
+    if {"t1c", "t1n"} <= images:
+        images.add(SUBTRACTION)
+    if data.missing_t2w == "t2f":
+        images.add("t2w")
+    return find_constant(data.channels, images) if data.drop_channels else ()
 
 
 def _chance(probability: float, generator: Generator) -> bool:

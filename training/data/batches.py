@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metseg.network.segresnet import VAE_LATENT
-from training.data.augment import add_noise, augmented_crop, change_intensities, stack_channels
+from training.data.augment import (
+    add_noise,
+    augmented_crop,
+    change_intensities,
+    drop_images,
+    find_constant_channels,
+    stack_channels,
+)
 from training.data.cache import open_entry
 from training.data.crops import NOWHERE, draw_start
 from training.recipe import Recipe
@@ -129,9 +136,12 @@ class CropDataset(Dataset[Batch]):
                 false_positives=self.false_positives.get(slot.case_id, NOWHERE),
             )
             cut, numbers = augmented_crop(case, start, crops, recipe.augmentation, generator)
+            missing = recipe.data.draw_missing(recipe.seed, slot.epoch, slot.place, number)
+            cut, present = drop_images(cut, case.modalities, missing)
             cut = change_intensities(cut, recipe.augmentation, generator)
-            channels = stack_channels(cut, case.modalities, recipe.data.channels, recipe.data.missing_t2w)
-            images.append(add_noise(channels, recipe.augmentation, generator))
+            channels = stack_channels(cut, present, recipe.data.channels, recipe.data.missing_t2w)
+            constant = find_constant_channels(present, recipe.data)
+            images.append(add_noise(channels, recipe.augmentation, generator, constant))
             if recipe.loss.reads_volumes:
                 numbers = torch.from_numpy(case.volumes)[numbers.long()].to(torch.int32)
             components.append(numbers)

@@ -17,13 +17,9 @@ def lay_out_channels(case: TrainingCase, recipe: Recipe) -> tuple[NDArray[np.flo
 
     The windows of inference reach into the background around the brain: so must these.
     """
-    image = stack_channels(
-        torch.from_numpy(case.images.astype(np.float32)),
-        case.modalities,
-        recipe.data.channels,
-        recipe.data.missing_t2w,
-    ).numpy()
     x, y, z = (first for first, _ in case.box)
+    images = torch.from_numpy(paste(case.images, (x, y, z), case.volume_shape).astype(np.float32))
+    channels = stack_channels(images, case.modalities, recipe.data.channels, recipe.data.missing_t2w).numpy()
     brain = tuple(slice(first, end) for first, end in case.brain or case.box)
     labels = paste(recipe.regions.decode(case.components > 0), (x, y, z), case.volume_shape)
-    return paste(image, (x, y, z), case.volume_shape), labels, brain
+    return channels, labels, brain

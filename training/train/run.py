@@ -166,8 +166,7 @@ def _init_checkpoint(request: RunRequest) -> Path | None:
 
 def _usable_cases(cases: Mapping[str, CaseFiles], recipe: Recipe) -> dict[str, CaseFiles]:
     """The cases that have what the recipe's channels need."""
-    needed = {"t1c", "t1n"} if "sub" in recipe.data.channels else set()
-    needed |= {channel for channel in recipe.data.channels if channel != "sub"}
+    needed = recipe.member.required_modalities
     usable = {}
     for case_id, files in cases.items():
         refuse_unusable(files, [name for name in files.rivals if name in needed])

@@ -61,6 +61,7 @@ def _describe_member(member: "MemberPlan", plan: "Plan") -> dict[str, Any]:
         "name": member.name,
         "sha256": member.sha256,
         "channels": list(member.channels),
+        "optional": list(member.optional),
         "window": None if tiled else plan.choose_window(member).model_dump(mode="json"),
         "spacing_mm": plan.choose_spacing(member),
         "fusion": "maximum" if member.name in plan.fusion.added_by_maximum else plan.fusion.method,

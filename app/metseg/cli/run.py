@@ -66,6 +66,9 @@ def run_inference(
         device.description,
         device.precision,
     )
+    helpful = sorted(plan.modalities - plan.required_modalities)
+    if any(member.optional for member in plan.members):
+        logger.info("needs %s; does better with %s", ", ".join(sorted(plan.required_modalities)), ", ".join(helpful))
     engine = open_engine(settings.bundle, device, settings.device)
     job = Job(cases, output_path, on_error=settings.on_error, resume=resume, grid=grid)
     with (

@@ -52,8 +52,8 @@ def cases_beside_each_other(
             taken.
 
     Returns:
-        All cases, where each is complete; else the one that is named after the folder, or the only one. Nothing where
-        these rules leave doubt.
+        All cases, where each has the source image; else the one that is named after the folder, or the only one.
+        Nothing where these rules leave doubt.
     """
     folder, sets = listing.name, listing.sets()
     cases = tuple(
@@ -66,7 +66,9 @@ def cases_beside_each_other(
         )
         for case_id, images in sets.items()
     )
-    if cases and all(is_complete(_found(case)) for case in cases) and (len(cases) == 1 or not has_failed):
+    if not has_failed and cases and all(SOURCE_MODALITY in _found(case) for case in cases):
+        return cases
+    if len(cases) == 1 and is_complete(_found(cases[0])):
         return cases
     named = tuple(case for case in cases if case.case_id == folder)
     if named or has_failed or len(cases) != 1:

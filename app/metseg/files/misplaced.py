@@ -10,7 +10,7 @@ from metseg.files.case_folders import case_of, cases_beside_each_other
 from metseg.files.listing import Listing, try_to_list
 from metseg.files.names import SUFFIXES, fold, is_system_folder
 from metseg.findings import Finding, listed, printable
-from metseg.systems import Modality
+from metseg.systems import SOURCE_MODALITY, Modality
 
 LAYOUT_HINT: Final = (
     "Lay the cases out as <folder>/<ID>/<ID>-<modality>.nii.gz: a file's name starts with its folder's."
@@ -132,10 +132,10 @@ def _describe_own(own: Listing, modalities: Sequence[Modality]) -> Iterable[str]
     lacking = []
     for case_id, images in sets.items():
         missing = [modality for modality in modalities if modality not in {image.kind for image in images}]
-        lacking += [f"{printable(case_id)} lacks {', '.join(missing)}"] if missing else []
+        lacking += [f"{printable(case_id)} lacks {', '.join(missing)}"] if SOURCE_MODALITY in missing else []
     if sets:
         whose = f"the images of {len(sets)} case{_s(list(sets))} beside each other"
-        yield f"{whose}, not all complete: {listed(lacking)}" if lacking else whose
+        yield f"{whose}, not all with {SOURCE_MODALITY}: {listed(lacking)}" if lacking else whose
     known = {image.name for images in sets.values() for image in images}
     rest = [printable(name) for name in own.files if name not in known]
     if rest:

@@ -65,7 +65,7 @@ def check_cases(
     Args:
         data_path: the folder (see `metseg.files.discovery.discover_cases`).
         required: modalities without which a case can't be segmented; the source image always is.
-        optional: modalities without which some members of a bundle are left out.
+        optional: modalities that some members of a bundle do without.
         source: the source image: the modality whose grid the others must have.
         is_stripped: see `examine_case`.
         brain_share: see there.
@@ -261,7 +261,7 @@ def _examine_modality(files: CaseFiles, modality: Modality, *, absence: Severity
         return Examined(modality, None, (say_rivals(files, modality),))
     if missing_modalities(files, [modality]):
         what = f"{modality} is missing: no {printable(files.case_id)}-{modality}.nii.gz or .nii{images_beside(files)}"
-        hint = "The case is segmented by the members that do not read it."
+        hint = "The case is segmented by the members that do without it."
         if absence == "error":
             hint = f"Add the file{', or rename the one that it is' if files.others else ''}."
         return without_image(absence, "missing-modality", what, hint)

@@ -14,7 +14,7 @@ from metseg.files.header import ImageError, voxel_sizes
 from metseg.files.image import Image, read_image
 from metseg.files.read import list_values, whole_labels
 from metseg.findings import Finding, errors_among, printable
-from metseg.labels import ET, RC
+from metseg.labels import BRATS_REGIONS, ET, RC
 from metseg.space.grid import grid_difference
 from metseg.systems import SOURCE_MODALITY, Modality
 
@@ -22,23 +22,29 @@ SUFFIX: Final = ".nii.gz"
 
 SHOWN_VALUES: Final = 5
 
-LABELS_HINT: Final = f"Write labels 0 to {ET} only."
-
-RC_HINT: Final = f" {RC} is enhancing tumour in challenges up to 2021: write {ET} for it. From 2025 on it is a cavity."
+RC_HINT: Final = (
+    f" {RC} is enhancing tumour in challenges up to 2021: write {ET} for it. From 2025 on it is a cavity: name the "
+    "plan that predicts it, or give --labels brats2025."
+)
 
 
 def check_submission(
-    data_path: Path, prediction_path: Path, *, source: Modality = SOURCE_MODALITY
+    data_path: Path,
+    prediction_path: Path,
+    *,
+    labels: Sequence[int] = BRATS_REGIONS.labels,
+    source: Modality = SOURCE_MODALITY,
 ) -> tuple[Finding, ...]:
     """Applies the official validator's rules to a finished output folder.
 
     Exactly one `<ID>.nii.gz` for each case and nothing else, no sub-folder; each 3-D, of t1c's shape, with t1c's voxel
-    size to the last bit, and labels 0 to 3. A map that lies elsewhere in space than t1c, or is not stored as uint8, is
-    a warning: the validator does not look, but something went wrong.
+    size to the last bit, and with labels that it may hold. A map that lies elsewhere in space than t1c, or is not
+    stored as uint8, is a warning: the validator does not look, but something went wrong.
 
     Args:
         data_path: the folder of cases.
         prediction_path: the folder of label maps.
+        labels: what they may hold beside 0.
         source: the source image: the modality whose grid the label maps must have.
 
     Returns:
@@ -55,7 +61,7 @@ def check_submission(
     for files in survey.cases:
         name = files.case_id + SUFFIX
         if name in names:
-            findings += _compare(files, prediction_path / name, source)
+            findings += _compare(files, prediction_path / name, labels, source)
         else:
             what = f"no label map: {printable(name)} is missing"
             findings.append(Finding(files.case_id, "error", "missing", what, "Run again with --resume."))
@@ -93,14 +99,14 @@ def _foreign(entries: Sequence[Path], cases: Sequence[CaseFiles]) -> Iterator[Fi
             yield Finding(case_id, "error", "duplicate", what, "Keep one of them.")
 
 
-def _compare(files: CaseFiles, path: Path, source: Modality) -> Iterator[Finding]:
+def _compare(files: CaseFiles, path: Path, labels: Sequence[int], source: Modality) -> Iterator[Finding]:
     name = printable(path.name)
     try:
         prediction = read_image(path)
     except ImageError as error:
         yield Finding(files.case_id, "error", error.code, f"{name}: {error}", "Segment the case again.")
         return
-    yield from _check_labels(files.case_id, name, prediction)
+    yield from _check_labels(files.case_id, name, prediction, labels)
     if prediction.stored_dimensions != len(prediction.grid.shape):
         what = f"{name}: {prediction.stored_dimensions}-D, expected 3-D"
         yield Finding(files.case_id, "error", "not-3d", what, "Drop the further dimensions.")
@@ -128,12 +134,17 @@ def _check_grid(case_id: str, name: str, prediction: Image, source_image: Image,
         yield Finding(case_id, "warning", "moved", what, f"Copy {source}'s header instead of making one.")
 
 
-def _check_labels(case_id: str, name: str, prediction: Image) -> Iterator[Finding]:
-    found = whole_labels(prediction.voxels, ET)
+def _check_labels(case_id: str, name: str, prediction: Image, labels: Sequence[int]) -> Iterator[Finding]:
+    highest = max(labels)
+    found = whole_labels(prediction.voxels, highest)
     wrong = np.union1d(found.wrong, found.rounded)  # the challenge's scorer rounds nothing
+    wrong = np.union1d(wrong, np.setdiff1d(found.labels, [0, *labels]))
     if wrong.size:
-        what = f"{name}: holds {list_values(wrong, SHOWN_VALUES)}, expected whole numbers from 0 to {ET}"
-        yield Finding(case_id, "error", "labels", what, LABELS_HINT + (RC_HINT if RC in wrong else ""))
+        every = len(set(labels)) == highest
+        expected = f"whole numbers from 0 to {highest}" if every else f"0, {', '.join(map(str, sorted(labels)))}"
+        what = f"{name}: holds {list_values(wrong, SHOWN_VALUES)}, expected {expected}"
+        hint = f"Write labels {f'0 to {highest}' if every else expected} only."
+        yield Finding(case_id, "error", "labels", what, hint + (RC_HINT if RC in wrong and ET in labels else ""))
     elif prediction.stored_type != "uint8":
         what = f"{name}: stored as {prediction.stored_type}, expected uint8"
         yield Finding(case_id, "warning", "data-type", what, "Store label maps as uint8.")

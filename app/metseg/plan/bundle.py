@@ -128,10 +128,11 @@ def read_metadata(content: bytes, path: Path) -> Mapping[str, str]:
 
 
 def describe_member(member: MemberPlan) -> dict[str, str]:
-    """What a member's weights say about themselves and what loading compares: channels, regions, architecture."""
-    return {
+    """What a member's weights say about themselves and what loading compares."""
+    described = {
         "format": "metseg-member-1",
         "channels": ",".join(member.channels),
         "regions": ",".join(member.regions),
         "network": json.dumps(member.network.model_dump(mode="json"), sort_keys=True),
     }
+    return described | ({"optional": ",".join(member.optional)} if member.optional else {})

@@ -5,10 +5,10 @@ AURORA tool, or BraTS Toolkit for fusion. Operational choices (device, paths, wh
 options and may not change a voxel, the device excepted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import lcm
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, cast
 
 from pydantic import Discriminator, Field, PlainSerializer, PlainValidator, Tag, TypeAdapter, model_validator
 
@@ -16,11 +16,14 @@ from metseg.labels import BRATS_REGIONS, MAX_LABEL, Region, Regions
 from metseg.plan.document import Section, document_sha256, read_document
 from metseg.plan.networks import NetworkPlan, SegResNetPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
-from metseg.systems import OWN_GRID, Modality, System, system_of_regions
+from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality, System, system_of_regions
 
 SUBTRACTION: Final = "sub"
-ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct"]
-"""An input channel: a modality, or `sub`, the squared difference of the scaled t1c and t1n."""
+ChannelName = Literal["t1n", "t1c", "t2w", "t2f", "sub", "ct", "has-t1n", "has-t2w", "has-t2f"]
+"""An input channel: a modality; `sub`, the squared difference of the scaled t1c and t1n; or one of `PRESENCE`."""
+
+PRESENCE: Final[Mapping[ChannelName, Modality]] = {"has-t1n": "t1n", "has-t2w": "t2w", "has-t2f": "t2f"}
+"""Channels that are 1 everywhere where the case has an image, and 0 everywhere where it lacks it."""
 
 
 class IntensityPlan(Section):
@@ -73,6 +76,17 @@ class RegionSection(Section):
 
     name: str = Field(min_length=1)
     labels: tuple[Annotated[int, Field(gt=0, le=MAX_LABEL)], ...] = Field(min_length=1)
+
+
+def modalities_of(channels: Iterable[ChannelName]) -> frozenset[Modality]:
+    """The images that channels are made from; a presence channel is made from none."""
+    found: set[Modality] = set()
+    for channel in channels:
+        if channel == SUBTRACTION:
+            found |= {"t1c", "t1n"}
+        elif channel not in PRESENCE:
+            found.add(cast("Modality", channel))
+    return frozenset(found)
 
 
 def _as_regions(value: object) -> Regions:
@@ -198,6 +212,8 @@ class MemberPlan(Section):
         weights: safetensors file, relative to the bundle's folder.
         sha256: of that file.
         channels: the network's input channels, in order.
+        optional: images that the network was trained to do without: their channels, and `sub` without t1n, are then 0.
+            The source image is never one of them.
         regions: the network's output channels, in order.
         network: its architecture.
         window: its own sliding window; None for the plan's. Group norm sees all of a window, so a network trained on
@@ -210,6 +226,7 @@ class MemberPlan(Section):
     weights: str = Field(pattern=r"^[^/\\]+\.safetensors$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     channels: tuple[ChannelName, ...] = ("t1n", "t1c", "t2w", "t2f")
+    optional: tuple[Modality, ...] = ()
     regions: tuple[str, ...] = BRATS_REGIONS.names
     network: NetworkPlan = SegResNetPlan()
     window: WindowPlan | None = None
@@ -222,14 +239,25 @@ class MemberPlan(Section):
             raise ValueError(f"member {self.name!r}: its network has {expected} output, found {list(self.regions)}")
         return self
 
+    @model_validator(mode="after")
+    def _optional_is_read(self) -> Self:
+        possible = self.modalities - {SOURCE_MODALITY} - OWN_GRID
+        if not set(self.optional) <= possible:
+            raise ValueError(
+                f"member {self.name!r}: optional must name images that it reads, {SOURCE_MODALITY} excepted: some of "
+                f"{sorted(possible)}, found {list(self.optional)}"
+            )
+        return self
+
     @property
     def modalities(self) -> frozenset[Modality]:
+        """Every image that this member reads."""
+        return modalities_of(self.channels)
+
+    @property
+    def required_modalities(self) -> frozenset[Modality]:
         """The images that this member can't do without."""
-        return frozenset(
-            modality
-            for channel in self.channels
-            for modality in (("t1c", "t1n") if channel == SUBTRACTION else (channel,))
-        )
+        return self.modalities - set(self.optional)
 
 
 class Plan(Section):
@@ -394,7 +422,7 @@ class Plan(Section):
     @property
     def required_modalities(self) -> frozenset[Modality]:
         """The images without which no member can run."""
-        return frozenset.intersection(*(member.modalities for member in self.members))
+        return frozenset.intersection(*(member.required_modalities for member in self.members))
 
     @property
     def sha256(self) -> str:

@@ -95,8 +95,8 @@ class Engine:
         return torch.device("cpu" if self.execution.sums_on_host else self.device.name)
 
     def usable_members(self, prepared: PreparedCase) -> tuple[Member, ...]:
-        """The members whose channels the case's images give, in the plan's order."""
-        return tuple(member for member in self.members if set(member.plan.channels) <= set(prepared.channels))
+        """The members that lack none of the images that they need, in the plan's order."""
+        return tuple(member for member in self.members if member.plan.required_modalities <= set(prepared.channels))
 
 
 def load_engine(bundle: Bundle, device: Device) -> Engine:

@@ -53,7 +53,7 @@ class Inputs:
         """
         key = (name, spacing, layout, device)
         if key not in self.sent:
-            self.sent[key] = send(layout.cut(self.prepared.on_grid(spacing).channels[name]), device)
+            self.sent[key] = send(layout.cut(self.prepared.on_grid(spacing).channel(name)), device)
         return self.sent[key]
 
     def layout_of_member(self, member: MemberPlan, plan: Plan) -> Layout:

@@ -19,6 +19,7 @@ from metseg.predict.inputs import Inputs
 from metseg.predict.sliding import sliding_logits
 from metseg.predict.tiles import tiled_logits
 from metseg.predict.windows import Layout
+from metseg.prepare.channels import find_constant
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,8 @@ def _member_logits(member: Member, inputs: Inputs, engine: Engine) -> "tuple[Ten
         return tiled_logits(member.network, whole, inputs.layout, engine.device), inputs.layout
     own, spacing = inputs.layout_of_member(plan, engine.plan), plan.spacing_mm
     image = torch.stack([inputs.channel(name, spacing, own, engine.store) for name in plan.channels])
-    logits = sliding_logits(member.network, image, own, engine, inputs.noise)
+    noise = inputs.noise.sparing(find_constant(plan.channels, prepared.channels))
+    logits = sliding_logits(member.network, image, own, engine, noise)
     if spacing is None:
         return logits, own
     there = prepared.on_grid(spacing).resampling

@@ -17,7 +17,7 @@ from metseg.files.discovery import survey_cases
 from metseg.files.image import ImageError, read_grid
 from metseg.findings import Finding
 from metseg.plan.networks import NetworkPlan
-from metseg.plan.plan import Plan, Spacing, WindowPlan, expand_sides
+from metseg.plan.plan import PRESENCE, Plan, Spacing, WindowPlan, expand_sides
 from metseg.predict.control_groups import control_groups
 from metseg.predict.cpu import usable_cpus, usual_precision
 from metseg.predict.engine import CPU_VOXELS_PER_THREAD
@@ -158,7 +158,7 @@ def estimate_need(grid: Grid, plan: Plan, scans: Sequence[Grid] = ()) -> MemoryN
     on_own_grids = sum(math.prod(find_resampling(grid, spacing).network.shape) for spacing in plan.own_spacings)
     scan_voxels = [math.prod(scan.shape) for scan in scans]
     images = (len(plan.modalities) - len(scans)) * source + sum(scan_voxels)
-    channels = len({channel for member in plan.members for channel in member.channels})
+    channels = len({channel for member in plan.members for channel in member.channels} - PRESENCE.keys())
     reading = 2 * max([source, *scan_voxels])  # of one image: as stored, up to float64
     preparing = 2 * network  # of one image: resampled, sorted for its percentiles
     return MemoryNeed(

@@ -4,7 +4,7 @@ Erdur et al. 2023, section 2.6; the passes themselves are those of the authors' 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,12 +70,18 @@ class CaseNoise:
         seed: `preprocess.voxel_seed` of the case; any number where the variant uses no noise.
         drawn: what was drawn so far, by number and shape.
         sent: what a device has of it.
+        spared: places of the channels that get none: an image that the case lacks is 0, and so it stays.
     """
 
     plan: TtaPlan
     seed: int
     drawn: dict[tuple[int, tuple[int, ...]], NDArray[np.float32]] = field(default_factory=dict)
     sent: "dict[tuple[int, tuple[int, ...], device], Tensor]" = field(default_factory=dict)
+    spared: tuple[int, ...] = ()
+
+    def sparing(self, places: tuple[int, ...]) -> "CaseNoise":
+        """The same noise, of which these channels get none."""
+        return replace(self, spared=places)
 
     def draw(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """The noise of one draw, float32; not to be changed."""
@@ -120,7 +126,10 @@ def augmented_images(image: "Tensor", noise: CaseNoise) -> "Iterator[tuple[Tenso
         if group.noise is None:
             yield image, group.flips
         else:
-            yield image + noise.on(image.device, group.noise, tuple(image.shape)), group.flips
+            noisy = image + noise.on(image.device, group.noise, tuple(image.shape))
+            for place in noise.spared:
+                noisy[place] = image[place]
+            yield noisy, group.flips
 
 
 def flip(batch: "Tensor", axes: Flip) -> "Tensor":

@@ -16,7 +16,7 @@ from metseg.files.case import Case
 from metseg.findings import printable
 from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, IntensityPlans, Plan, Spacing
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
-from metseg.prepare.channels import Channels
+from metseg.prepare.channels import Channels, fill_channel
 from metseg.prepare.intensities import find_brain, scale_intensities
 from metseg.prepare.radiosurgery import prepare_radiosurgery
 from metseg.prepare.registration import Registration
@@ -33,8 +33,8 @@ class PreparedCase:
     Attributes:
         case: as read.
         resampling: the way between the source grid and the network's.
-        channels: every channel that the case's images give, shape (x, y, z) each, RAS axes, in [0, 1] (with the
-            radiosurgery system's intensities: of zero mean and unit variance).
+        channels: every channel that the case's images give (`channel` has the others), shape (x, y, z) each, RAS axes,
+            in [0, 1] (with the radiosurgery system's intensities: of zero mean and unit variance).
         brain: bounding box of the voxels that are not background in some channel.
         registration: where the CT lies; None without one.
         brain_share: of the grid's voxels; see `Channels`.
@@ -53,6 +53,10 @@ class PreparedCase:
     def case_id(self) -> str:
         """See CaseFiles."""
         return self.case.case_id
+
+    def channel(self, name: ChannelName) -> FloatVolume:
+        """A network's input channel, shape (x, y, z), whether the case has its image or not; not to be changed."""
+        return fill_channel(name, self.channels)
 
     def on_grid(self, spacing_mm: Spacing | None) -> "PreparedCase":
         """The case on a member's own grid; None for the plan's."""

@@ -19,12 +19,13 @@ from metseg.report.case_report import CaseReport
 from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
 from metseg.run.record import Outcome
 from metseg.run.versions import package_versions, platform_name, python_version
-from metseg.systems import common_system
+from metseg.systems import Modality, common_system
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 """The first number changes when a reader of the old schema would break, the second when keys join it.
 
 1.1: `labels`, and `registration` of a case.
+1.2: `required_modalities` and `modalities` of the bundle, `modalities` of a case.
 """
 
 DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
@@ -63,6 +64,8 @@ class BundleFacts(Part):
     plan: str
     plan_sha256: str
     members: tuple[MemberFacts, ...]
+    required_modalities: tuple[Modality, ...] = ()
+    modalities: tuple[Modality, ...] = ()
 
 
 class DeviceFacts(Part):
@@ -112,12 +115,13 @@ class CaseFacts(Part):
     peak_memory_mib: float | None
     gpu_peak_memory_mib: float | None
     registration: RegistrationFacts | None = None
+    modalities: tuple[Modality, ...] = ()
 
 
 class RunJson(Part):
     """The whole of `run.json`."""
 
-    schema_version: Literal["1.0", "1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1", "1.2"] = SCHEMA_VERSION
     program: Program
     command: Command
     options: Mapping[str, str]
@@ -201,6 +205,7 @@ def _tell_case(case: CaseReport) -> CaseFacts:
         peak_memory_mib=case.peak_memory_mib,
         gpu_peak_memory_mib=case.gpu_peak_memory_mib,
         registration=_tell_registration(record.registration),
+        modalities=record.modalities,
     )
 
 
@@ -220,7 +225,14 @@ def _tell_registration(found: Registration | None) -> RegistrationFacts | None:
 def _tell_bundle(bundle: Bundle) -> BundleFacts:
     plan = bundle.plan
     members = tuple(MemberFacts(name=item.name, weights=item.weights, sha256=item.sha256) for item in plan.members)
-    return BundleFacts(folder=str(bundle.folder), plan=plan.name, plan_sha256=plan.sha256, members=members)
+    return BundleFacts(
+        folder=str(bundle.folder),
+        plan=plan.name,
+        plan_sha256=plan.sha256,
+        members=members,
+        required_modalities=tuple(sorted(plan.required_modalities)),
+        modalities=tuple(sorted(plan.modalities)),
+    )
 
 
 def _tell_device(device: Device) -> DeviceFacts:

@@ -43,6 +43,9 @@ Stage = Literal["read", "prepare", "predict", "decide", "restore"]
 STAGES: Final[tuple[Stage, ...]] = ("read", "prepare", "predict", "decide", "restore")
 """In the order of the way, which a lane relies on; `lay_inputs` counts as preparing."""
 
+SHOWS_OEDEMA: Final[frozenset[Modality]] = frozenset({"t2w", "t2f"})
+"""Without one of these, a whole tumour ends where t1c and t1n show its end."""
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -135,7 +138,7 @@ def read(files: CaseFiles, plan: Plan, grid: Modality = SOURCE_MODALITY) -> Case
     refuse_unusable(files)
     name = printable(files.case_id)
     present = {*files.images, *files.rivals}  # of two rival files `read_case` says what is wrong
-    if SOURCE_MODALITY not in present or not any(member.modalities <= present for member in plan.members):
+    if SOURCE_MODALITY not in present or not any(member.required_modalities <= present for member in plan.members):
         missing = sorted((plan.required_modalities | {SOURCE_MODALITY}) - present) or sorted(plan.modalities - present)
         raise InputError(
             f"case {name}: {', '.join(missing)} missing in {printable(str(files.folder))}; "
@@ -225,4 +228,11 @@ def absence_notes(decision: Decision, prepared: PreparedCase, plan: Plan) -> tup
     if not missing:
         return ()
     ran = decision.members
-    return (missing_note(missing, f"segmented by {', '.join(ran)} alone ({len(ran)} of {len(plan.members)} members)"),)
+    if len(ran) < len(plan.members):
+        what = f"segmented by {', '.join(ran)} alone ({len(ran)} of {len(plan.members)} members)"
+    else:
+        seen = sorted(plan.modalities - set(missing))
+        what = f"segmented from {', '.join(seen)} alone"
+        if not SHOWS_OEDEMA & set(seen):
+            what += f": the {plan.system.whole} is what shows there"
+    return (missing_note(missing, what),)

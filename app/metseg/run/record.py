@@ -8,6 +8,7 @@ from metseg.decide.agreement import LesionAgreement
 from metseg.findings import Finding
 from metseg.prepare.registration import Registration
 from metseg.run.pipeline import Segmented
+from metseg.systems import Modality
 
 Outcome = Literal["segmented", "blank", "failed", "present"]
 """segmented: a label map was computed; blank: it could not be, an empty one was written (--on-error blank); failed: it
@@ -29,6 +30,7 @@ class CaseRecord:
         agreement: the members' agreement on each lesion; see `metseg.decide.agreement`.
         findings: what a reader must know of the input, the way it was segmented, and the label map.
         registration: where the planning CT lies; None without one.
+        modalities: the images that were read.
     """
 
     case_id: str
@@ -41,6 +43,7 @@ class CaseRecord:
     agreement: tuple[LesionAgreement, ...] = ()
     findings: tuple[Finding, ...] = ()
     registration: Registration | None = None
+    modalities: tuple[Modality, ...] = ()
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
@@ -68,4 +71,5 @@ def record_segmented(segmented: Segmented) -> CaseRecord:
         agreement=segmented.decision.agreement,
         findings=segmented.findings,
         registration=segmented.registration,
+        modalities=tuple(sorted({*segmented.case.images, *segmented.case.scans})),
     )

@@ -368,7 +368,7 @@ def test_a_flat_folder_of_complete_sets_is_read(tmp_path):
     assert survey.cases[1].images["t1c"] == tmp_path / "b-1-t1c.nii.gz"
     assert survey.findings == ()
     (tmp_path / "c_T1.nii.gz").touch()
-    with pytest.raises(InputError, match="3 cases beside each other, not all complete: c lacks t1c, t2w, t2f"):
+    with pytest.raises(InputError, match="3 cases beside each other, not all with t1c: c lacks t1c, t2w, t2f"):
         discover_cases(tmp_path)
 
 
@@ -466,3 +466,9 @@ def test_only_archives_are_said_too(tmp_path):
     (tmp_path / "cases.zip").touch()
     with pytest.raises(InputError, match=r"found 1 other file: cases\.zip"):
         discover_cases(tmp_path)
+
+
+def test_a_flat_folder_of_cases_that_all_have_t1c_is_read(tmp_path):
+    for name in ("a-t1c", "a-t2f", "b-t1c"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    assert [sorted(case.images) for case in survey_cases(tmp_path).cases] == [["t1c", "t2f"], ["t1c"]]

@@ -166,3 +166,22 @@ def test_label_4_is_told_with_both_meanings(folders):
     assert finding.what.endswith("holds 4, expected whole numbers from 0 to 3")
     assert "enhancing tumour in challenges up to 2021: write 3 for it" in finding.hint
     assert "cavity" in finding.hint
+
+
+@pytest.mark.parametrize(
+    ("allowed", "held", "expected"),
+    [
+        ((1, 2, 3), 4, "holds 4, expected whole numbers from 0 to 3"),
+        ((1, 2, 3, 4), 4, None),
+        ((1, 2, 3, 4), 5, "holds 5, expected whole numbers from 0 to 4"),
+        ((1, 2, 4), 4, None),
+        ((1, 2, 4), 3, "holds 3, expected 0, 1, 2, 4"),
+        ((1,), 2, "holds 2, expected whole numbers from 0 to 1"),
+    ],
+)
+def test_label_maps_may_hold_what_the_plan_predicts_or_the_user_says(folders, allowed, held, expected):
+    data, predictions = folders
+    for name in ("one", "two"):
+        resave(predictions / f"{name}.nii.gz", np.where(labels() == 3, held, labels() > 0).astype(np.uint8))
+    findings = check_submission(data, predictions, labels=allowed)
+    assert {finding.what.removeprefix(f"{finding.case_id}.nii.gz: ") for finding in findings} == ({expected} - {None})

@@ -78,7 +78,7 @@ def test_every_column_says_its_unit_or_is_a_count_or_a_word():
 
 def test_the_run_file_keeps_its_schema_and_hashes(made):
     content = RunJson.model_validate_json((made / RUN_FILE).read_bytes())
-    assert content.schema_version == "1.1"
+    assert content.schema_version == "1.2"
     assert content.labels == {"1": "NETC", "2": "SNFH", "3": "ET", "4": "RC"}
     assert content.command == "report"
     assert [case.case_id for case in content.cases] == ["c0", "c1"]
