@@ -19,8 +19,12 @@ SHOWN_METADATA: Final = 400
 """Characters of a metadata value in a message."""
 
 
-def verify_weights(folder: Path, member: MemberPlan) -> bytes:
-    """Reads a member's weights file and compares its hash.
+def verify_weights(path: Path, sha256: str) -> bytes:
+    """Reads a weights file and compares its hash.
+
+    Args:
+        path: the file.
+        sha256: what the document that names it expects.
 
     Returns:
         The file's bytes, so that what was hashed is what is loaded.
@@ -28,7 +32,6 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
     Raises:
         WeightsError: missing, unreadable, or altered.
     """
-    path = folder / member.weights
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_WEIGHTS_BYTES:  # a pipe would wait for ever
@@ -43,9 +46,9 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
             f"weights {path}: can't be read: {error.strerror}", hint="The bundle is incomplete: copy it again."
         ) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != member.sha256:
+    if found != sha256:
         raise WeightsError(
-            f"weights {path}: SHA-256 is {found}, the plan expects {member.sha256}",
+            f"weights {path}: SHA-256 is {found}, the plan expects {sha256}",
             hint="The file was altered or belongs to another plan: copy the bundle again.",
         )
     return content
@@ -60,11 +63,8 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
     Raises:
         WeightsError: hash, metadata, keys, shapes or values don't fit the plan.
     """
-    import torch  # noqa: PLC0415 - heavy
-    from safetensors.torch import load  # noqa: PLC0415
-
     path = folder / member.weights
-    content = verify_weights(folder, member)
+    content = verify_weights(path, member.sha256)
     found = read_metadata(content, path)
     for key, expected in describe_member(member).items():
         if found.get(key) != expected:
@@ -73,13 +73,32 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
                 f"weights {path}: {key} is {stated}, the plan expects {expected}",
                 hint="The plan and the weights come from different runs: freeze them together.",
             )
+    return fill_network(_build_without_memory(member, path), content, path)
+
+
+def fill_network(network: "nn.Module", content: bytes, path: Path) -> "nn.Module":
+    """Gives a network its weights, strictly.
+
+    Args:
+        network: of the right architecture; its parameters may lie on no device (`meta`).
+        content: a safetensors file, of any floating-point type.
+        path: where it comes from, for messages.
+
+    Returns:
+        The same network in eval mode, in its own floating-point type, on the CPU, without gradients.
+
+    Raises:
+        WeightsError: keys, shapes or values don't fit the network.
+    """
+    import torch  # noqa: PLC0415 - heavy
+    from safetensors.torch import load  # noqa: PLC0415
+
     try:
         state = load(content)
     except (
         Exception
     ) as error:  # the parser's own error, and whatever torch says to a shape or type that it doesn't know
         raise WeightsError(f"weights {path}: not a safetensors file: {str(error)[:SHOWN_METADATA]}") from error
-    network = _build_without_memory(member, path)
     expected_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if expected_shapes != found_shapes:
