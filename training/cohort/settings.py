@@ -15,6 +15,7 @@ from pydantic import Field
 from metseg.errors import UsageError
 from metseg.plan.document import Section, YamlFileError, read_yaml, validate_document
 from training.cohort.ct_settings import CtSettings
+from training.cohort.head_settings import HeadSettings
 from training.cohort.ranges import Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
@@ -166,6 +167,7 @@ class CohortSettings(Section):
     lesions: LesionSettings = LesionSettings()
     artefacts: ArtefactSettings = ArtefactSettings()
     ct: CtSettings = CtSettings()
+    head: HeadSettings = HeadSettings()
 
 
 TINY_GRID: Final = GridSettings(shape=(96, 96, 64), anatomy_scale=0.4, lesion_scale=0.45)
