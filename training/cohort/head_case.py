@@ -17,10 +17,12 @@ from training.cohort.case_ids import ALL_IMAGES_PREFIX, format_case_id
 from training.cohort.contrasts import TissueLevels
 from training.cohort.fields import Volume, uniform
 from training.cohort.head import Head, SurroundingLevels, build_head, pad_to_head, paint_around
+from training.cohort.head_settings import HeadSettings
 from training.cohort.lesions import Lesion, place_lesions
 from training.cohort.planning_ct import PlanningCt
 from training.cohort.radiosurgery_case import lps_grid, scan_head
-from training.cohort.settings import MODALITIES, CohortSettings, HeadSettings, Modality
+from training.cohort.ranges import Range
+from training.cohort.settings import MODALITIES, CohortSettings, Modality
 from training.cohort.simulated import StoredVolume
 
 
@@ -101,12 +103,13 @@ def _paint_heads(
     rng: np.random.Generator,
 ) -> dict[Modality, Volume]:
     """Ideal images of the whole head."""
-    painted = {"t1c": head.t1c}
-    for modality, marrow, fat in (
-        ("t1n", settings.marrow_t1n, settings.fat_t1n),
-        ("t2w", settings.marrow_t2w, settings.fat_t2w),
-        ("t2f", settings.marrow_t2f, settings.fat_t2f),
-    ):
+    drawn: dict[Modality, tuple[Range, Range]] = {
+        "t1n": (settings.marrow_t1n, settings.fat_t1n),
+        "t2w": (settings.marrow_t2w, settings.fat_t2w),
+        "t2f": (settings.marrow_t2f, settings.fat_t2f),
+    }
+    painted: dict[Modality, Volume] = {"t1c": head.t1c}
+    for modality, (marrow, fat) in drawn.items():
         own = levels[modality]
         around = SurroundingLevels(own.csf, uniform(rng, marrow) * own.wm, uniform(rng, fat) * own.wm)
         painted[modality] = paint_around(pad_to_head(images[modality], head), head.around, around)

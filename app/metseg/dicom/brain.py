@@ -7,15 +7,10 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from metseg.dicom.brain_growth import find_cut_enhancement
-from metseg.dicom.brain_network import (
-    BRAIN_MASK_HINT,
-    BrainNetworks,
-    BrainNotFoundError,
-    load_brain_networks,
-    predict_brain,
-)
+from metseg.dicom.brain_network import BRAIN_MASK_HINT, BrainNotFoundError, predict_brain
+from metseg.dicom.brain_rim import examine_rim
 from metseg.findings import Finding, warning
+from metseg.predict.brain_networks import BrainNetworks, load_brain_networks
 from metseg.space.components import bounding_box, find_components
 from metseg.space.grid import Affine, FloatVolume, Grid
 
@@ -59,7 +54,7 @@ class BrainMask:
 
 
 def extract_brain(
-    t1c: FloatVolume, affine: Affine, *, networks: BrainNetworks | None = None, grows: bool = True
+    t1c: FloatVolume, affine: Affine, *, networks: BrainNetworks | None = None, corrects_rim: bool = True
 ) -> BrainMask:
     """Finds the brain of a whole head.
 
@@ -67,7 +62,8 @@ def extract_brain(
         t1c: shape (x, y, z), a T1 with or without contrast agent; NaN counts as its least value.
         affine: voxel indices to RAS millimetres; any orientation, oblique or not, any spacing.
         networks: None reads the bundled ones.
-        grows: whether enhancing tissue at the surface joins the mask.
+        corrects_rim: whether dark tissue at the surface is peeled off, and enhancing tissue joins. False for what the
+            networks say.
 
     Returns:
         The mask on the image's own grid.
@@ -81,13 +77,15 @@ def extract_brain(
     networks = networks or load_brain_networks()
     found = predict_brain(image, grid, networks) >= HALF
     mask = _largest_filled(found)
+    stray = 1 - float((found & mask).sum()) / max(float(found.sum()), 1)
     millilitres = grid.voxel_volume_mm3 / 1000
     _require_possible(float(mask.sum()) * millilitres)
-    grown = find_cut_enhancement(image, mask, grid) if grows else np.zeros_like(mask)
-    if grown.any():
-        mask = _largest_filled(mask | grown)
-    grown_ml, volume_ml = float(grown.sum()) * millilitres, float(mask.sum()) * millilitres
-    stray = 1 - float((found & mask).sum()) / float(found.sum())
+    grown_ml = 0.0
+    if corrects_rim:
+        rim = examine_rim(image, mask, grid)
+        grown_ml = float(rim.cut.sum()) * millilitres
+        mask = _largest_filled(mask & ~rim.dark | rim.cut)
+    volume_ml = float(mask.sum()) * millilitres
     findings = _look_at(volume_ml, grown_ml, stray, _cut_cm2(mask, grid))
     return BrainMask(mask, volume_ml, grown_ml, networks.package, findings)
 

@@ -4,16 +4,13 @@ The first network sees the whole field of view in 128^3 samples and locates the 
 with a margin, in 256^3 samples. Samples are taken along the axes of the patient, so the grid may be oblique.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metseg.errors import InputError
-from metseg.plan.brain import ConvertedWeights, brain_folder, load_brain_plan
-from metseg.predict.weights import fill_network, verify_weights
+from metseg.predict.brain_networks import BrainNetworks
 from metseg.space.components import find_components
 from metseg.space.grid import FloatVolume, Grid
 from metseg.space.rigid import resample_rigid
@@ -46,42 +43,13 @@ class BrainNotFoundError(InputError):
     """There is no brain on the image, or none that the networks know."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrainNetworks:
-    """Both networks, in eval mode on the CPU.
-
-    Attributes:
-        locate: finds the brain in the field of view.
-        segment: segments it in its box.
-        package: where they come from.
-    """
-
-    locate: "nn.Module"
-    segment: "nn.Module"
-    package: str
-
-
-def load_brain_networks(folder: Path | None = None) -> BrainNetworks:
-    """Reads the networks' weights, whose hashes `brain.yaml` states.
-
-    Args:
-        folder: of the weights; None for the bundled ones.
-
-    Raises:
-        WeightsError: the folder is incomplete or altered.
-    """
-    folder = folder or brain_folder()
-    plan = load_brain_plan(folder)
-    return BrainNetworks(_load(folder, plan.locate), _load(folder, plan.segment), plan.package)
-
-
 def predict_brain(image: FloatVolume, grid: Grid, networks: BrainNetworks) -> FloatVolume:
     """The probability of brain.
 
     Args:
         image: shape `grid.shape`: a T1 of the whole head, with or without contrast agent; finite.
         grid: any orientation, oblique or not, any spacing.
-        networks: see `load_brain_networks`.
+        networks: see `metseg.predict.brain_networks`.
 
     Returns:
         Shape `grid.shape`, 0..1; linear between the second network's samples, 0 outside its box.
@@ -99,13 +67,6 @@ def predict_brain(image: FloatVolume, grid: Grid, networks: BrainNetworks) -> Fl
     close = resample_rigid(image, grid, box, np.eye(4), outside=air)
     probability = _run(networks.segment, _scale(close, low, high))
     return resample_rigid(probability, box, grid, np.eye(4), outside=0.0)
-
-
-def _load(folder: Path, weights: ConvertedWeights) -> "nn.Module":
-    from metseg.network.linknet import LinkNet3d  # noqa: PLC0415 - heavy
-
-    path = folder / weights.weights
-    return fill_network(LinkNet3d(), verify_weights(path, weights.sha256), path)
 
 
 def _patient_box(grid: Grid) -> Grid:

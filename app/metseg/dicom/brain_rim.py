@@ -1,9 +1,11 @@
-"""Enhancing tissue that a brain mask cuts: a metastasis at the surface, not scalp, skull or dura.
+"""The rim of a brain mask on t1c: dark tissue is peeled off it, enhancing tumour that it cuts joins it.
 
-Bright tissue joins the mask where it is thick (vessels and dura are thin), lies within a few millimetres of the mask,
-and is mostly inside it already (scalp, venous sinuses and the cavernous sinus are mostly outside).
+CSF and bone around the brain are darker than half of the brain. Bright tissue joins where it is thick (vessels and dura
+are thin), lies within a few millimetres of the mask, and is mostly inside it already (scalp, venous sinuses and the
+cavernous sinus are mostly outside).
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import cc3d
@@ -20,8 +22,14 @@ WORKING_MM: Final = 1.0
 REACH_MM: Final = 5
 """How far outside the mask tissue may join; chosen: less than skull and CSF, which lie between brain and scalp."""
 
-LEAST_RADIUS_MM: Final = 2
-"""Bright tissue that no ball of this radius fits into is thin; chosen: dura and veins have 1 to 3 mm."""
+LEAST_RADIUS_MM: Final = 1
+"""Bright tissue that no ball of this radius fits into is thin: under 3 mm, as dura and veins are; chosen."""
+
+PEEL_MM: Final = 3
+"""How deep dark tissue is peeled off; chosen: a necrotic tumour behind a rim stays."""
+
+DARK_SHARE: Final = 0.5
+"""Dark: less than this share of the brain's median; chosen between CSF and grey matter."""
 
 SPREADS: Final = 2.5
 """Bright: so many robust standard deviations above the brain's median."""
@@ -32,29 +40,55 @@ MAD_TO_STD: Final = 1.4826
 HALF: Final = 0.5
 
 
-def find_cut_enhancement(image: FloatVolume, mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.bool_]:
-    """The voxels by which a brain mask should grow.
+@dataclass(frozen=True, slots=True)
+class Rim:
+    """What a brain mask gains and loses; both have its shape.
+
+    Attributes:
+        cut: enhancing tissue outside the mask that should be inside.
+        dark: CSF and bone inside the mask, at its surface.
+    """
+
+    cut: NDArray[np.bool_]
+    dark: NDArray[np.bool_]
+
+
+def examine_rim(image: FloatVolume, mask: NDArray[np.bool_], grid: Grid) -> Rim:
+    """Finds what is wrong at the surface of a brain mask.
 
     Args:
         image: shape `grid.shape`: t1c.
         mask: same shape: the brain, not empty.
         grid: of both.
-
-    Returns:
-        Same shape, outside the mask; empty where nothing enhancing is cut.
     """
     working = _working_grid(mask, grid)
     soft = resample_rigid(mask.astype(np.float32), grid, working, np.eye(4), outside=0.0)
     inside = soft >= HALF
     if not inside.any():
-        return np.zeros_like(mask)
+        return Rim(np.zeros_like(mask), np.zeros_like(mask))
     seen = resample_rigid(image, grid, working, np.eye(4), outside=float(image.min()))
-    joining = _choose(_is_bright(seen, inside), inside)
-    if not joining.any():
-        return np.zeros_like(mask)
-    back = resample_rigid(joining.astype(np.float32), working, grid, np.eye(4), outside=0.0)
-    grown: NDArray[np.bool_] = (back >= HALF) & ~mask
-    return grown
+    cut = _choose(_is_bright(seen, inside), inside)
+    dark = _peel(seen, inside)
+    return Rim(_bring_back(cut, working, grid) & ~mask, _bring_back(dark, working, grid) & mask)
+
+
+def _bring_back(found: NDArray[np.bool_], working: Grid, grid: Grid) -> NDArray[np.bool_]:
+    if not found.any():
+        return np.zeros(grid.shape, dtype=np.bool_)
+    brought: NDArray[np.bool_] = resample_rigid(found.astype(np.float32), working, grid, np.eye(4), outside=0.0) >= HALF
+    return brought
+
+
+def _peel(image: FloatVolume, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Dark voxels that a path of dark ones connects to the surface, not deeper than PEEL_MM."""
+    from scipy import ndimage  # noqa: PLC0415 - heavy
+
+    dark = image < DARK_SHARE * np.median(image[inside])
+    rest = inside
+    for _ in range(PEEL_MM):
+        rest = rest & ~(dark & ~ndimage.binary_erosion(rest))
+    kept: NDArray[np.bool_] = inside & ~rest
+    return kept
 
 
 def _working_grid(mask: NDArray[np.bool_], grid: Grid) -> Grid:
