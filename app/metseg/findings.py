@@ -42,6 +42,8 @@ FindingCode = Literal[
     "same-image",
     "single-slice",
     "grid",
+    # A DICOM study (dicom/).
+    "brain-mask",
     # The machine (predict/memory.py).
     "memory",
     # A finished output folder (files/submission.py).

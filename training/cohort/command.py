@@ -1,7 +1,8 @@
 """`python -m training cohort`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -9,11 +10,12 @@ from rich.table import Table
 
 from metseg.cli.choices import LabelsOption
 from metseg.errors import UsageError
-from training.cohort.settings import SizeName, load_settings
+from training.cohort.settings import MODALITIES, SizeName, load_settings
 from training.systems import TRAINING_SYSTEMS
 
 if TYPE_CHECKING:
     from metseg.labels import LabelConvention
+    from training.cohort.simulated import Simulator
 
 
 def cohort(
@@ -26,21 +28,35 @@ def cohort(
     size: Annotated[SizeName, typer.Option(help="full: 240x240x155; tiny: 96x96x64 with a small brain.")] = "full",
     settings: Annotated[Path | None, typer.Option(help="YAML on top of the default distributions.")] = None,
     modalities: Annotated[
-        str, typer.Option(help="t1n,t1c,t2w,t2f: skull-stripped MRI; ct,t1c: a planning CT and the whole head's T1.")
+        str,
+        typer.Option(
+            help="t1n,t1c,t2w,t2f: skull-stripped MRI; ct,t1c: a planning CT and the whole head's T1; "
+            "ct,t1n,t1c,t2w,t2f: whole heads in all images, with the brain's mask."
+        ),
     ] = "t1n,t1c,t2w,t2f",
 ) -> None:
-    """Simulates cases: <ID>/<ID>-{t1n,t1c,t2w,t2f,seg}.nii.gz, or with --modalities ct,t1c <ID>-{ct,t1c,seg}.nii.gz."""
+    """Simulates cases: <ID>/<ID>-{t1n,t1c,t2w,t2f,seg}.nii.gz, or those of --modalities."""
     from training.cohort.writing import write_cohort  # noqa: PLC0415  reads the template: not for --help
 
     console = Console()
-    systems = {frozenset(item.system.modalities): item for item in TRAINING_SYSTEMS.values()}
-    system = systems.get(frozenset(modalities.split(",")))
-    if system is None:
-        raise UsageError(f"--modalities {modalities}: expected t1n,t1c,t2w,t2f or ct,t1c")
-    chosen = load_settings(settings, size=size, defaults=system.cohort_defaults)
-    made = write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first, simulate=system.simulate)
+    simulate, defaults = _find_simulator(modalities)
+    chosen = load_settings(settings, size=size, defaults=defaults)
+    made = write_cohort(chosen, cases=cases, seed=seed, output=output, jobs=jobs, first=first, simulate=simulate)
     for written in made:
         console.print(f"{written.case_id}  {len(written.lesions)} lesions", highlight=False)
+
+
+def _find_simulator(modalities: str) -> tuple["Simulator", Mapping[str, Mapping[str, Any]]]:
+    """What makes cases with these images, and the values that such a cohort's settings begin with."""
+    wanted = frozenset(modalities.split(","))
+    systems = [item for item in TRAINING_SYSTEMS.values() if frozenset(item.system.modalities) == wanted]
+    if systems:
+        return systems[0].simulate, systems[0].cohort_defaults
+    if wanted != {"ct", *MODALITIES}:
+        raise UsageError(f"--modalities {modalities}: expected t1n,t1c,t2w,t2f or ct,t1c or ct,t1n,t1c,t2w,t2f")
+    from training.cohort.head_case import generate_head_case  # noqa: PLC0415  reads the template: not for --help
+
+    return generate_head_case, {}
 
 
 def measure(

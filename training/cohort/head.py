@@ -1,4 +1,4 @@
-"""A head around a simulated brain: CSF, skull and scalp, as a CT and as a contrast T1 show them."""
+"""A head around a simulated brain: CSF, skull and scalp, as a CT and as MR images show them."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,16 +25,71 @@ class Head:
     Attributes:
         offset: first voxel of the brain's working box in the head's.
         brain: the brain's mask.
-        mask: everything but air.
+        around: what lies around it.
         hounsfield: an ideal CT.
         t1c: an ideal contrast T1, units of the scaled image.
     """
 
     offset: tuple[int, int, int]
     brain: NDArray[np.bool_]
-    mask: NDArray[np.bool_]
+    around: "Surroundings"
     hounsfield: Volume
     t1c: Volume
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Everything but air."""
+        return self.brain | self.around.fluid | self.around.bone | self.around.skin
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What lies around a brain. All maps have the head's shape.
+
+    Attributes:
+        fluid: CSF outside the brain's mask.
+        bone: the skull.
+        marrow: 0 at the skull's tables, 1 in its middle; any value outside the skull.
+        skin: the scalp.
+        texture: unevenness of the scalp's fat, about 1.
+    """
+
+    fluid: NDArray[np.bool_]
+    bone: NDArray[np.bool_]
+    marrow: Volume
+    skin: NDArray[np.bool_]
+    texture: Volume
+
+
+@dataclass(frozen=True, slots=True)
+class SurroundingLevels:
+    """Intensities around the brain in one modality, units of the scaled image: CSF, marrow, and the scalp's fat."""
+
+    fluid: float
+    marrow: float
+    fat: float
+
+
+def paint_around(image: Volume, around: Surroundings, levels: SurroundingLevels) -> Volume:
+    """An ideal image of the whole head.
+
+    Args:
+        image: shape of the head: the brain, anything outside it.
+        around: what lies outside it.
+        levels: how bright that is.
+    """
+    painted = image.copy()
+    painted[around.fluid] = levels.fluid
+    painted[around.bone] = (levels.marrow * around.marrow)[around.bone]
+    painted[around.skin] = (levels.fat * around.texture)[around.skin]
+    return painted.astype(np.float32)
+
+
+def pad_to_head(volume: NDArray[Any], head: Head) -> NDArray[Any]:
+    """A map of the brain's working box in the head's box, 0 around it."""
+    padded = np.zeros(head.brain.shape, dtype=volume.dtype)
+    padded[tuple(slice(first, first + side) for first, side in zip(head.offset, volume.shape, strict=True))] = volume
+    return padded
 
 
 def build_head(
@@ -82,12 +137,12 @@ def build_head(
     hounsfield[bone] = density[bone]
     hounsfield[skin] = uniform(rng, settings.scalp_hu) + 30 * smooth_field(rng, brain.shape, 6 * scale)[skin]
 
-    image = np.pad(t1c, around)
-    image[fluid] = 0.3 * white_t1c
-    image[bone] = (uniform(rng, settings.marrow_t1c) * white_t1c * middle)[bone]
+    marrow = uniform(rng, settings.marrow_t1c) * white_t1c
     texture = np.clip(1 + 0.25 * smooth_field(rng, brain.shape, 5 * scale), 0.4, 1.8)
-    image[skin] = (uniform(rng, settings.fat_t1c) * white_t1c * texture)[skin]
-    return Head((room, room, 0), brain, brain | fluid | bone | skin, hounsfield, image.astype(np.float32))
+    levels = SurroundingLevels(0.3 * white_t1c, marrow, uniform(rng, settings.fat_t1c) * white_t1c)
+    outside = Surroundings(fluid, bone, middle, skin, texture)
+    image = paint_around(np.pad(t1c, around), outside, levels)
+    return Head((room, room, 0), brain, outside, hounsfield, image)
 
 
 def _distance_outside(mask: NDArray[np.bool_]) -> Volume:
@@ -124,7 +179,4 @@ def find_cupping(head: Head, depth: Volume, scale: float) -> NDArray[Any]:
         depth: distance to the brain's surface on its working box, voxels.
         scale: voxels per millimetre at scale 1.
     """
-    shade = np.zeros(head.brain.shape, dtype=np.float32)
-    box = tuple(slice(first, first + side) for first, side in zip(head.offset, depth.shape, strict=True))
-    shade[box] = np.exp(-depth / (12 * scale))
-    return shade * head.brain
+    return pad_to_head(np.exp(-depth / (12 * scale)).astype(np.float32), head) * head.brain

@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from metseg.labels import METASTASIS, SNFH, LabelMap
 from metseg.space.grid import Grid
+from training.cohort.anatomy import Anatomy
 from training.cohort.artefacts import acquire, quantise
 from training.cohort.case import ras_to_lps, simulate_background
 from training.cohort.case_ids import HEAD_PREFIX, format_case_id
 from training.cohort.fields import uniform
-from training.cohort.head import build_head, find_cupping
+from training.cohort.head import Head, build_head, find_cupping, pad_to_head
 from training.cohort.lesions import Lesion, place_lesions
 from training.cohort.planning_ct import PlanningCt, acquire_ct
 from training.cohort.settings import CohortSettings
@@ -78,13 +79,9 @@ def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) 
     as_float = bool(rng.random() < settings.artefacts.float_probability)
     t1c = quantise(image, 10 ** uniform(rng, settings.artefacts.scale_log10), as_float=as_float)
 
-    marked = np.zeros(head.brain.shape, dtype=np.uint8)
-    box = tuple(slice(first, first + side) for first, side in zip(head.offset, labels.shape, strict=True))
-    marked[box] = np.where((labels != 0) & (labels != SNFH), METASTASIS, 0)
-    grid = _lps_grid(head.brain.shape)
-    shade = find_cupping(head, anatomy.depth, anatomy.scale)
-    ct_rng = np.random.default_rng(ct_seed)
-    ct = acquire_ct(ras_to_lps(head.hounsfield), ras_to_lps(shade), grid, settings.ct, ct_rng, scale=anatomy.scale)
+    marked = pad_to_head(np.where((labels != 0) & (labels != SNFH), METASTASIS, 0).astype(np.uint8), head)
+    grid = lps_grid(head.brain.shape)
+    ct = scan_head(head, anatomy, grid, settings, np.random.default_rng(ct_seed))
     return RadiosurgeryCase(
         case_id=format_case_id(HEAD_PREFIX, index),
         t1c=ras_to_lps(t1c),
@@ -96,7 +93,23 @@ def generate_radiosurgery_case(settings: CohortSettings, seed: int, index: int) 
     )
 
 
-def _lps_grid(shape: tuple[int, ...]) -> Grid:
+def scan_head(
+    head: Head, anatomy: Anatomy, grid: Grid, settings: CohortSettings, rng: np.random.Generator
+) -> PlanningCt:
+    """The planning CT of a head.
+
+    Args:
+        head: see `build_head`.
+        anatomy: of its brain.
+        grid: of the head's MR images on disk.
+        settings: the cohort's distributions.
+        rng: source of randomness.
+    """
+    shade = find_cupping(head, anatomy.depth, anatomy.scale)
+    return acquire_ct(ras_to_lps(head.hounsfield), ras_to_lps(shade), grid, settings.ct, rng, scale=anatomy.scale)
+
+
+def lps_grid(shape: tuple[int, ...]) -> Grid:
     """1 mm, x to the left, y to the back, the world's origin in the head's middle."""
     x, y, z = shape
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from metseg.errors import UsageError
 from metseg.plan.document import Section, YamlFileError, read_yaml, validate_document
 from training.cohort.ct_settings import CtSettings
+from training.cohort.head_settings import HeadSettings
 from training.cohort.operation_settings import OperationSettings
 from training.cohort.ranges import Range
 
@@ -187,6 +188,7 @@ class CohortSettings(Section):
     lesions: LesionSettings = LesionSettings()
     artefacts: ArtefactSettings = ArtefactSettings()
     ct: CtSettings = CtSettings()
+    head: HeadSettings = HeadSettings()
     operation: OperationSettings = OperationSettings()
     variants: dict[str, VariantSettings] = Field(default_factory=dict)
 

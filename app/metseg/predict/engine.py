@@ -29,7 +29,7 @@ work enough for a GPU; small ones one by one are more launching than computing. 
 voxels take about 1 GB (`metseg.predict.memory.WINDOW_TENSORS`)."""
 
 CPU_VOXELS_PER_THREAD: Final = 2**17
-"""One window of 48x48x48: so small ones go side by side, one on each thread; a larger one is work enough for several."""
+"""One window of 48x48x48: small ones go side by side, one on each thread; a larger one is work enough for several."""
 
 Network: TypeAlias = "Callable[[Tensor], Tensor]"
 """(batch, channels, x, y, z) on the device, in `Device.input_dtype`, to logits (batch, regions, x, y, z)."""

@@ -20,8 +20,12 @@ SHOWN_METADATA: Final = 400
 """Characters of a metadata value in a message."""
 
 
-def verify_weights(folder: Path, member: MemberPlan) -> bytes:
-    """Reads a member's weights file and compares its hash.
+def verify_weights(path: Path, sha256: str) -> bytes:
+    """Reads a weights file and compares its hash.
+
+    Args:
+        path: the file.
+        sha256: what the document that names it expects.
 
     Returns:
         The file's bytes, so that what was hashed is what is loaded.
@@ -29,7 +33,6 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
     Raises:
         WeightsError: missing, unreadable, or altered.
     """
-    path = folder / member.weights
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_WEIGHTS_BYTES:  # a pipe would wait for ever
@@ -44,9 +47,9 @@ def verify_weights(folder: Path, member: MemberPlan) -> bytes:
             f"weights {path}: can't be read: {error.strerror}", hint="The bundle is incomplete: copy it again."
         ) from error
     found = hashlib.sha256(content).hexdigest()
-    if found != member.sha256:
+    if found != sha256:
         raise WeightsError(
-            f"weights {path}: SHA-256 is {found}, the plan expects {member.sha256}",
+            f"weights {path}: SHA-256 is {found}, the plan expects {sha256}",
             hint="The file was altered or belongs to another plan: copy the bundle again.",
         )
     return content
@@ -62,7 +65,7 @@ def load_member(folder: Path, member: MemberPlan) -> "nn.Module":
 
 
 def build_module(member: MemberPlan, parameters: "Mapping[str, Tensor]") -> "nn.Module":
-    """Builds a member's network with its parameters, which it keeps without copying.
+    """Builds a member's network with its parameters.
 
     Returns:
         The network in eval mode, float32, on the CPU, without gradients.
@@ -73,10 +76,7 @@ def build_module(member: MemberPlan, parameters: "Mapping[str, Tensor]") -> "nn.
 
     with torch.device("meta"):
         network = build_network(member.network, in_channels=len(member.channels), out_channels=len(member.regions))
-    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    state = {name: tensor.to(types[name]) for name, tensor in parameters.items()}
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval().requires_grad_(requires_grad=False)
+    return _assign(network, parameters)
 
 
 def load_parameters(folder: Path, member: MemberPlan) -> "dict[str, Tensor]":
@@ -88,11 +88,8 @@ def load_parameters(folder: Path, member: MemberPlan) -> "dict[str, Tensor]":
     Raises:
         WeightsError: hash, metadata, keys, shapes or values don't fit the plan.
     """
-    import torch  # noqa: PLC0415 - heavy
-    from safetensors.torch import load  # noqa: PLC0415
-
     path = folder / member.weights
-    content = verify_weights(folder, member)
+    content = verify_weights(path, member.sha256)
     found = read_metadata(content, path)
     for key, expected in describe_member(member).items():
         if found.get(key) != expected:
@@ -101,28 +98,59 @@ def load_parameters(folder: Path, member: MemberPlan) -> "dict[str, Tensor]":
                 f"weights {path}: {key} is {stated}, the plan expects {expected}",
                 hint="The plan and the weights come from different runs: freeze them together.",
             )
+    return _read_parameters(content, path, _expected_shapes(member, path))
+
+
+def fill_network(network: "nn.Module", content: bytes, path: Path) -> "nn.Module":
+    """Gives a network its weights, strictly.
+
+    Args:
+        network: of the right architecture; its parameters may lie on no device (`meta`).
+        content: a safetensors file, of any floating-point type.
+        path: where it comes from, for messages.
+
+    Returns:
+        The same network in eval mode, in its own floating-point type, on the CPU, without gradients.
+
+    Raises:
+        WeightsError: keys, shapes or values don't fit the network.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    return _assign(network, _read_parameters(content, path, shapes))
+
+
+def _read_parameters(content: bytes, path: Path, expected: Mapping[str, tuple[int, ...]]) -> "dict[str, Tensor]":
+    import torch  # noqa: PLC0415 - heavy
+    from safetensors.torch import load  # noqa: PLC0415
+
     try:
         state = load(content)
     except (
         Exception
     ) as error:  # the parser's own error, and whatever torch says to a shape or type that it doesn't know
         raise WeightsError(f"weights {path}: not a safetensors file: {str(error)[:SHOWN_METADATA]}") from error
-    expected_shapes = _expected_shapes(member, path)
-    found_shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if expected_shapes != found_shapes:
-        differing = sorted(set(expected_shapes.items()) ^ set(found_shapes.items()))
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if expected != found:
+        differing = sorted(set(expected.items()) ^ set(found.items()))
         name, _ = differing[0]
         raise WeightsError(
             f"weights {path}: {len({key for key, _ in differing})} tensors don't fit the network, first {name}: "
-            f"found {found_shapes.get(name, 'none')}, expected {expected_shapes.get(name, 'none')}",
+            f"found {found.get(name, 'none')}, expected {expected.get(name, 'none')}",
             hint="The plan's network section must be the one that the weights were trained with.",
         )
     if not all(tensor.is_floating_point() for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold tensors that are not floating-point", hint="Freeze again.")
-    state = {name: state[name].float() for name in expected_shapes}
+    state = {name: state[name].float() for name in expected}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise WeightsError(f"weights {path}: hold values that are not finite", hint="Train or freeze again.")
     return state
+
+
+def _assign(network: "nn.Module", parameters: "Mapping[str, Tensor]") -> "nn.Module":
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    state = {name: tensor.to(types[name]) for name, tensor in parameters.items()}
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def _expected_shapes(member: MemberPlan, path: Path) -> Mapping[str, tuple[int, ...]]:
