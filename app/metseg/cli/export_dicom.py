@@ -40,7 +40,7 @@ def export_dicom(
     labels: LabelsOption = None,
 ) -> int:
     """Writes a label map as DICOM Segmentation on the series of its source image, checked by reading it back."""
-    from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
+    from metseg.dicom.seg import export_segmentation  # noqa: PLC0415 - heavy
     from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
     voxels = export_segmentation(

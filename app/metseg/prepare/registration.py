@@ -23,9 +23,6 @@ from metseg.space.grid import Affine, FloatVolume, Grid, grid_difference
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813 - its usual name
 
-AIR_HU: Final = -1000.0
-"""Outside a CT's field of view."""
-
 HEAD_HU: Final = -300.0
 """Skin and everything denser lies above, air and its noise below."""
 

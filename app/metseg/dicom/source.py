@@ -19,9 +19,8 @@ from pydicom.multival import MultiValue
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM, DSfloat
 
-from metseg.errors import InputError
-from metseg.report.dicom_planes import Plane, is_multi_frame
-from metseg.report.dicom_tags import (
+from metseg.dicom.planes import Plane, is_multi_frame
+from metseg.dicom.tags import (
     NO_VALUE,
     UNREADABLE,
     find_uid,
@@ -30,6 +29,7 @@ from metseg.report.dicom_tags import (
     name_tag,
     refuse_tag,
 )
+from metseg.errors import InputError
 
 MAY_BE_EMPTY: Final = (
     "PatientName",

@@ -8,10 +8,10 @@ import pytest
 
 from dicom_support import COLUMNS, OBLIQUE, ROWS, SLICES, SPACING, STRAIGHT, volume, write_enhanced, write_series
 from metseg.__main__ import run
+from metseg.dicom.seg import arrange_frames, decode_segmentation, encode_segmentation
+from metseg.dicom.series import read_series
+from metseg.dicom.tags import name_tag
 from metseg.errors import ExitCode, InputError
-from metseg.report.dicom_seg import arrange_frames, decode_segmentation, encode_segmentation
-from metseg.report.dicom_series import read_series
-from metseg.report.dicom_tags import name_tag
 from metseg.space.grid import Grid
 from metseg.systems import BRATS
 from report_support import write_labels

@@ -20,7 +20,7 @@ from metseg.space.grid import Grid, grid_difference
 from metseg.systems import SYSTEMS, LabelKind, System
 
 if TYPE_CHECKING:
-    from metseg.report.dicom_series import Series
+    from metseg.dicom.series import Series
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def export_segmentation(
     """
     if find_spec("highdicom") is None:
         raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
-    from metseg.report.dicom_series import read_series  # noqa: PLC0415 - needs what is only now known to be there
+    from metseg.dicom.series import read_series  # noqa: PLC0415 - needs what is only now known to be there
 
     image = read_label_map(label_map, convention=convention)
     if tells_et_from_rc(system.regions):
@@ -129,7 +129,7 @@ def encode_segmentation(frames: Frames, series: "Series", system: System) -> byt
     Raises:
         InputError: no Segmentation can be made on images of this class.
     """
-    from metseg.report.dicom_tags import UNREADABLE, name_tag  # noqa: PLC0415 - an optional extra
+    from metseg.dicom.tags import UNREADABLE, name_tag  # noqa: PLC0415 - an optional extra
 
     try:
         segmentation = _build_segmentation(frames, series, system)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
+from metseg.dicom.planes import Plane, is_multi_frame, read_planes
+from metseg.dicom.source import SourceFile, describe_sources
+from metseg.dicom.tags import UNREADABLE, find_uid, find_value, refuse_tag
 from metseg.errors import InputError
 from metseg.findings import plain_number, printable
-from metseg.report.dicom_planes import Plane, is_multi_frame, read_planes
-from metseg.report.dicom_source import SourceFile, describe_sources
-from metseg.report.dicom_tags import UNREADABLE, find_uid, find_value, refuse_tag
 from metseg.space.grid import Grid
 
 LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -1,0 +1,1 @@
+"""DICOM: series and their geometry, label maps as DICOM objects on them."""
