@@ -1,27 +1,17 @@
 """A DICOM series as a volume: its slices in order, its grid, and what a Segmentation needs to know of its images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-
-from metseg.dicom.planes import Plane, is_multi_frame, read_planes
-from metseg.dicom.source import SourceFile, describe_sources
-from metseg.dicom.tags import UNREADABLE, find_uid, find_value, refuse_tag
+from metseg.dicom.planes import is_multi_frame, read_planes
+from metseg.dicom.reading import SourceFile, read_header
+from metseg.dicom.source import describe_sources
+from metseg.dicom.stacking import order_planes
+from metseg.dicom.tags import find_uid, find_value, refuse_tag
 from metseg.errors import InputError
-from metseg.findings import plain_number, printable
 from metseg.space.grid import Grid
-
-LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM's patient axes point to the left and to posterior, NIfTI's to the right and to anterior."""
-
-GAP_TOLERANCE: Final = 0.01
-"""Relative: how far distances between neighbouring slices may differ."""
 
 SEGMENTATIONS: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes of what this program writes: passed over where it lies among its sources."""
@@ -65,7 +55,10 @@ def read_series(path: Path) -> Series:
             hint="Export the volume as one multi-frame image, or as images of one frame.",
         )
     planes = [plane for file in files for plane in read_planes(file.dataset, file.path)]
-    order, grid = _order(planes, path)
+    try:
+        order, grid = order_planes(planes)
+    except InputError as error:
+        raise InputError(f"DICOM series {path}: {error}", hint=error.hint) from None
     column_mm, row_mm, _ = grid.spacing_mm
     step_mm = grid.voxel_volume_mm3 / (column_mm * row_mm) if len(planes) > 1 else None
     if several:
@@ -78,18 +71,9 @@ def read_series(path: Path) -> Series:
 def _read_headers(path: Path) -> list[SourceFile]:
     files = []
     for file in _list_files(path):
-        try:
-            dataset = dcmread(file, stop_before_pixels=True)
-        except InvalidDicomError:
-            continue
-        except OSError as error:
-            raise InputError(f"DICOM file {printable(file.name)}: can't be read: {error.strerror or error}") from error
-        except UNREADABLE as error:
-            raise InputError(
-                f"DICOM file {printable(file.name)}: damaged: {error}", hint="Copy or export the file again."
-            ) from error
-        if _is_image(dataset):
-            files.append(SourceFile(file, dataset))
+        header = read_header(file)
+        if header is not None and _is_image(header.dataset):
+            files.append(header)
     if not files:
         raise InputError(f"DICOM folder {path}: no image in it", hint="Name the folder of the files.")
     return files
@@ -135,46 +119,3 @@ def _choose_series(files: Sequence[SourceFile], path: Path) -> list[SourceFile]:
 
 def _has_place(dataset: Any) -> bool:
     return is_multi_frame(dataset) or find_value(dataset, "ImagePositionPatient") is not None
-
-
-def _order(planes: Sequence[Plane], path: Path) -> tuple[NDArray[np.intp], Grid]:
-    """The slices' order along the third index, and the grid."""
-    first = planes[0]
-    if not all(plane.is_parallel_to(first) for plane in planes):
-        raise InputError(
-            f"DICOM series {path}: slices of different orientation, size or pixel spacing", hint="Split the series."
-        )
-    row, column = np.array(first.orientation, dtype=np.float64).reshape(2, 3)
-    normal = np.cross(row, column)
-    positions = np.array([plane.position_mm for plane in planes], dtype=np.float64)
-    order = np.argsort(positions @ normal, kind="stable")
-    step = _measure_step(positions[order], normal * float(first.thickness_mm or 1), path)
-    row_mm, column_mm = (float(side) for side in first.spacing_mm)
-    affine = np.eye(4)
-    # Within a row the column index grows along the first direction, by the second of PixelSpacing's values.
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * column_mm, column * row_mm, step
-    affine[:3, 3] = positions[order[0]]
-    rows, columns = first.shape
-    return order, Grid((columns, rows, len(planes)), LPS_TO_RAS @ affine)
-
-
-def _measure_step(positions: NDArray[np.float64], lone: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
-    """The way from one slice to the next; `lone` for a single slice."""
-    if len(positions) == 1:
-        return lone
-    steps = np.diff(positions, axis=0)
-    mean: NDArray[np.float64] = steps.mean(axis=0)
-    size = float(np.linalg.norm(mean))
-    if size == 0 or float(np.abs(steps - mean).max()) > GAP_TOLERANCE * size:
-        lengths = np.linalg.norm(steps, axis=1)
-        shortest, longest = (plain_number(float(length)) for length in (lengths.min(), lengths.max()))
-        raise InputError(
-            f"DICOM series {path}: {_count(positions)} lie {shortest} to {longest} mm apart, expected equal steps",
-            hint="Slices are missing or doubled, or there are several volumes: export one volume again.",
-        )
-    return mean
-
-
-def _count(positions: Iterable[NDArray[np.float64]]) -> str:
-    places = [tuple(position) for position in positions]
-    return f"{len(places)} slices at {len(set(places))} places"

@@ -6,7 +6,6 @@ can't be invented: a Segmentation without them points nowhere.
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM, DSfloat
 
 from metseg.dicom.planes import Plane, is_multi_frame
+from metseg.dicom.reading import SourceFile
 from metseg.dicom.tags import (
     NO_VALUE,
     UNREADABLE,
@@ -57,14 +57,6 @@ UTF_8: Final = "ISO_IR 192"
 
 MAX_SERIES_NUMBER: Final = 2**30
 """Larger ones, and negative ones, are left aside: the Segmentation's own number is a sum."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of the series and its dataset."""
-
-    path: Path
-    dataset: Any
 
 
 def describe_sources(
