@@ -42,6 +42,11 @@ FindingCode = Literal[
     "same-image",
     "single-slice",
     "grid",
+    # A DICOM study (dicom/).
+    "thick-slices",
+    "burnt-in",
+    "not-registered",
+    "brain-mask",
     # The machine (predict/memory.py).
     "memory",
     # A finished output folder (files/submission.py).

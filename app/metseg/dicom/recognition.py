@@ -1,0 +1,246 @@
+"""Which series of a study is which modality, and why: the rules applied, and one series chosen for each modality."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from metseg.dicom.acquisition import Acquisition, describe_stack
+from metseg.dicom.sequence_rules import THICK_MM, Weighting, find_exclusion, find_rule
+from metseg.dicom.study import Stack, Study
+from metseg.errors import InputError
+from metseg.findings import Finding, listed, plain_number, warning
+from metseg.systems import SOURCE_MODALITY, Modality
+
+SHARP_KERNELS: Final = ("bone", "sharp", "lung", "knochen", "edge", "detail", "h6", "h7", "b6", "b7", "hr6", "br6")
+"""Of a CT's reconstruction: such images are noisy; a soft one is preferred."""
+
+SAME_STEP_MM: Final = 0.1
+"""Two series whose slices lie apart by so much the same are equally good."""
+
+CHOSEN_IN_ORDER: Final[tuple[Modality, ...]] = (SOURCE_MODALITY, "t1n", "t2w", "t2f", "ct")
+"""The source image first: the others should be of its study."""
+
+Rank = tuple[float, ...]
+"""The smaller, the better; two series of the same rank fit equally."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one stack.
+
+    Attributes:
+        stack: the images.
+        seen: what their headers say.
+        modality: what they could serve as; None where nothing.
+        rule: name of the rule or exclusion that decided; empty where none fits.
+        reason: in words.
+        is_chosen: whether they serve as it.
+        rank: among those of the same modality.
+    """
+
+    stack: Stack
+    seen: Acquisition
+    modality: Modality | None
+    rule: str
+    reason: str
+    is_chosen: bool = False
+    rank: Rank = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """A study with a series for each modality that was found.
+
+    Attributes:
+        verdicts: of every stack, in the study's order.
+        findings: about the choice, and files that were passed over.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def chosen(self) -> Mapping[Modality, Verdict]:
+        """The series taken, by modality."""
+        return {item.modality: item for item in self.verdicts if item.is_chosen and item.modality is not None}
+
+
+def recognise(study: Study, named: Mapping[Modality, str] | None = None) -> Recognition:
+    """Chooses a series for each modality.
+
+    Args:
+        study: from `read_study`.
+        named: the series that the user says, by its name (`Stack.name`); the rules decide the rest.
+
+    Raises:
+        InputError: there is no t1c, two series fit one modality equally, or a named one can't be used.
+    """
+    named = named or {}
+    verdicts = [_judge(stack) for stack in study.stacks]
+    verdicts = [_name(verdict, named) for verdict in _settle_contrast(verdicts)]
+    _refuse_unknown_names(named, verdicts)
+    source_study = ""
+    for modality in CHOSEN_IN_ORDER:
+        best = _choose(modality, verdicts, source_study, is_named=modality in named)
+        if best is None:
+            continue
+        if modality == SOURCE_MODALITY:
+            source_study = best.stack.study_uid
+        verdicts = [
+            replace(item, is_chosen=True)
+            if item is best
+            else replace(item, reason=f"{item.reason}; series {_show(best.stack)} fits better")
+            if item.modality == modality
+            else item
+            for item in verdicts
+        ]
+    result = Recognition(tuple(verdicts), study.findings)
+    if SOURCE_MODALITY not in result.chosen:
+        raise InputError(f"study {study.path}: {_say_no_source(verdicts)}", hint=_advise_source(verdicts))
+    return replace(result, findings=(*study.findings, *_warn(result)))
+
+
+def _judge(stack: Stack) -> Verdict:
+    seen = describe_stack(stack)
+    if seen.modality not in {"MR", "CT"}:
+        return Verdict(stack, seen, None, "other", f"{seen.modality or 'no modality'}: neither MR nor CT")
+    if stack.problem:
+        return Verdict(stack, seen, None, "no-volume", stack.problem)
+    exclusion = find_exclusion(seen)
+    if exclusion is not None:
+        return Verdict(stack, seen, None, exclusion.name, exclusion.why)
+    rule = find_rule(seen)
+    if rule is None:
+        return Verdict(stack, seen, None, "", f"fits no rule ({_say_times(seen)})")
+    modality, why = _modality_of(rule.weighting, seen)
+    rank = (rule.certainty, *_rank(seen))
+    return Verdict(stack, seen, modality, rule.name, f"{rule.why} ({_say_times(seen)}){why}", rank=rank)
+
+
+def _modality_of(weighting: Weighting, seen: Acquisition) -> tuple[Modality | None, str]:
+    """The modality, and what contrast agent says to it; None for a T1 of which nobody knows."""
+    if weighting != "t1":
+        return weighting, ""
+    if seen.contrast == "with":
+        return "t1c", f", contrast agent by its {seen.contrast_from}"
+    if seen.contrast == "without":
+        return "t1n", f", no contrast agent by its {seen.contrast_from}"
+    return None, ", contrast unknown"
+
+
+def _settle_contrast(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """A T1 that says nothing of contrast agent is t1n where another T1 of its study says that it has it."""
+    with_contrast = {item.stack.study_uid: item.stack for item in verdicts if item.modality == "t1c"}
+    settled = []
+    for item in verdicts:
+        other = with_contrast.get(item.stack.study_uid)
+        if item.modality is None and item.rule.startswith("t1") and other is not None:
+            reason = f"{item.reason}, but series {_show(other)} states it"
+            settled.append(replace(item, modality="t1n", reason=reason, rank=(item.rank[0] + 1, *item.rank[1:])))
+        else:
+            settled.append(item)
+    return settled
+
+
+def _rank(seen: Acquisition) -> Rank:
+    return (
+        any(sharp in seen.kernel for sharp in SHARP_KERNELS),
+        not (seen.is_3d or seen.modality == "CT"),
+        "ND" in seen.image_type,  # without distortion correction; the scanner often saves both
+        round(seen.step_mm / SAME_STEP_MM),
+        round(seen.pixel_mm / SAME_STEP_MM),
+    )
+
+
+def _name(verdict: Verdict, named: Mapping[Modality, str]) -> Verdict:
+    for modality, name in named.items():
+        if verdict.stack.name == name:
+            if verdict.stack.problem:
+                raise InputError(f"series {name}: {verdict.stack.problem}", hint="Export the series again.")
+            exclusion = find_exclusion(verdict.seen)
+            if exclusion is not None and exclusion.is_final:
+                raise InputError(f"series {name}: {exclusion.why}", hint="Export it again, as slices, uncompressed.")
+            return replace(verdict, modality=modality, rule="named", reason="named by the user", rank=(-1,))
+    taken = verdict.modality in named
+    return replace(verdict, modality=None, reason=f"{verdict.reason}; another was named") if taken else verdict
+
+
+def _refuse_unknown_names(named: Mapping[Modality, str], verdicts: Sequence[Verdict]) -> None:
+    known = {item.stack.name for item in verdicts}
+    for modality, name in named.items():
+        if name not in known:
+            parts = sorted(other for other in known if other.startswith(f"{name}/"))
+            raise InputError(
+                f"--series {modality}={name}: the study has no such series",
+                hint=f"It has parts: {listed(parts)}." if parts else "Take a UID from the table of series.",
+            )
+
+
+def _choose(modality: Modality, verdicts: Sequence[Verdict], source_study: str, *, is_named: bool) -> Verdict | None:
+    """The best series; those of t1c's study come first.
+
+    Raises:
+        InputError: two are equally good.
+    """
+    found = [item for item in verdicts if item.modality == modality]
+    if not found or is_named:
+        return found[0] if found else None
+
+    def rank(item: Verdict) -> Rank:
+        return (bool(source_study) and item.stack.study_uid != source_study, *item.rank)
+
+    found.sort(key=rank)
+    equal = [item for item in found if rank(item) == rank(found[0])]
+    if len(equal) > 1:
+        raise InputError(
+            f"{modality}: series {', '.join(_show(item.stack) for item in equal)} fit equally",
+            hint="Say which: " + " or ".join(f"--series {modality}={item.stack.name}" for item in equal) + ".",
+        )
+    return found[0]
+
+
+def _say_no_source(verdicts: Sequence[Verdict]) -> str:
+    unknown = [item for item in verdicts if item.modality is None and item.rule.startswith("t1")]
+    if unknown:
+        names = listed([_show(item.stack) for item in unknown])
+        return f"no t1c: nothing says whether T1 series {names} was acquired with contrast agent"
+    plain = [item for item in verdicts if item.modality == "t1n"]
+    if plain:
+        return f"no t1c: T1 series {listed([_show(item.stack) for item in plain])} is without contrast agent"
+    broken = [item for item in verdicts if item.rule in {"no-volume", "compressed", "mosaic"}]
+    if broken:
+        return f"no t1c; series {_show(broken[0].stack)} can't be used: {broken[0].reason}"
+    reasons = listed(list(dict.fromkeys(item.reason for item in verdicts)))
+    return f"no t1c among {len(verdicts)} series ({reasons})"
+
+
+def _advise_source(verdicts: Sequence[Verdict]) -> str:
+    candidates = [item for item in verdicts if item.rule.startswith("t1") and item.modality is None]
+    if candidates:
+        return f"If one was, say so: --series {SOURCE_MODALITY}={candidates[0].stack.name}."
+    return f"Name it: --series {SOURCE_MODALITY}=UID."
+
+
+def _warn(result: Recognition) -> Iterable[Finding]:
+    for modality, item in result.chosen.items():
+        if item.seen.step_mm > THICK_MM:
+            yield warning(
+                "thick-slices",
+                f"{modality}: slices lie {plain_number(item.seen.step_mm)} mm apart, more than {THICK_MM:g} mm: "
+                "metastases of a few millimetres can lie between two",
+            )
+        if item.seen.is_burnt_in:
+            yield warning("burnt-in", f"{modality}: the header says that text is burnt into the pixels")
+
+
+def _say_times(seen: Acquisition) -> str:
+    """TR, TE and TI in milliseconds, and the slices."""
+    times = (("TR", seen.tr_ms), ("TE", seen.te_ms), ("TI", seen.ti_ms))
+    parts = [f"{name} {plain_number(value)}" for name, value in times if value is not None]
+    return ", ".join([*parts, f"{seen.slices} slices of {plain_number(seen.step_mm)} mm"])
+
+
+def _show(stack: Stack) -> str:
+    """A series as the table shows it."""
+    number = "?" if stack.number is None else str(stack.number)
+    return f"{number}/{stack.part}" if stack.part else number
