@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from metseg.dicom.acquisition import Acquisition, describe_stack
@@ -52,12 +53,16 @@ class Recognition:
     """A study with a series for each modality that was found.
 
     Attributes:
+        path: the study's folder.
         verdicts: of every stack, in the study's order.
         findings: about the choice, and files that were passed over.
+        problem: why no case can be made of it: there is no t1c, or two series fit equally. None where one can.
     """
 
+    path: Path
     verdicts: tuple[Verdict, ...]
     findings: tuple[Finding, ...]
+    problem: InputError | None = None
 
     @property
     def chosen(self) -> Mapping[Modality, Verdict]:
@@ -73,31 +78,43 @@ def recognise(study: Study, named: Mapping[Modality, str] | None = None) -> Reco
         named: the series that the user says, by its name (`Stack.name`); the rules decide the rest.
 
     Raises:
-        InputError: there is no t1c, two series fit one modality equally, or a named one can't be used.
+        InputError: a named series is not there, or can't be used.
     """
     named = named or {}
     verdicts = [_judge(stack) for stack in study.stacks]
-    verdicts = [_name(verdict, named) for verdict in _settle_contrast(verdicts)]
     _refuse_unknown_names(named, verdicts)
-    source_study = ""
+    verdicts = [_name(verdict, named) for verdict in _settle_contrast(verdicts)]
+    problem, source_study = "", ""
+    hint = ""
     for modality in CHOSEN_IN_ORDER:
-        best = _choose(modality, verdicts, source_study, is_named=modality in named)
-        if best is None:
-            continue
-        if modality == SOURCE_MODALITY:
-            source_study = best.stack.study_uid
-        verdicts = [
-            replace(item, is_chosen=True)
-            if item is best
-            else replace(item, reason=f"{item.reason}; series {_show(best.stack)} fits better")
-            if item.modality == modality
-            else item
-            for item in verdicts
-        ]
-    result = Recognition(tuple(verdicts), study.findings)
-    if SOURCE_MODALITY not in result.chosen:
-        raise InputError(f"study {study.path}: {_say_no_source(verdicts)}", hint=_advise_source(verdicts))
+        equal = _find_best(modality, verdicts, source_study)
+        if len(equal) > 1:
+            problem = f"{modality}: series {', '.join(_show(item.stack) for item in equal)} fit equally"
+            hint = "Say which: " + " or ".join(f"--series {modality}={item.stack.name}" for item in equal) + "."
+            break
+        if not equal and modality == SOURCE_MODALITY:
+            problem, hint = _say_no_source(verdicts), _advise_source(verdicts)
+            break
+        if equal:
+            (best,) = equal
+            source_study = source_study or best.stack.study_uid
+            verdicts = [_take(item, best) for item in verdicts]
+    result = Recognition(
+        study.path,
+        tuple(verdicts),
+        study.findings,
+        InputError(f"study {study.path}: {problem}", hint=hint) if problem else None,
+    )
     return replace(result, findings=(*study.findings, *_warn(result)))
+
+
+def _take(item: Verdict, best: Verdict) -> Verdict:
+    """A verdict after the best series of a modality was taken."""
+    if item is best:
+        return replace(item, is_chosen=True)
+    if item.modality == best.modality:
+        return replace(item, reason=f"{item.reason}; series {_show(best.stack)} fits better")
+    return item
 
 
 def _judge(stack: Stack) -> Verdict:
@@ -176,27 +193,15 @@ def _refuse_unknown_names(named: Mapping[Modality, str], verdicts: Sequence[Verd
             )
 
 
-def _choose(modality: Modality, verdicts: Sequence[Verdict], source_study: str, *, is_named: bool) -> Verdict | None:
-    """The best series; those of t1c's study come first.
-
-    Raises:
-        InputError: two are equally good.
-    """
+def _find_best(modality: Modality, verdicts: Sequence[Verdict], source_study: str) -> list[Verdict]:
+    """The best series, or all that are equally good; those of t1c's study come first."""
     found = [item for item in verdicts if item.modality == modality]
-    if not found or is_named:
-        return found[0] if found else None
 
     def rank(item: Verdict) -> Rank:
-        return (bool(source_study) and item.stack.study_uid != source_study, *item.rank)
+        return (item.rank[0] >= 0 and bool(source_study) and item.stack.study_uid != source_study, *item.rank)
 
-    found.sort(key=rank)
-    equal = [item for item in found if rank(item) == rank(found[0])]
-    if len(equal) > 1:
-        raise InputError(
-            f"{modality}: series {', '.join(_show(item.stack) for item in equal)} fit equally",
-            hint="Say which: " + " or ".join(f"--series {modality}={item.stack.name}" for item in equal) + ".",
-        )
-    return found[0]
+    best = min(map(rank, found), default=())
+    return [item for item in found if rank(item) == best]
 
 
 def _say_no_source(verdicts: Sequence[Verdict]) -> str:

@@ -22,6 +22,9 @@ SMALLEST_SEQUENCE_GAIN: Final = 0.5
 
 HALF: Final = 0.5
 
+DEFAULT_PLAN: Final = RegistrationPlan()
+"""Of a CT, where no bundle's plan says another."""
+
 SEQUENCE_PLAN: Final = RegistrationPlan(
     window_hu=(0.0, 1.0), start_degrees=0.0, smallest_gain=SMALLEST_SEQUENCE_GAIN, identity_mm=0.0
 )
@@ -57,7 +60,7 @@ class Registration:
         return np.array(self.matrix, dtype=np.float64)
 
 
-def register(ct: Scan, mr: FloatVolume, mr_grid: Grid, plan: RegistrationPlan) -> Registration:
+def register(ct: Scan, mr: FloatVolume, mr_grid: Grid, plan: RegistrationPlan = DEFAULT_PLAN) -> Registration:
     """Finds the rigid transform between a patient's CT and MR.
 
     Args:
@@ -110,7 +113,7 @@ def register_sequence(
     try:
         return _try_sequence(scaled, fixed, source_grid, brain, SEQUENCE_PLAN, name=name)
     except InputError:
-        turned = SEQUENCE_PLAN.model_copy(update={"start_degrees": RegistrationPlan().start_degrees})
+        turned = SEQUENCE_PLAN.model_copy(update={"start_degrees": DEFAULT_PLAN.start_degrees})
         return _try_sequence(scaled, fixed, source_grid, brain, turned, name=name)
 
 

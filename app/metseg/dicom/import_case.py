@@ -1,0 +1,410 @@
+"""From a study to a case that `infer` reads: images on t1c's grid, the brain alone, and `import.json` beside them.
+
+t1c keeps its voxels and its grid, so that label maps go back to its series unchanged. The other sequences are brought
+to it; a CT keeps its own grid, and its transform is in `import.json`.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from metseg.dicom.acquisition import KEYWORDS
+from metseg.dicom.import_json import (
+    FILE_NAME,
+    AlignmentFacts,
+    BrainFacts,
+    FindingFacts,
+    ImageFacts,
+    ImportJson,
+    SeriesFacts,
+    read_import_json,
+)
+from metseg.dicom.pseudonyms import Pseudonyms
+from metseg.dicom.recognition import Recognition, Verdict, recognise
+from metseg.dicom.stripping import BrainFinder, FoundBrain
+from metseg.dicom.study import read_study
+from metseg.dicom.tags import find_uid
+from metseg.dicom.volume import read_volume
+from metseg.errors import InputError, OutputError, UsageError
+from metseg.files.atomic import advise_on_writing, write_atomically
+from metseg.files.case import CaseFiles, Scan
+from metseg.files.image import ImageError, read_image
+from metseg.files.write import write_image
+from metseg.findings import Finding, printable, warning
+from metseg.prepare.registration import Registration, register, register_sequence
+from metseg.space.rigid import resample_rigid
+from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality, System, system_of_images
+
+logger = logging.getLogger(__name__)
+
+ALWAYS_REQUIRED: Final[frozenset[Modality]] = frozenset({SOURCE_MODALITY})
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What the caller decides.
+
+    Attributes:
+        output_path: the folder of cases.
+        pseudonyms: make the hashes, and the case's name where nobody gives one.
+        find_brain: finds the brain on t1c; None where there is nothing that could.
+        case_id: the case's name; None for a salted hash of its study.
+        named: series that the user says, by modality.
+        system: None to choose it by the images.
+        required: modalities without which the case is of no use to the plan that will run; another one that can't be
+            registered is left out.
+        resume: whether a case that is there already is left as it is, instead of refused.
+    """
+
+    output_path: Path
+    pseudonyms: Pseudonyms
+    find_brain: BrainFinder | None = None
+    case_id: str | None = None
+    named: Mapping[Modality, str] = field(default_factory=dict)
+    system: System | None = None
+    required: frozenset[Modality] = ALWAYS_REQUIRED
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedCase:
+    """A case as it lies in the output folder.
+
+    Attributes:
+        folder: of the case.
+        facts: its `import.json`.
+        is_new: whether this run made it.
+    """
+
+    folder: Path
+    facts: ImportJson
+    is_new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One image before it is brought to t1c."""
+
+    scan: Scan
+    facts: ImageFacts
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """Seconds by step."""
+
+    stage_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_s[name] = round(self.stage_s.get(name, 0.0) + time.perf_counter() - start, 2)
+
+
+def recognise_study(path: Path, named: Mapping[Modality, str] | None = None) -> Recognition:
+    """Reads a study's headers and chooses its series; no pixels are read.
+
+    Args:
+        path: the study's folder.
+        named: see `ImportOptions`.
+
+    Raises:
+        InputError: see `read_study` and `recognise`.
+    """
+    return recognise(read_study(path, KEYWORDS), named)
+
+
+def import_study(recognition: Recognition, options: ImportOptions) -> ImportedCase:
+    """Makes a case of a study.
+
+    Args:
+        recognition: from `recognise_study`.
+        options: what the caller decides.
+
+    Raises:
+        UsageError: a brain is wanted and nothing can find it.
+        InputError: the study's problem; an image can't be read, or one that is required can't be registered.
+        OutputError: the case can't be written, or is there already.
+    """
+    if recognition.problem is not None:
+        raise recognition.problem
+    chosen = recognition.chosen
+    source_study = chosen[SOURCE_MODALITY].stack.study_uid
+    case_id = options.case_id or options.pseudonyms.name_case(source_study)
+    if (existing := _find_existing(case_id, options)) is not None:
+        return existing
+    watch = _Stopwatch()
+    system = options.system or system_of_images(chosen)
+    with watch.step("read"):
+        sources = {
+            modality: _Source(read_volume(item.stack), _describe_image(item, options.pseudonyms))
+            for modality, item in chosen.items()
+            if modality in _wanted(system)
+        }
+    series = tuple(_describe_series(item, options.pseudonyms) for item in recognition.verdicts)
+    return _make_case(case_id, system, sources, options, watch, series=series, findings=recognition.findings)
+
+
+def import_images(files: CaseFiles, options: ImportOptions) -> ImportedCase:
+    """Makes a case of raw NIfTI images: whole heads, each on a grid of its own.
+
+    Args:
+        files: of one case, found by their names.
+        options: what the caller decides; the series play no part.
+
+    Raises:
+        UsageError: as `import_study`.
+        InputError: likewise.
+        OutputError: likewise.
+    """
+    case_id = options.case_id or files.case_id
+    if (existing := _find_existing(case_id, options)) is not None:
+        return existing
+    name = printable(files.case_id)
+    for modality, both in files.rivals.items():
+        raise InputError(f"case {name}: {len(both)} files of {modality}", hint="Leave one of them.")
+    if SOURCE_MODALITY not in files.images:
+        raise InputError(f"case {name}: no {SOURCE_MODALITY}", hint=f"Add {name}-{SOURCE_MODALITY}.nii.gz.")
+    watch = _Stopwatch()
+    system = options.system or system_of_images(files.images)
+    with watch.step("read"):
+        sources = {
+            modality: _read_file(modality, path, name)
+            for modality, path in files.images.items()
+            if modality in _wanted(system)
+        }
+    return _make_case(case_id, system, sources, options, watch, series=(), findings=files.findings)
+
+
+def _wanted(system: System) -> frozenset[Modality]:
+    """A CT is kept beside the challenge's sequences: contours may go to it."""
+    return frozenset(system.modalities) | OWN_GRID
+
+
+def _find_existing(case_id: str, options: ImportOptions) -> ImportedCase | None:
+    """A case that is there already.
+
+    Raises:
+        OutputError: it is, and nobody wants to resume.
+        UsageError: this is no name for a case.
+    """
+    if not case_id or case_id.startswith(".") or "/" in case_id or not case_id.isprintable():
+        raise UsageError(f"case ID {printable(case_id)!r}: not a folder's name", hint="Give letters, digits, - and _.")
+    folder = options.output_path / case_id
+    if not folder.exists():
+        return None
+    if options.resume and (folder / FILE_NAME).exists():
+        return ImportedCase(folder, read_import_json(folder / FILE_NAME), is_new=False)
+    raise OutputError(
+        f"case folder {folder} exists", hint="Remove it, give another --case-id, or leave it as it is: --resume."
+    )
+
+
+def _make_case(
+    case_id: str,
+    system: System,
+    sources: Mapping[Modality, _Source],
+    options: ImportOptions,
+    watch: _Stopwatch,
+    *,
+    series: tuple[SeriesFacts, ...],
+    findings: tuple[Finding, ...],
+) -> ImportedCase:
+    source = sources[SOURCE_MODALITY].scan
+    with watch.step("brain"):
+        brain = _find_brain(source, system, options)
+    findings = (*findings, *(brain.findings if brain is not None else ()))
+    aligned, left_out = _Aligned(), {}
+    with watch.step("register"):
+        for modality, item in sources.items():
+            if modality == SOURCE_MODALITY:
+                continue
+            try:
+                aligned.add(modality, item, source, brain)
+            except InputError as error:
+                if modality in options.required or (system.is_registered and modality in system.modalities):
+                    raise InputError(f"case {printable(case_id)}: {error}", hint=error.hint) from error
+                left_out[modality] = str(error)
+                what = f"{modality} is left out: {error}"
+                findings = (*findings, warning("not-registered", what, error.hint))
+    images = {SOURCE_MODALITY: _strip(source, brain), **aligned.images}
+    facts = ImportJson(
+        case_id=case_id,
+        system=system.name,
+        salt_check=options.pseudonyms.check,
+        images={},
+        left_out=left_out,
+        study=series,
+        brain=None if brain is None else _describe_brain(brain, source),
+        findings=tuple(FindingFacts(severity=item.severity, code=item.code, what=item.what) for item in findings),
+        stage_s={},
+    )
+    described = {
+        modality: sources[modality].facts.model_copy(update={"alignment": aligned.facts.get(modality)})
+        for modality in images
+    }
+    return _write_case(options.output_path / case_id, facts, images, described, watch)
+
+
+def _find_brain(source: Scan, system: System, options: ImportOptions) -> FoundBrain | None:
+    if not system.is_stripped:
+        return None
+    if options.find_brain is None:
+        raise UsageError("no brain extraction: nothing finds the brain on t1c", hint="Give a mask: --brain-mask FILE.")
+    return options.find_brain(source)
+
+
+@dataclass(slots=True)
+class _Aligned:
+    """Images as they are written, and how they came to t1c."""
+
+    images: dict[Modality, Scan] = field(default_factory=dict)
+    facts: dict[Modality, AlignmentFacts] = field(default_factory=dict)
+
+    def add(self, modality: Modality, item: _Source, source: Scan, brain: FoundBrain | None) -> None:
+        """Registers one image.
+
+        Raises:
+            InputError: the check does not believe the result.
+        """
+        if modality in OWN_GRID:
+            found = register(item.scan, source.voxels, source.grid)
+            self.images[modality] = item.scan
+        else:
+            inside = brain.mask if brain is not None else np.ones(source.grid.shape, dtype=np.bool_)
+            found = register_sequence(item.scan, source.voxels, source.grid, inside, name=modality)
+            self.images[modality] = _bring(item.scan, source, found, brain)
+        self.facts[modality] = AlignmentFacts.model_validate(found)
+
+
+def _bring(moving: Scan, source: Scan, found: Registration, brain: FoundBrain | None) -> Scan:
+    """A sequence on t1c's grid, linear between voxel centres."""
+    moved = resample_rigid(moving.voxels, moving.grid, source.grid, found.mr_to_ct, outside=0.0)
+    return _strip(Scan(moved, source.grid, source.header), brain)
+
+
+def _strip(scan: Scan, brain: FoundBrain | None) -> Scan:
+    return scan if brain is None else replace(scan, voxels=np.where(brain.mask, scan.voxels, np.float32(0)))
+
+
+# ---- what import.json says
+
+
+def _describe_image(item: Verdict, pseudonyms: Pseudonyms) -> ImageFacts:
+    stack = item.stack
+    frame = find_uid(stack.first.dataset, "FrameOfReferenceUID")
+    if stack.grid is None:
+        raise ValueError(stack.problem)
+    return ImageFacts(
+        series=pseudonyms.of(stack.series_uid),
+        study=pseudonyms.of(stack.study_uid),
+        frame_of_reference=None if frame is None else pseudonyms.of(frame),
+        part=stack.part,
+        rule=item.rule,
+        reason=item.reason,
+        shape=stack.grid.shape,
+        affine=_as_rows(stack.grid.affine),
+        alignment=None,
+        sha256="",
+    )
+
+
+def _describe_series(item: Verdict, pseudonyms: Pseudonyms) -> SeriesFacts:
+    return SeriesFacts(
+        series=pseudonyms.of(item.stack.series_uid),
+        part=item.stack.part,
+        images=item.stack.images,
+        modality=item.modality,
+        is_chosen=item.is_chosen,
+        rule=item.rule,
+        reason=item.reason,
+    )
+
+
+def _describe_brain(brain: FoundBrain, source: Scan) -> BrainFacts:
+    return BrainFacts(source=brain.source, volume_ml=float(brain.mask.sum()) * source.grid.voxel_volume_mm3 / 1000)
+
+
+def _read_file(modality: Modality, path: Path, name: str) -> _Source:
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise InputError(f"case {name}: {modality}: {error}", hint=error.hint) from None
+    if not image.is_oriented:
+        raise InputError(
+            f"case {name}: {modality}: the header does not say where the image lies",
+            hint="Convert it from DICOM again.",
+        )
+    if not np.isfinite(image.voxels).all():
+        raise InputError(f"case {name}: {modality}: holds values that are not finite", hint="Convert it again.")
+    facts = ImageFacts(
+        series=None,
+        study=None,
+        frame_of_reference=None,
+        part=0,
+        rule="file",
+        reason="named so by its file",
+        shape=image.grid.shape,
+        affine=_as_rows(image.grid.affine),
+        alignment=None,
+        sha256="",
+    )
+    return _Source(Scan(image.voxels, image.grid, image.header), facts)
+
+
+def _as_rows(affine: np.ndarray) -> tuple[tuple[float, float, float, float], ...]:
+    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
+
+
+# ---- writing
+
+
+def _write_case(
+    folder: Path,
+    facts: ImportJson,
+    images: Mapping[Modality, Scan],
+    described: Mapping[Modality, ImageFacts],
+    watch: _Stopwatch,
+) -> ImportedCase:
+    """Writes the case into a hidden folder, which gets its name when it is complete."""
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+        try:
+            written = {}
+            with watch.step("write"):
+                for modality, scan in images.items():
+                    path = partial / f"{folder.name}-{modality}.nii.gz"
+                    write_image(path, scan.voxels, scan.header)
+                    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                    written[modality] = described[modality].model_copy(update={"sha256": sha256})
+            facts = facts.model_copy(update={"images": written, "stage_s": dict(watch.stage_s)})
+            write_atomically(partial / FILE_NAME, (facts.model_dump_json(indent=2) + "\n").encode())
+            partial.chmod(0o777 & ~_umask())
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        hint = advise_on_writing(folder, error.errno)
+        raise OutputError(f"case folder {folder}: {error.strerror or error}", hint=hint) from error
+    return ImportedCase(folder, facts)
+
+
+def _umask() -> int:
+    """The caller's, which `mkdtemp` ignores."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
