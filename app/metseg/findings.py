@@ -45,7 +45,7 @@ FindingCode = Literal[
     # A DICOM study (dicom/).
     "thick-slices",
     "burnt-in",
-    "not-registered",
+    "left-out",
     "brain-mask",
     # The machine (predict/memory.py).
     "memory",

@@ -1,5 +1,6 @@
 """How a volume was acquired, as far as its headers say: numbers, codes and words."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -74,6 +75,7 @@ class Acquisition:
         is_burnt_in: whether the pixels hold burnt-in text.
         is_grey: one sample per pixel.
         decodable: whether this program can read its pixel data.
+        voxels: how many.
         slices: how many.
         step_mm: from slice to slice, across them.
         pixel_mm: the larger side of a pixel.
@@ -96,6 +98,7 @@ class Acquisition:
     is_burnt_in: bool
     is_grey: bool
     decodable: bool
+    voxels: int
     slices: int
     step_mm: float
     pixel_mm: float
@@ -131,6 +134,7 @@ def describe_stack(stack: Stack) -> Acquisition:
         is_grey=(find_value(data, "SamplesPerPixel") or 1) == 1
         and str(find_value(data, "PhotometricInterpretation") or "MONOCHROME2").startswith("MONOCHROME"),
         decodable=can_decode(data),
+        voxels=0 if stack.grid is None else math.prod(stack.grid.shape),
         slices=len(stack.slices),
         step_mm=step_mm,
         pixel_mm=pixel_mm,

@@ -99,6 +99,23 @@ class _Source:
     facts: ImageFacts
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is to make a case of.
+
+    Attributes:
+        sources: the images read.
+        lost: why others could not be read.
+        series: of the study; empty for NIfTI.
+        findings: so far.
+    """
+
+    sources: Mapping[Modality, _Source]
+    lost: Mapping[Modality, InputError]
+    series: tuple[SeriesFacts, ...]
+    findings: tuple[Finding, ...]
+
+
 @dataclass(slots=True)
 class _Stopwatch:
     """Seconds by step."""
@@ -149,13 +166,9 @@ def import_study(recognition: Recognition, options: ImportOptions) -> ImportedCa
     watch = _Stopwatch()
     system = options.system or system_of_images(chosen)
     with watch.step("read"):
-        sources = {
-            modality: _Source(read_volume(item.stack), _describe_image(item, options.pseudonyms))
-            for modality, item in chosen.items()
-            if modality in _wanted(system)
-        }
+        sources, lost = _read_series(chosen, system, options)
     series = tuple(_describe_series(item, options.pseudonyms) for item in recognition.verdicts)
-    return _make_case(case_id, system, sources, options, watch, series=series, findings=recognition.findings)
+    return _make_case(case_id, system, _Found(sources, lost, series, recognition.findings), options, watch)
 
 
 def import_images(files: CaseFiles, options: ImportOptions) -> ImportedCase:
@@ -181,12 +194,38 @@ def import_images(files: CaseFiles, options: ImportOptions) -> ImportedCase:
     watch = _Stopwatch()
     system = options.system or system_of_images(files.images)
     with watch.step("read"):
-        sources = {
+        sources: dict[Modality, _Source] = {
             modality: _read_file(modality, path, name)
             for modality, path in files.images.items()
             if modality in _wanted(system)
         }
-    return _make_case(case_id, system, sources, options, watch, series=(), findings=files.findings)
+    return _make_case(case_id, system, _Found(sources, {}, (), files.findings), options, watch)
+
+
+def _read_series(
+    chosen: Mapping[Modality, Verdict], system: System, options: ImportOptions
+) -> tuple[dict[Modality, _Source], dict[Modality, InputError]]:
+    """The images, and why others can't be read.
+
+    Raises:
+        InputError: one that is needed can't be read.
+    """
+    sources, lost = {}, {}
+    for modality, item in chosen.items():
+        if modality not in _wanted(system):
+            continue
+        try:
+            sources[modality] = _Source(read_volume(item.stack), _describe_image(item, options.pseudonyms))
+        except InputError as error:
+            if _is_needed(modality, system, options):
+                raise InputError(f"{modality}: {error}", hint=error.hint) from error
+            lost[modality] = error
+    return sources, lost
+
+
+def _is_needed(modality: Modality, system: System, options: ImportOptions) -> bool:
+    """Whether a case without this image is of no use."""
+    return modality in options.required or (system.is_registered and modality in system.modalities)
 
 
 def _wanted(system: System) -> frozenset[Modality]:
@@ -213,49 +252,42 @@ def _find_existing(case_id: str, options: ImportOptions) -> ImportedCase | None:
     )
 
 
-def _make_case(
-    case_id: str,
-    system: System,
-    sources: Mapping[Modality, _Source],
-    options: ImportOptions,
-    watch: _Stopwatch,
-    *,
-    series: tuple[SeriesFacts, ...],
-    findings: tuple[Finding, ...],
-) -> ImportedCase:
-    source = sources[SOURCE_MODALITY].scan
+def _make_case(case_id: str, system: System, found: _Found, options: ImportOptions, watch: _Stopwatch) -> ImportedCase:
+    source = found.sources[SOURCE_MODALITY].scan
     with watch.step("brain"):
         brain = _find_brain(source, system, options)
-    findings = (*findings, *(brain.findings if brain is not None else ()))
-    aligned, left_out = _Aligned(), {}
+    aligned, lost = _Aligned(), dict(found.lost)
     with watch.step("register"):
-        for modality, item in sources.items():
+        for modality, item in found.sources.items():
             if modality == SOURCE_MODALITY:
                 continue
             try:
                 aligned.add(modality, item, source, brain)
             except InputError as error:
-                if modality in options.required or (system.is_registered and modality in system.modalities):
+                if _is_needed(modality, system, options):
                     raise InputError(f"case {printable(case_id)}: {error}", hint=error.hint) from error
-                left_out[modality] = str(error)
-                what = f"{modality} is left out: {error}"
-                findings = (*findings, warning("not-registered", what, error.hint))
+                lost[modality] = error
+    findings = (
+        *found.findings,
+        *(brain.findings if brain is not None else ()),
+        *(warning("left-out", f"{name} is left out: {error}", error.hint) for name, error in lost.items()),
+    )
     images = {SOURCE_MODALITY: _strip(source, brain), **aligned.images}
+    described = {
+        modality: found.sources[modality].facts.model_copy(update={"alignment": aligned.facts.get(modality)})
+        for modality in images
+    }
     facts = ImportJson(
         case_id=case_id,
         system=system.name,
         salt_check=options.pseudonyms.check,
         images={},
-        left_out=left_out,
-        study=series,
+        left_out={name: str(error) for name, error in lost.items()},
+        study=found.series,
         brain=None if brain is None else _describe_brain(brain, source),
         findings=tuple(FindingFacts(severity=item.severity, code=item.code, what=item.what) for item in findings),
         stage_s={},
     )
-    described = {
-        modality: sources[modality].facts.model_copy(update={"alignment": aligned.facts.get(modality)})
-        for modality in images
-    }
     return _write_case(options.output_path / case_id, facts, images, described, watch)
 
 

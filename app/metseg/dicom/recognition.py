@@ -10,7 +10,7 @@ from metseg.dicom.sequence_rules import THICK_MM, Weighting, find_exclusion, fin
 from metseg.dicom.study import Stack, Study
 from metseg.errors import InputError
 from metseg.findings import Finding, listed, plain_number, warning
-from metseg.systems import SOURCE_MODALITY, Modality
+from metseg.systems import OWN_GRID, SOURCE_MODALITY, Modality
 
 SHARP_KERNELS: Final = ("bone", "sharp", "lung", "knochen", "edge", "detail", "h6", "h7", "b6", "b7", "hr6", "br6")
 """Of a CT's reconstruction: such images are noisy; a soft one is preferred."""
@@ -83,11 +83,10 @@ def recognise(study: Study, named: Mapping[Modality, str] | None = None) -> Reco
     named = named or {}
     verdicts = [_judge(stack) for stack in study.stacks]
     _refuse_unknown_names(named, verdicts)
-    verdicts = [_name(verdict, named) for verdict in _settle_contrast(verdicts)]
-    problem, source_study = "", ""
-    hint = ""
+    verdicts = _settle_contrast([_name(verdict, named) for verdict in verdicts])
+    problem = hint = ""
     for modality in CHOSEN_IN_ORDER:
-        equal = _find_best(modality, verdicts, source_study)
+        equal = _find_best(modality, verdicts)
         if len(equal) > 1:
             problem = f"{modality}: series {', '.join(_show(item.stack) for item in equal)} fit equally"
             hint = "Say which: " + " or ".join(f"--series {modality}={item.stack.name}" for item in equal) + "."
@@ -97,8 +96,9 @@ def recognise(study: Study, named: Mapping[Modality, str] | None = None) -> Reco
             break
         if equal:
             (best,) = equal
-            source_study = source_study or best.stack.study_uid
             verdicts = [_take(item, best) for item in verdicts]
+            if modality == SOURCE_MODALITY:
+                verdicts = [_refuse_other_study(item, best.stack.study_uid) for item in verdicts]
     result = Recognition(
         study.path,
         tuple(verdicts),
@@ -106,6 +106,14 @@ def recognise(study: Study, named: Mapping[Modality, str] | None = None) -> Reco
         InputError(f"study {study.path}: {problem}", hint=hint) if problem else None,
     )
     return replace(result, findings=(*study.findings, *_warn(result)))
+
+
+def _refuse_other_study(item: Verdict, source_study: str) -> Verdict:
+    """A sequence of another day does not belong to t1c; a CT of another day does."""
+    is_other = item.stack.study_uid != source_study and item.rule != "named" and item.modality not in OWN_GRID
+    if item.modality is None or not is_other:
+        return item
+    return replace(item, modality=None, reason=f"{item.reason}; of another study than {SOURCE_MODALITY}")
 
 
 def _take(item: Verdict, best: Verdict) -> Verdict:
@@ -146,13 +154,14 @@ def _modality_of(weighting: Weighting, seen: Acquisition) -> tuple[Modality | No
 
 
 def _settle_contrast(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """A T1 that says nothing of contrast agent is t1n where another T1 of its study says that it has it."""
+    """A T1 that says nothing of contrast agent is t1n where another one of its study is t1c."""
     with_contrast = {item.stack.study_uid: item.stack for item in verdicts if item.modality == "t1c"}
     settled = []
     for item in verdicts:
         other = with_contrast.get(item.stack.study_uid)
-        if item.modality is None and item.rule.startswith("t1") and other is not None:
-            reason = f"{item.reason}, but series {_show(other)} states it"
+        is_unknown = item.rule.startswith("t1") and item.seen.contrast == "unknown"
+        if item.modality is None and is_unknown and other is not None:
+            reason = f"{item.reason}, but series {_show(other)} is t1c"
             settled.append(replace(item, modality="t1n", reason=reason, rank=(item.rank[0] + 1, *item.rank[1:])))
         else:
             settled.append(item)
@@ -193,15 +202,11 @@ def _refuse_unknown_names(named: Mapping[Modality, str], verdicts: Sequence[Verd
             )
 
 
-def _find_best(modality: Modality, verdicts: Sequence[Verdict], source_study: str) -> list[Verdict]:
-    """The best series, or all that are equally good; those of t1c's study come first."""
+def _find_best(modality: Modality, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The best series of a modality, or all that are equally good."""
     found = [item for item in verdicts if item.modality == modality]
-
-    def rank(item: Verdict) -> Rank:
-        return (item.rank[0] >= 0 and bool(source_study) and item.stack.study_uid != source_study, *item.rank)
-
-    best = min(map(rank, found), default=())
-    return [item for item in found if rank(item) == best]
+    best = min((item.rank for item in found), default=())
+    return [item for item in found if item.rank == best]
 
 
 def _say_no_source(verdicts: Sequence[Verdict]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from metseg.dicom.acquisition import Acquisition
+from metseg.files.header import MAX_VOXELS
 
 Weighting = Literal["t1", "t2w", "t2f", "ct"]
 """What a rule recognises; T1 becomes t1n or t1c by contrast agent."""
@@ -105,6 +106,7 @@ EXCLUSIONS: Final = (
     Exclusion("colour", "colour pictures", lambda seen: not seen.is_grey, is_final=True),
     Exclusion("compressed", "in a compression that can't be read", lambda seen: not seen.decodable, is_final=True),
     Exclusion("mosaic", "a mosaic: many slices in one image", _is_type("MOSAIC"), is_final=True),
+    Exclusion("too-large", f"more than {MAX_VOXELS} voxels", lambda seen: seen.voxels > MAX_VOXELS, is_final=True),
     Exclusion("burnt-in", "text is burnt into the pixels", lambda seen: seen.is_burnt_in),
     Exclusion("localiser", "a localiser", _either(_is_type("LOCALIZER"), _says(LOCALISER))),
     Exclusion("body-part", "another part of the body", _either(_is_elsewhere, _says(OTHER_PARTS))),

@@ -15,7 +15,7 @@ from typing import Any, Final
 from metseg.dicom.planes import Plane, is_multi_frame, read_planes
 from metseg.dicom.reading import SourceFile, find_in_frame, read_header
 from metseg.dicom.stacking import order_planes
-from metseg.dicom.tags import find_uid, find_value, find_whole_number
+from metseg.dicom.tags import NO_VALUE, find_uid, find_value, find_whole_number, name_tag
 from metseg.errors import InputError
 from metseg.findings import Finding, listed, printable, warning
 from metseg.space.grid import Grid
@@ -108,8 +108,13 @@ def read_study(path: Path, keywords: Sequence[str]) -> Study:
     """
     files, findings = _read_files(path, (*keywords, *OWN_TAGS))
     images = [file for file in files if find_uid(file.dataset, "SeriesInstanceUID") is not None]
+    strays = [printable(file.path.name) for file in files if find_uid(file.dataset, "SeriesInstanceUID") is None]
+    if strays:
+        what = f"{len(strays)} files of no series ({name_tag('SeriesInstanceUID')} {NO_VALUE}): {listed(strays)}"
+        findings = (*findings, warning("ignored-file", what))
     if not images:
-        raise InputError(f"study {path}: no DICOM image in it", hint=HINT_PATH)
+        reasons = "".join(f"; {finding.what}" for finding in findings)
+        raise InputError(f"study {path}: no DICOM image in it{reasons}", hint=HINT_PATH)
     _refuse_two_patients(images, path)
     of_series: defaultdict[str, list[SourceFile]] = defaultdict(list)
     for file in _drop_copies(images):
