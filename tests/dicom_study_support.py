@@ -201,6 +201,51 @@ def write_sequence(
     return series
 
 
+def write_enhanced_sequence(folder: Path, sequence: Sequence, *, shuffled=False) -> str:
+    """Writes a series as one enhanced MR image, its times in functional groups."""
+    voxels, affine = acquire(sequence, make_head())
+    lps = LPS_TO_RAS @ affine
+    columns, rows, thickness = sequence.spacing_mm
+    order = np.arange(sequence.shape[2])
+    if shuffled:
+        np.random.default_rng(0).shuffle(order)
+
+    def item(**tags):
+        made = pydicom.Dataset()
+        for keyword, value in tags.items():
+            setattr(made, keyword, value)
+        return made
+
+    data = start_dataset(pydicom.uid.EnhancedMRImageStorage)
+    data.Columns, data.Rows = sequence.shape[:2]
+    data.NumberOfFrames, data.ImageType = len(order), ["ORIGINAL", "PRIMARY", "T1", "NONE"]
+    data.SeriesDescription, data.MRAcquisitionType = sequence.tags["SeriesDescription"], "3D"
+    orientation = [*map(short, (*(lps[:3, 0] / columns), *(lps[:3, 1] / rows)))]
+    data.SharedFunctionalGroupsSequence = [
+        item(
+            PlaneOrientationSequence=[item(ImageOrientationPatient=orientation)],
+            PixelMeasuresSequence=[item(PixelSpacing=[rows, columns], SliceThickness=thickness)],
+            MRTimingAndRelatedParametersSequence=[item(RepetitionTime=sequence.tags["RepetitionTime"])],
+            MREchoSequence=[item(EffectiveEchoTime=sequence.tags["EchoTime"])],
+            MRModifierSequence=[item(InversionRecovery="YES", InversionTimes=sequence.tags["InversionTime"])],
+        )
+    ]
+    data.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=[*map(short, lps[:3, 3] + int(n) * lps[:3, 2])])],
+            PixelValueTransformationSequence=[item(RescaleSlope=1 + int(n) % 2, RescaleIntercept=0)],
+        )
+        for n in order
+    ]
+    stored = np.rint(voxels).clip(0, 4095).astype(np.uint16)
+    # Every second slice is stored at half its value: each frame has a slope of its own.
+    frames = [stored[:, :, n].T // (1 + int(n) % 2) for n in order]
+    data.PixelData = np.stack(frames).astype(np.uint16).tobytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    data.save_as(folder / "IM1", enforce_file_format=True)
+    return str(data.SeriesInstanceUID)
+
+
 USUAL = {"t1c": T1C, "t1n": T1N, "t2w": T2W, "t2f": T2F, "ct": CT}
 
 
@@ -215,6 +260,8 @@ def write_study(folder: Path, sequences: dict[str, Sequence] | None = None, **mo
 
 def small(sequence: Sequence) -> Sequence:
     """The same in few voxels, for tests that look at headers."""
-    x, y, z = sequence.spacing_mm
-    shape = sequence.shape
-    return replace(sequence, spacing_mm=(x * shape[0] / 12, y * shape[1] / 12, z), shape=(12, 12, shape[2]), noise=0.0)
+    side, slices = 12, min(sequence.shape[2], 40)
+    spacing = [
+        mm * now / then for mm, now, then in zip(sequence.spacing_mm, sequence.shape, (side, side, slices), strict=True)
+    ]
+    return replace(sequence, spacing_mm=tuple(spacing), shape=few, noise=0.0)

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -141,7 +142,9 @@ def recognise_study(path: Path, named: Mapping[Modality, str] | None = None) -> 
     Raises:
         InputError: see `read_study` and `recognise`.
     """
-    return recognise(read_study(path, KEYWORDS), named)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, about values that nobody asks for
+        return recognise(read_study(path, KEYWORDS), named)
 
 
 def import_study(recognition: Recognition, options: ImportOptions) -> ImportedCase:

@@ -1,5 +1,6 @@
 """One DICOM file: its header as a dataset, its pixels as numbers."""
 
+import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pydicom.errors import InvalidDicomError
 from metseg.dicom.tags import UNREADABLE, find_uid, find_value, find_whole_number
 from metseg.errors import InputError
 from metseg.findings import printable
+
+logging.getLogger("pydicom").setLevel(logging.ERROR)  # what is wrong is said here, in our words
 
 PLAIN: Final = frozenset(
     {

@@ -72,7 +72,7 @@ def _is_type(*kinds: str) -> Callable[[Acquisition], bool]:
 
 
 LOCALISER: Final = (
-    r"locali[sz]\w*|loc|scout|survey|(3|three|tri) ?plan\w*|topogram|reperage|lokali\w*|aahead\w*|aascout|"
+    r"locali[sz]\w*|loc|scout|survey|(3|three|tri) ?plan\w*|pilot|topogram|reperage|lokali\w*|aahead\w*|aascout|"
     r"ubersicht\w*|uebersicht\w*|plan ?scan|cal(ibration)?|asset cal|ref ?scan|定位"
 )
 OTHER_PARTS: Final = (

@@ -70,6 +70,7 @@ def _count_missing(lengths: NDArray[np.float64]) -> str:
     usual = float(np.median(lengths))
     gaps = lengths / usual if usual > 0 else np.zeros(1)
     whole = np.rint(gaps)
-    if whole.min() < 1 or np.abs(gaps - whole).max() > GAP_TOLERANCE * whole.max():
+    missing = int(whole.sum()) - len(lengths)
+    if whole.min() < 1 or np.abs(gaps - whole).max() > GAP_TOLERANCE * whole.max() or missing > len(lengths):
         return ""
-    return f"; {int(whole.sum()) - len(lengths)} are missing"
+    return f"; {missing} {'is' if missing == 1 else 'are'} missing"

@@ -17,18 +17,13 @@ from metseg.prepare.registration_check import HEAD_HU, coarsen_scan, gain_over_s
 from metseg.prepare.rigid_search import HINT, mean_move_mm, search_rigid
 from metseg.space.grid import Affine, FloatVolume, Grid, grid_difference
 
-SMALLEST_SEQUENCE_GAIN: Final = 0.5
-"""Of the check between two sequences; see docs/decisions/059."""
-
 HALF: Final = 0.5
 
 DEFAULT_PLAN: Final = RegistrationPlan()
 """Of a CT, where no bundle's plan says another."""
 
-SEQUENCE_PLAN: Final = RegistrationPlan(
-    window_hu=(0.0, 1.0), start_degrees=0.0, smallest_gain=SMALLEST_SEQUENCE_GAIN, identity_mm=0.0
-)
-"""How sequences of one patient are registered; the window is that of their scaled intensities."""
+SEQUENCE_PLAN: Final = DEFAULT_PLAN.model_copy(update={"start_degrees": 0.0})
+"""Of an MR sequence, first: from the scanner's own coordinates and the heads' middles alone."""
 
 Matrix = tuple[tuple[float, float, float, float], ...]
 
@@ -113,8 +108,7 @@ def register_sequence(
     try:
         return _try_sequence(scaled, fixed, source_grid, brain, SEQUENCE_PLAN, name=name)
     except InputError:
-        turned = SEQUENCE_PLAN.model_copy(update={"start_degrees": DEFAULT_PLAN.start_degrees})
-        return _try_sequence(scaled, fixed, source_grid, brain, turned, name=name)
+        return _try_sequence(scaled, fixed, source_grid, brain, DEFAULT_PLAN, name=name)
 
 
 def _try_sequence(
