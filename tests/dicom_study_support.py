@@ -261,7 +261,6 @@ def write_study(folder: Path, sequences: dict[str, Sequence] | None = None, **mo
 def small(sequence: Sequence) -> Sequence:
     """The same in few voxels, for tests that look at headers."""
     side, slices = 12, min(sequence.shape[2], 40)
-    spacing = [
-        mm * now / then for mm, now, then in zip(sequence.spacing_mm, sequence.shape, (side, side, slices), strict=True)
-    ]
+    few = (side, side, slices)
+    spacing = [mm * now / then for mm, now, then in zip(sequence.spacing_mm, sequence.shape, few, strict=True)]
     return replace(sequence, spacing_mm=tuple(spacing), shape=few, noise=0.0)
