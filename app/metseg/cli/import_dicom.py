@@ -90,7 +90,7 @@ def import_dicom(
     names = [*(case_id or ()), *[None] * (len(studies) - len(case_id or ()))]
     jobs = [_study_job(path, replace(options, case_id=name)) for path, name in zip(studies, names, strict=True)]
     if nifti is not None:
-        jobs += _nifti_jobs(nifti, options)
+        jobs += _nifti_jobs(nifti, options, has_mask=brain_mask is not None)
     failed = sum(not _run(job, is_last_word=on_error == "stop") for job in jobs)
     logger.info("%s: %d of %d cases", output_path, len(jobs) - failed, len(jobs))
     return int(ExitCode.SOME_FAILED if failed else ExitCode.DONE)
@@ -104,9 +104,10 @@ def _check_usage(
         raise UsageError("import-dicom needs --dicom-path or --nifti, one of them", hint="Name a study's folder.")
     if case_ids and len(case_ids) != len(studies):
         raise UsageError(f"{len(case_ids)} --case-id for {len(studies)} studies", hint="Give one for each, in order.")
-    several = len(studies) > 1 or nifti is not None
-    if several and (series or mask is not None):
-        raise UsageError("--series and --brain-mask are of one study", hint="Import that study by itself.")
+    if series and len(studies) != 1:
+        raise UsageError("--series is of one study", hint="Import that study by itself.")
+    if mask is not None and len(studies) > 1:
+        raise UsageError("--brain-mask is of one study", hint="Import that study by itself.")
 
 
 def _parse_series(texts: Sequence[str]) -> "Mapping[Modality, str]":
@@ -144,12 +145,14 @@ def _print_series(verdicts: "Sequence[Verdict]") -> None:
     console.print(tabulate_series(verdicts))
 
 
-def _nifti_jobs(folder: Path, options: "ImportOptions") -> list[Job]:
+def _nifti_jobs(folder: Path, options: "ImportOptions", *, has_mask: bool) -> list[Job]:
     from metseg.dicom.import_case import import_images  # noqa: PLC0415 - heavy
     from metseg.files.discovery import discover_cases  # noqa: PLC0415
     from metseg.systems import Modality  # noqa: PLC0415
 
     cases = discover_cases(folder, modalities=get_args(Modality))
+    if has_mask and len(cases) > 1:
+        raise UsageError(f"--brain-mask for {len(cases)} cases", hint="Give a folder that holds one.")
     return [(f"case {files.case_id}", partial(import_images, files, options)) for files in cases]
 
 
