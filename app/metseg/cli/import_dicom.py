@@ -173,7 +173,7 @@ def _run(job: Job, *, is_last_word: bool) -> bool:
     if not case.is_new:
         logger.info("%s: case %s is there already", name, case.facts.case_id)
         return True
-    for finding in case.facts.findings:
+    for finding in case.findings:
         logger.warning("%s: %s", case.facts.case_id, finding.what)
     took = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in case.facts.stage_s.items())
     written = ", ".join(case.facts.images)

@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +21,17 @@ from typing import Final
 import numpy as np
 
 from metseg.dicom.acquisition import KEYWORDS
+from metseg.dicom.import_facts import (
+    describe_brain,
+    describe_file,
+    describe_finding,
+    describe_image,
+    describe_series,
+    say_problem,
+)
 from metseg.dicom.import_json import (
     FILE_NAME,
     AlignmentFacts,
-    BrainFacts,
-    FindingFacts,
     ImageFacts,
     ImportJson,
     SeriesFacts,
@@ -34,7 +41,6 @@ from metseg.dicom.pseudonyms import Pseudonyms
 from metseg.dicom.recognition import Recognition, Verdict, recognise
 from metseg.dicom.stripping import BrainFinder, FoundBrain
 from metseg.dicom.study import read_study
-from metseg.dicom.tags import find_uid
 from metseg.dicom.volume import read_volume
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.files.atomic import advise_on_writing, write_atomically
@@ -84,17 +90,19 @@ class ImportedCase:
     Attributes:
         folder: of the case.
         facts: its `import.json`.
+        findings: of this run; those in `facts` name no files.
         is_new: whether this run made it.
     """
 
     folder: Path
     facts: ImportJson
+    findings: tuple[Finding, ...]
     is_new: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One image before it is brought to t1c."""
+    """One image, before or after it was brought to t1c."""
 
     scan: Scan
     facts: ImageFacts
@@ -170,7 +178,7 @@ def import_study(recognition: Recognition, options: ImportOptions) -> ImportedCa
     system = options.system or system_of_images(chosen)
     with watch.step("read"):
         sources, lost = _read_series(chosen, system, options)
-    series = tuple(_describe_series(item, options.pseudonyms) for item in recognition.verdicts)
+    series = tuple(describe_series(item, options.pseudonyms) for item in recognition.verdicts)
     return _make_case(case_id, system, _Found(sources, lost, series, recognition.findings), options, watch)
 
 
@@ -218,7 +226,7 @@ def _read_series(
         if modality not in _wanted(system):
             continue
         try:
-            sources[modality] = _Source(read_volume(item.stack), _describe_image(item, options.pseudonyms))
+            sources[modality] = _Source(read_volume(item.stack), describe_image(item, options.pseudonyms))
         except InputError as error:
             if _is_needed(modality, system, options):
                 raise InputError(f"{modality}: {error}", hint=error.hint) from error
@@ -249,7 +257,7 @@ def _find_existing(case_id: str, options: ImportOptions) -> ImportedCase | None:
     if not folder.exists():
         return None
     if options.resume and (folder / FILE_NAME).exists():
-        return ImportedCase(folder, read_import_json(folder / FILE_NAME), is_new=False)
+        return ImportedCase(folder, read_import_json(folder / FILE_NAME), (), is_new=False)
     raise OutputError(
         f"case folder {folder} exists", hint="Remove it, give another --case-id, or leave it as it is: --resume."
     )
@@ -259,39 +267,31 @@ def _make_case(case_id: str, system: System, found: _Found, options: ImportOptio
     source = found.sources[SOURCE_MODALITY].scan
     with watch.step("brain"):
         brain = _find_brain(source, system, options)
-    aligned, lost = _Aligned(), dict(found.lost)
     with watch.step("register"):
-        for modality, item in found.sources.items():
-            if modality == SOURCE_MODALITY:
-                continue
-            try:
-                aligned.add(modality, item, source, brain)
-            except InputError as error:
-                if _is_needed(modality, system, options):
-                    raise InputError(f"case {printable(case_id)}: {error}", hint=error.hint) from error
-                lost[modality] = error
+        aligned, failed = _align_all(found.sources, brain)
+    for modality, error in failed.items():
+        if _is_needed(modality, system, options):
+            raise InputError(f"case {printable(case_id)}: {error}", hint=error.hint) from error
+    lost = {**found.lost, **failed}
     findings = (
         *found.findings,
         *(brain.findings if brain is not None else ()),
         *(warning("left-out", f"{name} is left out: {error}", error.hint) for name, error in lost.items()),
     )
-    images = {SOURCE_MODALITY: _strip(source, brain), **aligned.images}
-    described = {
-        modality: found.sources[modality].facts.model_copy(update={"alignment": aligned.facts.get(modality)})
-        for modality in images
-    }
+    own = found.sources[SOURCE_MODALITY]
+    images = {SOURCE_MODALITY: _Source(_strip(own.scan, brain), own.facts), **aligned}
     facts = ImportJson(
         case_id=case_id,
         system=system.name,
         salt_check=options.pseudonyms.check,
         images={},
-        left_out={name: str(error) for name, error in lost.items()},
+        left_out={name: say_problem(error) for name, error in lost.items()},
         study=found.series,
-        brain=None if brain is None else _describe_brain(brain, source),
-        findings=tuple(FindingFacts(severity=item.severity, code=item.code, what=item.what) for item in findings),
+        brain=None if brain is None else describe_brain(brain, source),
+        findings=tuple(describe_finding(item) for item in findings),
         stage_s={},
     )
-    return _write_case(options.output_path / case_id, facts, images, described, watch)
+    return _write_case(options.output_path / case_id, facts, images, findings, watch)
 
 
 def _find_brain(source: Scan, system: System, options: ImportOptions) -> FoundBrain | None:
@@ -302,27 +302,42 @@ def _find_brain(source: Scan, system: System, options: ImportOptions) -> FoundBr
     return options.find_brain(source)
 
 
-@dataclass(slots=True)
-class _Aligned:
-    """Images as they are written, and how they came to t1c."""
+def _align_all(
+    sources: Mapping[Modality, _Source], brain: FoundBrain | None
+) -> tuple[dict[Modality, _Source], dict[Modality, InputError]]:
+    """Registers every image to t1c, several at a time: SimpleITK works outside Python's lock.
 
-    images: dict[Modality, Scan] = field(default_factory=dict)
-    facts: dict[Modality, AlignmentFacts] = field(default_factory=dict)
+    Returns:
+        The images as they are written, and why others could not be registered.
+    """
+    source = sources[SOURCE_MODALITY].scan
+    others = [modality for modality in sources if modality != SOURCE_MODALITY]
+    aligned: dict[Modality, _Source] = {}
+    failed: dict[Modality, InputError] = {}
+    with ThreadPoolExecutor(max_workers=max(1, min(len(others), len(os.sched_getaffinity(0))))) as pool:
+        jobs = {modality: pool.submit(_align, modality, sources[modality], source, brain) for modality in others}
+        for modality, job in jobs.items():
+            try:
+                aligned[modality] = job.result()
+            except InputError as error:
+                failed[modality] = error
+    return aligned, failed
 
-    def add(self, modality: Modality, item: _Source, source: Scan, brain: FoundBrain | None) -> None:
-        """Registers one image.
 
-        Raises:
-            InputError: the check does not believe the result.
-        """
-        if modality in OWN_GRID:
-            found = register(item.scan, source.voxels, source.grid)
-            self.images[modality] = item.scan
-        else:
-            inside = brain.mask if brain is not None else np.ones(source.grid.shape, dtype=np.bool_)
-            found = register_sequence(item.scan, source.voxels, source.grid, inside, name=modality)
-            self.images[modality] = _bring(item.scan, source, found, brain)
-        self.facts[modality] = AlignmentFacts.model_validate(found)
+def _align(modality: Modality, item: _Source, source: Scan, brain: FoundBrain | None) -> _Source:
+    """Registers one image; one of a grid of its own stays on it.
+
+    Raises:
+        InputError: the check does not believe the result.
+    """
+    if modality in OWN_GRID:
+        found = register(item.scan, source.voxels, source.grid)
+        scan = item.scan
+    else:
+        inside = brain.mask if brain is not None else np.ones(source.grid.shape, dtype=np.bool_)
+        found = register_sequence(item.scan, source.voxels, source.grid, inside, name=modality)
+        scan = _bring(item.scan, source, found, brain)
+    return _Source(scan, item.facts.model_copy(update={"alignment": AlignmentFacts.model_validate(found)}))
 
 
 def _bring(moving: Scan, source: Scan, found: Registration, brain: FoundBrain | None) -> Scan:
@@ -333,44 +348,6 @@ def _bring(moving: Scan, source: Scan, found: Registration, brain: FoundBrain | 
 
 def _strip(scan: Scan, brain: FoundBrain | None) -> Scan:
     return scan if brain is None else replace(scan, voxels=np.where(brain.mask, scan.voxels, np.float32(0)))
-
-
-# ---- what import.json says
-
-
-def _describe_image(item: Verdict, pseudonyms: Pseudonyms) -> ImageFacts:
-    stack = item.stack
-    frame = find_uid(stack.first.dataset, "FrameOfReferenceUID")
-    if stack.grid is None:
-        raise ValueError(stack.problem)
-    return ImageFacts(
-        series=pseudonyms.of(stack.series_uid),
-        study=pseudonyms.of(stack.study_uid),
-        frame_of_reference=None if frame is None else pseudonyms.of(frame),
-        part=stack.part,
-        rule=item.rule,
-        reason=item.reason,
-        shape=stack.grid.shape,
-        affine=_as_rows(stack.grid.affine),
-        alignment=None,
-        sha256="",
-    )
-
-
-def _describe_series(item: Verdict, pseudonyms: Pseudonyms) -> SeriesFacts:
-    return SeriesFacts(
-        series=pseudonyms.of(item.stack.series_uid),
-        part=item.stack.part,
-        images=item.stack.images,
-        modality=item.modality,
-        is_chosen=item.is_chosen,
-        rule=item.rule,
-        reason=item.reason,
-    )
-
-
-def _describe_brain(brain: FoundBrain, source: Scan) -> BrainFacts:
-    return BrainFacts(source=brain.source, volume_ml=float(brain.mask.sum()) * source.grid.voxel_volume_mm3 / 1000)
 
 
 def _read_file(modality: Modality, path: Path, name: str) -> _Source:
@@ -385,23 +362,7 @@ def _read_file(modality: Modality, path: Path, name: str) -> _Source:
         )
     if not np.isfinite(image.voxels).all():
         raise InputError(f"case {name}: {modality}: holds values that are not finite", hint="Convert it again.")
-    facts = ImageFacts(
-        series=None,
-        study=None,
-        frame_of_reference=None,
-        part=0,
-        rule="file",
-        reason="named so by its file",
-        shape=image.grid.shape,
-        affine=_as_rows(image.grid.affine),
-        alignment=None,
-        sha256="",
-    )
-    return _Source(Scan(image.voxels, image.grid, image.header), facts)
-
-
-def _as_rows(affine: np.ndarray) -> tuple[tuple[float, float, float, float], ...]:
-    return tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in affine)
+    return _Source(Scan(image.voxels, image.grid, image.header), describe_file(image.grid))
 
 
 # ---- writing
@@ -410,8 +371,8 @@ def _as_rows(affine: np.ndarray) -> tuple[tuple[float, float, float, float], ...
 def _write_case(
     folder: Path,
     facts: ImportJson,
-    images: Mapping[Modality, Scan],
-    described: Mapping[Modality, ImageFacts],
+    images: Mapping[Modality, _Source],
+    findings: tuple[Finding, ...],
     watch: _Stopwatch,
 ) -> ImportedCase:
     """Writes the case into a hidden folder, which gets its name when it is complete."""
@@ -420,11 +381,11 @@ def _write_case(
         try:
             written = {}
             with watch.step("write"):
-                for modality, scan in images.items():
+                for modality, item in images.items():
                     path = partial / f"{folder.name}-{modality}.nii.gz"
-                    write_image(path, scan.voxels, scan.header)
+                    write_image(path, item.scan.voxels, item.scan.header)
                     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-                    written[modality] = described[modality].model_copy(update={"sha256": sha256})
+                    written[modality] = item.facts.model_copy(update={"sha256": sha256})
             facts = facts.model_copy(update={"images": written, "stage_s": dict(watch.stage_s)})
             write_atomically(partial / FILE_NAME, (facts.model_dump_json(indent=2) + "\n").encode())
             partial.chmod(0o777 & ~_umask())
@@ -435,7 +396,7 @@ def _write_case(
     except OSError as error:
         hint = advise_on_writing(folder, error.errno)
         raise OutputError(f"case folder {folder}: {error.strerror or error}", hint=hint) from error
-    return ImportedCase(folder, facts)
+    return ImportedCase(folder, facts, findings)
 
 
 def _umask() -> int:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from pydicom import dcmread, uid
 from pydicom.errors import InvalidDicomError
 
-from metseg.dicom.tags import UNREADABLE, find_uid, find_value, find_whole_number
-from metseg.errors import InputError
-from metseg.findings import printable
+from metseg.dicom.tags import UNREADABLE, DicomFileError, find_uid, find_value, find_whole_number
 
 logging.getLogger("pydicom").setLevel(logging.ERROR)  # what is wrong is said here, in our words
+
+HINT_COPY: Final = "Copy or export the file again."
 
 PLAIN: Final = frozenset(
     {
@@ -71,11 +71,9 @@ def read_header(path: Path, keywords: Sequence[str] | None = None) -> SourceFile
     except InvalidDicomError:
         return None
     except OSError as error:
-        raise InputError(f"DICOM file {printable(path.name)}: can't be read: {error.strerror or error}") from error
+        raise DicomFileError(path.name, "can't be read", detail=str(error.strerror or error)) from error
     except UNREADABLE as error:
-        raise InputError(
-            f"DICOM file {printable(path.name)}: damaged: {error}", hint="Copy or export the file again."
-        ) from error
+        raise DicomFileError(path.name, "damaged", detail=str(error), hint=HINT_COPY) from error
     return SourceFile(path, dataset)
 
 
@@ -96,9 +94,9 @@ def read_pixels(file: SourceFile) -> NDArray[np.float32]:
     Raises:
         InputError: the file is truncated or damaged, or its compression is not known.
     """
-    name = f"DICOM file {printable(file.path.name)}"
     if not can_decode(file.dataset):
-        raise InputError(f"{name}: its compression can't be read", hint="Export the series again, uncompressed.")
+        hint = "Export the series again, uncompressed."
+        raise DicomFileError(file.path.name, "its compression can't be read", hint=hint)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -112,8 +110,7 @@ def read_pixels(file: SourceFile) -> NDArray[np.float32]:
                 slopes = _find_slopes(dataset)
     except (*UNREADABLE, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        hint = "Copy or export the file again."
-        raise InputError(f"{name}: its pixels can't be read: {reason}", hint=hint) from error
+        raise DicomFileError(file.path.name, "its pixels can't be read", detail=reason, hint=HINT_COPY) from error
     frames = pixels.reshape(-1, *pixels.shape[-2:]).astype(np.float32)
     for index, (slope, intercept) in enumerate(slopes):
         frames[index] = frames[index] * slope + intercept

@@ -15,7 +15,7 @@ from typing import Any, Final
 from metseg.dicom.planes import Plane, is_multi_frame, read_planes
 from metseg.dicom.reading import SourceFile, find_in_frame, read_header
 from metseg.dicom.stacking import order_planes
-from metseg.dicom.tags import NO_VALUE, find_uid, find_value, find_whole_number, name_tag
+from metseg.dicom.tags import NO_VALUE, DicomFileError, find_uid, find_value, find_whole_number, name_tag
 from metseg.errors import InputError
 from metseg.findings import Finding, listed, printable, warning
 from metseg.space.grid import Grid
@@ -203,8 +203,8 @@ def _stack_series(uid: str, files: Sequence[SourceFile]) -> list[Stack]:
     for file in files:
         try:
             planes = read_planes(file.dataset, file.path)
-        except InputError as error:
-            problems[file.path] = str(error).split(": ", 1)[-1]
+        except DicomFileError as error:
+            problems[file.path] = error.problem
             continue
         placed.append([Slice(file, frame, plane) for frame, plane in enumerate(planes)])
     groups = [part for group in _group(placed) for part in _split(group)]

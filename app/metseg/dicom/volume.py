@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from metseg.dicom.reading import SourceFile, read_pixels
+from metseg.dicom.reading import HINT_COPY, read_pixels
 from metseg.dicom.study import Stack
-from metseg.errors import InputError
+from metseg.dicom.tags import DicomFileError
 from metseg.files.case import Scan
 from metseg.files.header import make_header
-from metseg.findings import printable
 from metseg.space.grid import times
 
 
@@ -34,16 +33,10 @@ def read_volume(stack: Stack) -> Scan:
     for path, file in files.items():
         frames = read_pixels(file)
         if frames.shape[1:] != (rows, columns):
-            raise _wrong_shape(file, frames.shape[1:], (rows, columns))
+            problem = f"its pixels are {times(frames.shape[1:])}, its header says {times((rows, columns))}"
+            raise DicomFileError(file.path.name, problem, hint=HINT_COPY)
         for frame, pixels in enumerate(frames):
             index = place.get((path, frame))
             if index is not None:
                 voxels[:, :, index] = pixels.T
     return Scan(voxels, stack.grid, make_header(stack.grid))
-
-
-def _wrong_shape(file: SourceFile, found: tuple[int, ...], stated: tuple[int, int]) -> InputError:
-    return InputError(
-        f"DICOM file {printable(file.path.name)}: its pixels are {times(found)}, its header says {times(stated)}",
-        hint="Copy or export the file again.",
-    )

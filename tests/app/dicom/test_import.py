@@ -160,7 +160,7 @@ def test_another_patients_sequence_is_left_out_and_said(tmp_path, capsys):
     assert "warning: B: t2w is left out" in capsys.readouterr().err
 
 
-def test_a_sequence_that_cannot_be_read_is_left_out_and_said(tmp_path):
+def test_a_sequence_that_cannot_be_read_is_left_out_and_said(tmp_path, capsys):
     write_study(tmp_path / "study", {"t1c": small(T1C), "t2f": small(T2F)})
     broken = max((tmp_path / "study").iterdir())
     broken.write_bytes(broken.read_bytes()[:-40])
@@ -168,7 +168,9 @@ def test_a_sequence_that_cannot_be_read_is_left_out_and_said(tmp_path):
     options = [f"--dicom-path={tmp_path / 'study'}", f"--brain-mask={mask}", "--case-id=B"]
     assert import_it(tmp_path, *options) == ExitCode.DONE
     facts = facts_of(tmp_path, "B")
-    assert broken.name in facts.left_out["t2f"]
+    assert facts.left_out["t2f"] == "its pixels can't be read"
+    assert broken.name in capsys.readouterr().err
+    assert broken.name not in facts.model_dump_json()
 
 
 def test_ct_and_t1c_alone_are_a_radiosurgery_case(tmp_path):
