@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
@@ -70,6 +71,8 @@ def import_dicom(
     ] = "stop",
 ) -> int:
     """Makes cases of DICOM studies: finds t1n, t1c, t2w, t2f and CT, registers them to t1c and takes the brain."""
+    if find_spec("pydicom") is None:
+        raise UsageError("import-dicom needs pydicom", hint="Install it: pip install 'metseg[dicom]'.")
     studies = [*(dicom_path or ()), *(more_studies or ())]
     _check_usage(studies, nifti, series or (), case_id or (), brain_mask)
     from metseg.dicom.import_case import ImportOptions  # noqa: PLC0415 - heavy

@@ -224,6 +224,7 @@ def _read_series(
     sources, lost = {}, {}
     for modality, item in chosen.items():
         if modality not in _wanted(system):
+            lost[modality] = InputError(f"the {system.name} system does not read it")
             continue
         try:
             sources[modality] = _Source(read_volume(item.stack), describe_image(item, options.pseudonyms))

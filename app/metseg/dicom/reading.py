@@ -102,12 +102,11 @@ def read_pixels(file: SourceFile) -> NDArray[np.float32]:
             warnings.simplefilter("ignore")
             dataset = dcmread(file.path)
             syntax = find_uid(dataset.file_meta, "TransferSyntaxUID")
+            slopes = _find_slopes(dataset)
             if syntax in COMPRESSED:
-                pixels = _decode(file.path)
-                slopes: Sequence[tuple[float, float]] = ()  # GDCM has applied it
+                pixels = _undo_first_slope(_decode(file.path), slopes[0])
             else:
                 pixels = np.asarray(dataset.pixel_array)
-                slopes = _find_slopes(dataset)
     except (*UNREADABLE, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise DicomFileError(file.path.name, "its pixels can't be read", detail=reason, hint=HINT_COPY) from error
@@ -125,13 +124,19 @@ def _decode(path: Path) -> NDArray[Any]:
     return decoded
 
 
+def _undo_first_slope(pixels: NDArray[Any], first: tuple[float, float]) -> NDArray[Any]:
+    """Stored values: GDCM has applied the first frame's slope to all frames, whatever the others state."""
+    slope, intercept = first
+    return pixels if first == (1.0, 0.0) else (pixels.astype(np.float64) - intercept) / slope
+
+
 def _find_slopes(dataset: Any) -> list[tuple[float, float]]:
     """Slope and intercept of each frame."""
     frames = find_whole_number(dataset, "NumberOfFrames") or 1
     found = []
     for frame in range(frames):
         slope, intercept = (find_in_frame(dataset, key, frame) for key in ("RescaleSlope", "RescaleIntercept"))
-        found.append((1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)))
+        found.append((1.0 if not slope else float(slope), 0.0 if intercept is None else float(intercept)))
     return found
 
 

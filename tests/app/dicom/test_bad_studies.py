@@ -241,22 +241,27 @@ def test_a_multi_frame_image_gives_the_same_volume(tmp_path, shuffled):
     assert scan.voxels.max() > 500
 
 
+def encode(data, path, kind):
+    """Encodes a dataset's pixels."""
+    plain = path.with_suffix(".dcm")
+    image = sitk.GetImageFromArray(np.frombuffer(data.PixelData, np.uint16).reshape(1, data.Rows, data.Columns))
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(plain))
+    writer.UseCompressionOn()
+    writer.SetCompressor(kind)
+    writer.Execute(image)
+    encoded = pydicom.dcmread(plain)
+    plain.unlink()
+    data.file_meta.TransferSyntaxUID = encoded.file_meta.TransferSyntaxUID
+    data.PixelData, data["PixelData"].is_undefined_length = encoded.PixelData, True
+    data.BitsStored, data.HighBit = encoded.BitsStored, encoded.HighBit
+
+
 def compress(kind):
     """Saves a dataset through GDCM's encoders."""
 
     def write(data, path):
-        plain = path.with_suffix(".dcm")
-        image = sitk.GetImageFromArray(np.frombuffer(data.PixelData, np.uint16).reshape(1, data.Rows, data.Columns))
-        writer = sitk.ImageFileWriter()
-        writer.SetFileName(str(plain))
-        writer.UseCompressionOn()
-        writer.SetCompressor(kind)
-        writer.Execute(image)
-        encoded = pydicom.dcmread(plain)
-        plain.unlink()
-        data.file_meta.TransferSyntaxUID = encoded.file_meta.TransferSyntaxUID
-        data.PixelData, data["PixelData"].is_undefined_length = encoded.PixelData, True
-        data.BitsStored, data.HighBit = encoded.BitsStored, encoded.HighBit
+        encode(data, path, kind)
         data.save_as(path, enforce_file_format=True)
 
     return write
@@ -287,6 +292,25 @@ def test_compressed_pixels_are_read(tmp_path, kind):
     assert pydicom.dcmread(paths[0]).file_meta.TransferSyntaxUID.is_compressed
     found = recognise_study(tmp_path)
     np.testing.assert_array_equal(read_volume(found.chosen["ct"].stack).voxels, stored(few) - 1024)
+
+
+def test_frames_that_are_compressed_keep_their_own_slopes(tmp_path):
+    write_enhanced_sequence(tmp_path, replace(small(T1C), shape=(16, 12, 40)), shuffled=True)
+    plain = read_pixels(read_header(tmp_path / "IM1"))
+    data = pydicom.dcmread(tmp_path / "IM1")
+    frames = []
+    for pixels in data.pixel_array:
+        one = pydicom.Dataset()
+        one.file_meta, one.Rows, one.Columns = pydicom.dataset.FileMetaDataset(), data.Rows, data.Columns
+        one.PixelData = pixels.tobytes()
+        encode(one, tmp_path / "frame", "JPEG2000")
+        frames += pydicom.encaps.generate_frames(one.PixelData, number_of_frames=1)
+    data.file_meta.TransferSyntaxUID = one.file_meta.TransferSyntaxUID
+    data.BitsStored, data.HighBit = one.BitsStored, one.HighBit
+    data.PixelData = pydicom.encaps.encapsulate(frames)
+    data["PixelData"].is_undefined_length = True
+    data.save_as(tmp_path / "IM2")
+    np.testing.assert_array_equal(read_pixels(read_header(tmp_path / "IM2")), plain)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "JPEG 2000"])
