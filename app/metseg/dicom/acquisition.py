@@ -36,16 +36,15 @@ KEYWORDS: Final = (
 Contrast = Literal["with", "without", "unknown"]
 
 WITHOUT_WORDS: Final = re.compile(
-    r"(?<![a-z])(pre|nativ[eao]?s?|plain|unenhanced|non ?con(trast)?|w ?o|no (gd|gad|contrast|km)|"
-    r"(without|ohne|sans|sin|senza|sem|zonder|bez) (\w+ )?(km|kontra?st\w*|contrast\w*|gd|gad\w*|mdc|inj\w*)|vor km|"
-    r"(without|ohne|sans|sin|senza|sem|zonder|bez))(?![a-z])|平扫|単純|без контраст"
+    r"(?<![a-z])(pre(?! ?op)|nativ[eao]?s?|plain|unenhanced|non ?con(trast)?|w ?o|vor km|avant|prima|"
+    r"no (gd|gad|contrast|km)|without|ohne|sans|sin|senza|sem|zonder|bez)(?![a-z])|平扫|単純|без контраст"
 )
 """Acquired before contrast agent, in descriptions: English, German, French, Spanish, Italian, Portuguese, Dutch,
 Polish, Chinese, Japanese, Russian. Looked for before the words of `WITH_WORDS`."""
 
 WITH_WORDS: Final = re.compile(
-    r"(?<![a-z])(post(?! ?op)|gd|gad\w*|gado\w+|dotarem|clariscan|prohance|multihance|magnevist|omniscan|km|mdc|"
-    r"contrast\w*|kontra?st\w*|contraste|injecte\w*|inj|apres|nach|enhanced|ce|t1 ?ce|t1 ?gd|t1 ?c|t1 ?km)(?![a-z])|"
+    r"(?<![a-z])(post(?! ?(op|rt|srs|tx|treat|surg))|gd|gad\w*|dotarem|clariscan|prohance|multihance|magnevist|"
+    r"omniscan|km|mdc|contrast\w*|kontras\w*|injecte\w*|inj|apres (inj\w*|produit)|enhanced|ce|t1 ?(ce|gd|c|km))(?![a-z])|"
     r"\+ ?(c|gd|km|k|gad)(?![a-z])|(?<![a-z0-9])c ?\+|t1 ?\w* ?\+|增强|造影|контраст"
 )
 """Acquired after contrast agent, in the same languages."""
@@ -109,7 +108,7 @@ def describe_stack(stack: Stack) -> Acquisition:
     """Collects what the header of a stack's first image says, and what its grid is like."""
     data = stack.first.dataset
     description, protocol = (fold_words(find_value(data, key)) for key in ("SeriesDescription", "ProtocolName"))
-    contrast, source = _find_contrast(data, description, protocol)
+    contrast, source = find_contrast(data, description, protocol)
     step_mm = pixel_mm = 0.0
     if stack.grid is not None:
         column_mm, row_mm, _ = stack.grid.spacing_mm
@@ -149,8 +148,10 @@ def fold_words(text: Any) -> str:
     return " ".join(re.sub(r"[^\w+*]|_", " ", plain).split())
 
 
-def _find_contrast(data: Any, description: str, protocol: str) -> tuple[Contrast, str]:
-    """What the words say counts before the agent's tag: consoles carry the agent on to the whole examination.
+def find_contrast(data: Any, description: str, protocol: str) -> tuple[Contrast, str]:
+    """Whether contrast agent was given, and what says so.
+
+    The words count before the agent's tag: consoles carry the agent on to the whole examination.
 
     A protocol's name is read where the description says nothing: it may name what comes later in the examination.
     """

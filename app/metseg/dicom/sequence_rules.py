@@ -83,7 +83,7 @@ HEAD_PARTS: Final = _words(
     r"\w*head\w*|\w*brain\w*|skull|cranium|neuro\w*|kopf|schadel|tete|crane|cabeza|testa|encephal\w*|iac|orbit\w*|"
     r"sella|unknown|whole ?body"
 )
-DIFFUSION: Final = r"\w*dwi\w*|diff\w*|adc|\w*dti\w*|trace\w*|resolve|hardi|b ?1000|tensor|fa"
+DIFFUSION: Final = r"\w*dwi\w*|diff\w*|adc|\w*dti\w*|trace\w*|resolve|hardi|b ?1000|tensor"
 PERFUSION: Final = r"perf\w*|dsc|dce|asl|pasl|pcasl|r?cb[fv]|mtt|tmax|ttp|dynamic\w*|ktrans"
 SUSCEPTIBILITY: Final = r"swi\w*|swan\w*|venobold|hemo\w*|haemo\w*|t2 ?\*|\w*t2 ?star|\w*t2s|ffe t2|swp|qsm|\w*medic"
 ANGIOGRAPHY: Final = r"\w*tof\w*|\w*mra|\w*mrv|angio\w*|venogra\w*|pc ?3d|inhance"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_study_support import CT, LOCALISER, T1C, T1N, T2F, T2W, Sequence, small, times, write_sequence, write_study
-from metseg.dicom.acquisition import KEYWORDS, fold_words
+from metseg.dicom.acquisition import KEYWORDS, find_contrast, fold_words
 from metseg.dicom.import_case import recognise_study
 from metseg.dicom.recognition import recognise
 from metseg.dicom.study import read_study
@@ -161,6 +161,31 @@ def test_volumes_in_one_series_are_told_apart(tmp_path):
     found = recognise(read_study(tmp_path, KEYWORDS))
     assert [item.stack.name for item in found.verdicts] == [f"{series}/1", f"{series}/2"]
     assert [item.modality for item in found.verdicts] == [None, "t2w"]
+
+
+@pytest.mark.parametrize(
+    ("words", "contrast"),
+    [
+        ("T1 PRE OP +C", "with"),
+        ("T1 MPRAGE POST-OP", "unknown"),
+        ("T1 tra nach KM", "with"),
+        ("T1 tra nach OP", "unknown"),
+        ("T1 Posterior fossa", "unknown"),
+        ("AX T1 W/O", "without"),
+        ("t1_mprage_c+", "with"),
+        ("T1 COR", "unknown"),
+        ("T1CE", "with"),
+        ("SAG T1 BRAVO", "unknown"),
+        ("T1 po kontraście", "with"),
+        ("T1 bez kontrastu", "without"),
+        ("T1 APRÈS INJECTION", "with"),
+        ("T1 avant injection", "without"),
+    ],
+)
+def test_what_descriptions_say_of_contrast(words, contrast):
+    data = pydicom.Dataset()
+    data.SeriesDescription = words
+    assert find_contrast(data, fold_words(words), "")[0] == contrast
 
 
 def test_words_are_folded():
