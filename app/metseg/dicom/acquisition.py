@@ -44,7 +44,8 @@ Polish, Chinese, Japanese, Russian. Looked for before the words of `WITH_WORDS`.
 
 WITH_WORDS: Final = re.compile(
     r"(?<![a-z])(post(?! ?(op|rt|srs|tx|treat|surg))|gd|gad\w*|dotarem|clariscan|prohance|multihance|magnevist|"
-    r"omniscan|km|mdc|contrast\w*|kontras\w*|injecte\w*|inj|apres (inj\w*|produit)|enhanced|ce|t1 ?(ce|gd|c|km))(?![a-z])|"
+    r"omniscan|km|mdc|contrast\w*|kontras\w*|injecte\w*|inj|apres (inj\w*|produit)|enhanced|ce|"
+    r"t1 ?(ce|gd|c|km))(?![a-z])|"
     r"\+ ?(c|gd|km|k|gad)(?![a-z])|(?<![a-z0-9])c ?\+|t1 ?\w* ?\+|增强|造影|контраст"
 )
 """Acquired after contrast agent, in the same languages."""
