@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from metseg.cli.choices import parse_system
 from metseg.errors import ExitCode, MetsegError, UsageError
 
 if TYPE_CHECKING:
@@ -52,13 +51,12 @@ def import_dicom(
     brain_mask: Annotated[
         Path | None, typer.Option("--brain-mask", "--brain_mask", help="Brain mask of one study's t1c, NIfTI.")
     ] = None,
-    system: Annotated[
+    weights: Annotated[
         str | None,
         typer.Option(
-            "--system",
-            parser=parse_system,
-            metavar="[brats|radiosurgery]",
-            help="What will read the cases. \\[default: radiosurgery for CT and t1c alone, else brats]",
+            "--weights",
+            help="The bundle that will run: decides which images must be there, and whether whole heads are kept. "
+            "\\[default: t1c; whole heads for CT and t1c alone]",
         ),
     ] = None,
     salt_file: Annotated[
@@ -75,11 +73,11 @@ def import_dicom(
         raise UsageError("import-dicom needs pydicom", hint="Install it: pip install 'metseg[dicom]'.")
     studies = [*(dicom_path or ()), *(more_studies or ())]
     _check_usage(studies, nifti, series or (), case_id or (), brain_mask)
-    from metseg.dicom.import_case import ImportOptions  # noqa: PLC0415 - heavy
+    from metseg.dicom.import_case import ALWAYS_REQUIRED, ImportOptions  # noqa: PLC0415 - heavy
     from metseg.dicom.pseudonyms import open_salt  # noqa: PLC0415
     from metseg.dicom.stripping import brain_from_file  # noqa: PLC0415
+    from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415
     from metseg.run.output_folder import prepare_output  # noqa: PLC0415
-    from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
     prepare_output(output_path)
     options = ImportOptions(
@@ -87,9 +85,11 @@ def import_dicom(
         pseudonyms=open_salt(output_path, salt_file),
         find_brain=None if brain_mask is None else brain_from_file(brain_mask),
         named=_parse_series(series or ()),
-        system=None if system is None else find_system(cast("SystemName", system)),
         resume=resume,
     )
+    if weights is not None:
+        plan = open_bundle(bundle_folder(weights)).plan
+        options = replace(options, system=plan.system, required=plan.required_modalities | ALWAYS_REQUIRED)
     names = [*(case_id or ()), *[None] * (len(studies) - len(case_id or ()))]
     jobs = [_study_job(path, replace(options, case_id=name)) for path, name in zip(studies, names, strict=True)]
     if nifti is not None:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -170,6 +170,7 @@ def import_study(recognition: Recognition, options: ImportOptions) -> ImportedCa
     if recognition.problem is not None:
         raise recognition.problem
     chosen = recognition.chosen
+    _refuse_missing(chosen.keys(), options, f"study {recognition.path}")
     source_study = chosen[SOURCE_MODALITY].stack.study_uid
     case_id = options.case_id or options.pseudonyms.name_case(source_study)
     if (existing := _find_existing(case_id, options)) is not None:
@@ -200,8 +201,7 @@ def import_images(files: CaseFiles, options: ImportOptions) -> ImportedCase:
     name = printable(files.case_id)
     for modality, both in files.rivals.items():
         raise InputError(f"case {name}: {len(both)} files of {modality}", hint="Leave one of them.")
-    if SOURCE_MODALITY not in files.images:
-        raise InputError(f"case {name}: no {SOURCE_MODALITY}", hint=f"Add {name}-{SOURCE_MODALITY}.nii.gz.")
+    _refuse_missing(files.images.keys(), options, f"case {name}")
     watch = _Stopwatch()
     system = options.system or system_of_images(files.images)
     with watch.step("read"):
@@ -238,6 +238,16 @@ def _read_series(
 def _is_needed(modality: Modality, system: System, options: ImportOptions) -> bool:
     """Whether a case without this image is of no use."""
     return modality in options.required or (system.is_registered and modality in system.modalities)
+
+
+def _refuse_missing(found: Iterable[Modality], options: ImportOptions, where: str) -> None:
+    """Raises InputError where an image is not there without which the case is of no use."""
+    missing = sorted((options.required | ALWAYS_REQUIRED) - set(found))
+    if missing:
+        raise InputError(
+            f"{where}: no {', '.join(missing)}, which the plan needs",
+            hint=f"If a series is one, name it: --series {missing[0]}=UID; or give --weights a bundle without it.",
+        )
 
 
 def _wanted(system: System) -> frozenset[Modality]:

@@ -150,7 +150,7 @@ BAD = {
 @pytest.mark.parametrize("make", BAD, ids=lambda make: make.__name__)
 def test_a_bad_study_is_one_clear_line(tmp_path, capsys, make):
     make(tmp_path / "study")
-    options = [f"--dicom-path={tmp_path / 'study'}", f"--output-path={tmp_path / 'cases'}", "--system=radiosurgery"]
+    options = [f"--dicom-path={tmp_path / 'study'}", f"--output-path={tmp_path / 'cases'}"]
     assert run(["import-dicom", *options]) == ExitCode.INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

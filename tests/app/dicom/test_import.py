@@ -200,6 +200,15 @@ def test_raw_nifti_becomes_a_case_too(tmp_path):
     assert facts.images["t1c"].series is None
 
 
+def test_a_bundle_says_what_must_be_there(tmp_path, capsys):
+    write_study(tmp_path / "study", {"t1c": small(T1C), "t1n": small(T1N)})
+    options = [f"--dicom-path={tmp_path / 'study'}", "--case-id=E"]
+    assert import_it(tmp_path, *options, "--weights=mets") == ExitCode.INPUT
+    assert "no t2f, which the plan needs" in capsys.readouterr().err
+    assert import_it(tmp_path, *options, "--weights=srs-demo") == ExitCode.INPUT
+    assert "no ct, which the plan needs" in capsys.readouterr().err
+
+
 def test_one_study_that_fails_does_not_stop_the_others(tmp_path, capsys):
     write_study(tmp_path / "a", {"t1n": small(T1N)})
     write_study(tmp_path / "b", {"t1c": small(T1C), "t1n": small(T1N)})
