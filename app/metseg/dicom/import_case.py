@@ -325,7 +325,7 @@ def _align_all(
     others = [modality for modality in sources if modality != SOURCE_MODALITY]
     aligned: dict[Modality, _Source] = {}
     failed: dict[Modality, InputError] = {}
-    with ThreadPoolExecutor(max_workers=max(1, min(len(others), len(os.sched_getaffinity(0))))) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, len(others))) as pool:
         jobs = {modality: pool.submit(_align, modality, sources[modality], source, brain) for modality in others}
         for modality, job in jobs.items():
             try:

@@ -22,8 +22,8 @@ from metseg.space.grid import Grid
 
 logger = logging.getLogger(__name__)
 
-IDENTITY: Final = ("PatientID", "PatientName", "PatientBirthDate")
-"""Two images that state different values of the first of these which both state show two patients."""
+IDENTITY: Final = ("PatientID", "PatientBirthDate", "PatientName")
+"""Images that state different values of one show two patients. Names, spelled in many ways, count without an ID."""
 
 REPEATS: Final = ("TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue")
 """What tells the volumes of one series from each other where slices lie at the same place twice."""
@@ -178,16 +178,15 @@ def _list_files(path: Path) -> list[Path]:
 
 
 def _refuse_two_patients(files: Sequence[SourceFile], path: Path) -> None:
-    """The message names tags, never their values."""
-    for keyword in IDENTITY:
+    """Raises InputError; the message names tags, never their values."""
+    has_id = any(find_value(file.dataset, "PatientID") for file in files)
+    for keyword in IDENTITY[:-1] if has_id else IDENTITY:
         values = {str(value).strip().casefold() for file in files if (value := find_value(file.dataset, keyword))}
         if len(values) > 1:
             raise InputError(
                 f"study {path}: images of {len(values)} patients in one folder ({keyword} differs)",
                 hint="Give each patient's folder: --dicom-path FOLDER1 --dicom-path FOLDER2.",
             )
-        if values:
-            return
 
 
 def _drop_copies(files: Sequence[SourceFile]) -> list[SourceFile]:

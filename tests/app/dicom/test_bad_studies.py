@@ -98,6 +98,16 @@ def two_patients(folder):
     write_study(folder / "b", {"t2f": small(T2F)}, patient="P2")
 
 
+def two_birth_dates(folder):
+    write_study(folder / "a", {"t1c": small(T1C).but(PatientBirthDate="19500101")})
+    write_study(folder / "b", {"t2f": small(T2F).but(PatientBirthDate="19600101")})
+
+
+def two_names_without_id(folder):
+    write_study(folder / "a", {"t1c": small(T1C).but(PatientID="")})
+    write_study(folder / "b", {"t2f": small(T2F).but(PatientID="", PatientName="Other^One")})
+
+
 def no_place(folder):
     write_study(folder, {"t1c": small(T1C)})
     edit(folder, lambda data: data.pop("ImagePositionPatient"))
@@ -139,6 +149,8 @@ BAD = {
     two_stations: r"80 slices at 80 places lie .* apart, expected equal steps",
     private_tags_only: r"no DICOM image in it; 1 files of no series \(SeriesInstanceUID \(0020,000E\)",
     two_patients: r"images of 2 patients in one folder \(PatientID differs\)",
+    two_birth_dates: r"images of 2 patients in one folder \(PatientBirthDate differs\)",
+    two_names_without_id: r"images of 2 patients in one folder \(PatientName differs\)",
     no_place: r"ImagePositionPatient \(0020,0032\) is missing",
     mosaic: r"can't be used: a mosaic",
     unknown_compression: r"can't be used: in a compression that can't be read",
