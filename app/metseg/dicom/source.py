@@ -1,7 +1,7 @@
-"""What a Segmentation says of its source images: their tags, complete as the standard asks, the user's files untouched.
+"""What DICOM objects say of their source images: their tags, complete as the standard asks, the user's files untouched.
 
 Tags that the standard lets be empty (type 2) are left empty where the source has no value. The images' own identifiers
-can't be invented: a Segmentation without them points nowhere.
+can't be invented: an object without them points nowhere.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ MAY_BE_EMPTY: Final = (
     "ReferringPhysicianName",
     "PositionReferenceIndicator",
 )
-"""Type 2 tags of a Segmentation that are its source's (DICOM PS3.3, C.7.1.1, C.7.2.1, C.7.4.1)."""
+"""Type 2 tags of an object that are its source's (DICOM PS3.3, C.7.1.1, C.7.2.1, C.7.4.1)."""
 
 SEXES: Final = ("M", "F", "O")
 
@@ -83,7 +83,7 @@ def describe_sources(
     if frame is None:
         frame = _make_frame_of_reference(f"{study} {series}")
         remarks.append(
-            f"{name_tag('FrameOfReferenceUID')} is missing: the segmentation gets one of its own, and viewers must "
+            f"{name_tag('FrameOfReferenceUID')} is missing: what is written gets one of its own, and viewers must "
             "find its place by the images it refers to"
         )
     thickness_mm = _choose_thickness(files[0], planes, step_mm, remarks)
