@@ -43,6 +43,9 @@ FindingCode = Literal[
     "single-slice",
     "grid",
     # A DICOM study (dicom/).
+    "thick-slices",
+    "burnt-in",
+    "left-out",
     "brain-mask",
     # The machine (predict/memory.py).
     "memory",

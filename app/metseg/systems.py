@@ -47,6 +47,9 @@ SOURCE_MODALITY: Final[Modality] = "t1c"
 OWN_GRID: Final[frozenset[Modality]] = frozenset({"ct"})
 """Modalities of another scanner: their grid is their own, and registration brings them to the source image's."""
 
+AIR_HU: Final = -1000.0
+"""Outside a CT's field of view, in Hounsfield units."""
+
 SystemName = Literal["brats", "radiosurgery"]
 
 LabelGrid = Literal["t1c", "ct"]

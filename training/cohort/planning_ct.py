@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from metseg.prepare.registration import AIR_HU
 from metseg.space.grid import Affine, Grid
+from metseg.systems import AIR_HU
 from training.cohort.ct_settings import CtSettings
 from training.cohort.fields import Volume, smooth_field, uniform
 

@@ -14,6 +14,7 @@ from metseg.cli.general_options import (
     VersionOption,
     with_general_options,
 )
+from metseg.cli.import_dicom import import_dicom
 from metseg.cli.infer import CONTAINER_INPUT, infer
 from metseg.cli.info import info
 from metseg.cli.logs import LogFormat, configure_logging
@@ -30,6 +31,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 usage, 3 input, 4 weights, 5 device, 6 output, 10 some cases failed, 70 a bug.",
 )
 
+PREPARE = "From the scanner"
 SEGMENT = "Segment"
 LOOK = "Look before and after"
 HAND_ON = "Pass results on"
@@ -37,6 +39,7 @@ INSTALLATION = "Does this installation work?"
 TOLERANT = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Callers pass options that later versions of their interface have; `infer` warns of them and goes on."""
 
+app.command(rich_help_panel=PREPARE)(with_general_options(import_dicom))
 app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(with_general_options(infer))
 app.command(rich_help_panel=SEGMENT)(with_general_options(fuse))
 app.command(rich_help_panel=LOOK)(with_general_options(check))

@@ -19,6 +19,13 @@ def parse_system(text: str) -> str:
     return _require_choice(text, SystemName)
 
 
+def parse_modality(text: str) -> str:
+    """One of `metseg.systems.Modality`."""
+    from metseg.systems import Modality  # noqa: PLC0415 - imports numpy
+
+    return _require_choice(text, Modality)
+
+
 def parse_labels(text: str) -> str:
     """One of `metseg.labels.LabelConvention`."""
     from metseg.labels import LabelConvention  # noqa: PLC0415 - imports numpy

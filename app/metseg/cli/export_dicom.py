@@ -1,33 +1,82 @@
-"""`metseg export-dicom`: a label map as a DICOM Segmentation object."""
+"""`metseg export-dicom`: a label map as DICOM objects on a series."""
 
 import logging
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from metseg.cli.choices import LabelsOption, parse_system
+from metseg.cli.choices import LabelsOption, parse_modality, parse_system
+from metseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from metseg.dicom.export import Destination, ObjectKind
     from metseg.labels import LabelConvention
+    from metseg.systems import Modality
 
 logger = logging.getLogger(__name__)
 
 
-def export_dicom(
-    label_map: Annotated[
-        Path, typer.Option("--label-map", "--label_map", help="Label map on the grid of the series, NIfTI.")
-    ],
+class ExportFormat(StrEnum):
+    """What is written."""
+
+    seg = "seg"
+    rtstruct = "rtstruct"
+    both = "both"
+
+
+def export_dicom(  # noqa: PLR0917 - typer passes options by name
+    label_map: Annotated[Path, typer.Option("--label-map", "--label_map", help="Label map, NIfTI.")],
     dicom_series: Annotated[
         Path,
         typer.Option(
             "--dicom-series",
             "--dicom_series",
             help="DICOM series that t1c (of a label map made with --grid ct: the CT) was converted from: its folder, "
-            "or the file of a multi-frame image.",
+            "or the file of a multi-frame image. With --registration any series, with --import-json the whole study.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "--output_path", help="The DICOM file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "--output_path",
+            help="The DICOM file to write; for both: a folder for seg.dcm and rtstruct.dcm.",
+        ),
+    ],
+    output_format: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="A Segmentation, an RT Structure Set with one structure per lesion, or both."),
+    ] = ExportFormat.seg,
+    registration: Annotated[
+        Path | None,
+        typer.Option(
+            "--registration",
+            help="Text file of a rigid 4x4 matrix: from the label map's world to the series', in RAS millimetres.",
+        ),
+    ] = None,
+    import_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--import-json", "--import_json", help="The case's import.json: finds series and registration in the study."
+        ),
+    ] = None,
+    onto: Annotated[
+        str,
+        typer.Option(
+            "--onto",
+            parser=parse_modality,
+            metavar="[t1c|ct|t1n|t2w|t2f]",
+            help="With --import-json: the image whose series is meant.",
+        ),
+    ] = "t1c",
+    salt_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--salt-file", "--salt_file", help="With --import-json: the import's secret. \\[default: beside the case]"
+        ),
+    ] = None,
     system: Annotated[
         str,
         typer.Option(
@@ -39,16 +88,50 @@ def export_dicom(
     ] = "brats",
     labels: LabelsOption = None,
 ) -> int:
-    """Writes a label map as DICOM Segmentation on the series of its source image, checked by reading it back."""
-    from metseg.report.dicom_seg import export_segmentation  # noqa: PLC0415 - heavy
+    """Writes a label map as DICOM Segmentation, RT Structure Set or both, checked by reading them back."""
+    if registration is not None and import_json is not None:
+        raise UsageError("--registration and --import-json both say where the series lies", hint="Give one of them.")
+    if import_json is None and (onto != "t1c" or salt_file is not None):
+        raise UsageError(
+            "--onto and --salt-file need --import-json", hint="Name the case's import.json, or leave them."
+        )
+    from metseg.dicom import export  # noqa: PLC0415 - heavy
     from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
-    voxels = export_segmentation(
+    export.require_highdicom()
+    if import_json is None:
+        destination = _find_series(dicom_series, registration)
+    else:
+        from metseg.dicom.imported import find_destination  # noqa: PLC0415 - heavy
+
+        destination = find_destination(dicom_series, import_json, cast("Modality", onto), salt_file)
+    written = export.export_dicom(
         label_map,
-        dicom_series,
-        output,
+        destination,
+        _name_outputs(output, output_format),
         find_system(cast("SystemName", system)),
         convention=cast("LabelConvention | None", labels),
     )
-    logger.info("%s: %s", output, "; ".join(f"{name}: {count} voxels" for name, count in voxels.items()))
+    for path, words in written.items():
+        logger.info("%s: %s", path, words)
     return 0
+
+
+def _find_series(folder: Path, registration: Path | None) -> "Destination":
+    from metseg.dicom.export import Destination  # noqa: PLC0415 - heavy
+    from metseg.dicom.series import read_series  # noqa: PLC0415 - an optional extra
+    from metseg.dicom.transform_file import read_registration  # noqa: PLC0415 - imports numpy
+
+    matrix = None if registration is None else read_registration(registration)
+    return Destination(read_series(folder), matrix)
+
+
+def _name_outputs(output: Path, output_format: ExportFormat) -> dict["ObjectKind", Path]:
+    if output_format is ExportFormat.seg:
+        return {"seg": output}
+    if output_format is ExportFormat.rtstruct:
+        return {"rtstruct": output}
+    from metseg.run.output_folder import prepare_output  # noqa: PLC0415 - imports numpy
+
+    prepare_output(output)
+    return {"seg": output / "seg.dcm", "rtstruct": output / "rtstruct.dcm"}

@@ -21,8 +21,8 @@ def fuse(
     labels: LabelsOption = None,
 ) -> int:
     """Fuses label maps of the same case, one label against the rest."""
-    from metseg.decide.fuse_files import fuse_files  # noqa: PLC0415 - heavy
     from metseg.plan.plan import FusionPlan  # noqa: PLC0415
+    from metseg.run.fuse_files import fuse_files  # noqa: PLC0415 - heavy
 
     plan = FusionPlan(method=method, maximum_of="masks")
     fuse_files(inputs, output, plan, convention=cast("LabelConvention | None", labels))

@@ -121,7 +121,7 @@ def _open_report(
     if report_dir is None:
         return nullcontext()
     from metseg.report.batch_report import BatchReport, BatchSettings  # noqa: PLC0415 - only where it is wanted
-    from metseg.report.run_json import describe_run  # noqa: PLC0415
+    from metseg.report.run_json import DeviceFacts, describe_run  # noqa: PLC0415
 
     options = {
         "data_path": str(data_path.resolve()),
@@ -133,7 +133,8 @@ def _open_report(
         "shard_from": shard.source,
         "save": ",".join(sorted(save)),
     }
-    run = describe_run("infer", options, bundle=settings.bundle, device=device)
+    facts = DeviceFacts.model_validate(device, from_attributes=True)
+    run = describe_run("infer", options, bundle=settings.bundle, device=facts)
     return BatchReport(
         BatchSettings(
             report_dir,

@@ -1,1 +1,1 @@
-"""DICOM: series and their geometry, label maps as DICOM objects on them."""
+"""DICOM: studies become cases, label maps become DICOM objects on the series that they came from."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from metseg.findings import Finding
+from metseg.findings import Finding, printable
 from metseg.labels import LabelConvention
 from metseg.space.grid import FloatVolume, Grid
 from metseg.systems import Modality
@@ -69,3 +69,8 @@ class Case:
     source_header: bytes
     warnings: tuple[Finding, ...] = ()
     scans: Mapping[Modality, Scan] = field(default_factory=dict)
+
+    @property
+    def shown_id(self) -> str:
+        """The ID as any terminal or log can show it."""
+        return printable(self.case_id)

@@ -29,6 +29,9 @@ MIN_DETERMINANT: Final = 0.1
 MAX_FORM_SHIFT_VOXELS: Final = 0.5
 """How far qform and sform may disagree: beyond it, programs that read the other form than this one move the labels."""
 
+SHEAR_TOLERANCE: Final = 1e-4
+"""Cosine of the angle between two axes: beyond it they are not at right angles (a CT with a tilted gantry)."""
+
 MAX_EXTENSION_BYTES: Final = 64 * 2**20
 """Header extensions are skipped, up to this."""
 
@@ -270,3 +273,26 @@ def voxel_sizes(header: bytes) -> tuple[float, float, float]:
     """
     x, y, z = np.frombuffer(header, dtype=field_layout(header))[0]["pixdim"][1:4]
     return float(x), float(y), float(z)
+
+
+def make_header(grid: Grid) -> bytes:
+    """A NIfTI-1 header for an image on a grid, in scanner coordinates; whoever writes voxels sets their type.
+
+    A sheared grid has an sform alone: a quaternion can't say it.
+    """
+    from nibabel import Nifti1Header  # noqa: PLC0415 - heavy
+    from nibabel.affines import voxel_sizes as sizes_of  # noqa: PLC0415
+
+    header = Nifti1Header(endianness="<")
+    header.set_data_shape(grid.shape)
+    header.set_data_dtype(np.float32)
+    header.set_xyzt_units("mm")
+    header.set_sform(grid.affine, code="scanner")
+    axes = grid.affine[:3, :3] / sizes_of(grid.affine)
+    if np.abs(axes.T @ axes - np.eye(N_AXES)).max() < SHEAR_TOLERANCE:
+        header.set_qform(grid.affine, code="scanner")
+    else:
+        header["pixdim"][1 : N_AXES + 1] = grid.spacing_mm
+    header["magic"] = _MAGIC["nifti1"]
+    block: bytes = header.binaryblock
+    return block

@@ -14,6 +14,7 @@ from metseg.labels import LabelMap
 from metseg.space.grid import FloatVolume
 
 NIFTI_UINT8: Final = 2
+NIFTI_INT16: Final = 4
 NIFTI_FLOAT32: Final = 16
 
 COMPRESSION_LEVEL: Final = 6
@@ -51,6 +52,15 @@ def write_volume(path: Path, volume: FloatVolume, header: bytes) -> None:
     NIfTI has no half precision; a float16 volume is widened.
     """
     _write(path, volume.astype(np.float32, copy=False), header, NIFTI_FLOAT32, VOLUME_COMPRESSION_LEVEL)
+
+
+def write_image(path: Path, image: FloatVolume, header: bytes) -> None:
+    """Writes an image the way `write_label_map` does: as int16 where that loses nothing, else as float32."""
+    whole = np.clip(np.rint(image), -(2**15), 2**15 - 1).astype(np.int16)
+    if np.array_equal(whole, image):
+        _write(path, whole, header, NIFTI_INT16, VOLUME_COMPRESSION_LEVEL)
+    else:
+        write_volume(path, image, header)
 
 
 def _write(path: Path, voxels: NDArray[np.generic], header: bytes, datatype: int, level: int) -> None:

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import re
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 from metseg.errors import DeviceError, UsageError
 from metseg.predict.cpu import reuse_memory, usable_cpus, usual_precision
@@ -16,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16", "float16"]
+
+DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,22 @@ class Device:
         import torch  # noqa: PLC0415 - heavy
 
         return self.dtype if self.is_cuda else torch.float32
+
+    @property
+    def driver(self) -> str | None:
+        """Version of the NVIDIA driver, such as 580.65.06; None on a CPU and where the kernel doesn't say."""
+        try:
+            text = DRIVER_FILE.read_text(encoding="ascii", errors="replace") if self.is_cuda else ""
+        except OSError:
+            return None
+        found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", text)
+        return found.group() if found else None
+
+    @property
+    def cuda(self) -> str | None:
+        """The CUDA version that torch was built for; None on a CPU."""
+        torch = sys.modules.get("torch")
+        return str(torch.version.cuda) if self.is_cuda and torch is not None else None
 
     @property
     def dtype(self) -> "torch.dtype":

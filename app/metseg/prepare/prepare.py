@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.files.case import Case
-from metseg.findings import printable
 from metseg.plan.plan import SUBTRACTION, ChannelName, IntensityPlan, IntensityPlans, Plan, Spacing
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.prepare.channels import Channels, fill_channel
@@ -102,7 +101,7 @@ def prepare_case(
     try:
         made = PREPARERS[type(intensity)](case, intensity, resampling, registration)
     except InputError as error:
-        raise InputError(f"case {printable(case.case_id)}: {error}", hint=error.hint) from error
+        raise InputError(f"case {case.shown_id}: {error}", hint=error.hint) from error
     return PreparedCase(case, resampling, made.channels, made.brain, made.registration, made.brain_share)
 
 

@@ -13,11 +13,13 @@ from metseg.plan.plan import ChannelName, IntensityPlan
 from metseg.plan.radiosurgery import RadiosurgeryIntensityPlan, RegistrationPlan
 from metseg.prepare.channels import Channels
 from metseg.prepare.intensities import scale_intensities
-from metseg.prepare.registration import AIR_HU, HEAD_HU, register, skull_cavity
+from metseg.prepare.registration import register
+from metseg.prepare.registration_check import HEAD_HU, skull_cavity
 from metseg.space.components import Box, bounding_box
 from metseg.space.grid import FloatVolume
 from metseg.space.resampling import Resampling, to_network
 from metseg.space.rigid import resample_rigid
+from metseg.systems import AIR_HU
 
 BOX_STEP: Final = 4
 """Every how many voxels in plane the brain is looked for: 2.4 mm."""

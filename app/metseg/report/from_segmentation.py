@@ -13,7 +13,6 @@ from metseg.decide.threshold import member_labels
 from metseg.files.case import Case, Scan
 from metseg.labels import LabelMap, Regions
 from metseg.plan.plan import Plan
-from metseg.prepare.registration import AIR_HU
 from metseg.report.case_volumes import CaseVolumes, apply_window
 from metseg.report.lesions import Votes
 from metseg.run.pipeline import Segmented
@@ -21,7 +20,7 @@ from metseg.space.blocks import Element
 from metseg.space.grid import Affine, FloatVolume, Grid
 from metseg.space.resampling import labels_to_source, volume_to_source
 from metseg.space.rigid import move_labels, resample_rigid
-from metseg.systems import SOURCE_MODALITY, Modality
+from metseg.systems import AIR_HU, SOURCE_MODALITY, Modality
 
 
 def collect_volumes(segmented: Segmented, plan: Plan) -> CaseVolumes:

@@ -126,7 +126,6 @@ def measure_lesions(
     edges = _find_at_edge(components, tuple(images))
     agreement = lesion_agreement(labels, votes.member_maps, votes.added_maps, regions=regions) if votes else None
     probability = _average_per_lesion(components, votes.probability) if votes else None
-    largest_first = np.argsort(-components.sizes, kind="stable")
     return tuple(
         shapes.measure(
             int(index),
@@ -135,7 +134,7 @@ def measure_lesions(
             agreement=None if agreement is None else agreement[index],
             probability=None if probability is None else float(probability[index]),
         )
-        for number, index in enumerate(largest_first, start=1)
+        for number, index in enumerate(components.largest_first(), start=1)
     )
 
 

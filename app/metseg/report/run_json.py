@@ -1,11 +1,8 @@
 """`run.json`: what ran, on what, with what, and what became of each case. Versioned; described in docs/run-json.md."""
 
-import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,11 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 import metseg
 from metseg.findings import FindingCode
 from metseg.plan.bundle import Bundle
-from metseg.predict.device import Device
-from metseg.prepare.registration import Registration
 from metseg.report.case_report import CaseReport
 from metseg.report.peak_memory import measure_gpu_peak_memory_mib, measure_peak_memory_mib
-from metseg.run.record import Outcome
+from metseg.run.record import CaseRecord, Outcome
 from metseg.run.versions import package_versions, platform_name, python_version
 from metseg.systems import Modality, common_system
 
@@ -27,8 +22,6 @@ SCHEMA_VERSION: Final = "1.2"
 1.1: `labels`, and `registration` of a case.
 1.2: `required_modalities` and `modalities` of the bundle, `modalities` of a case.
 """
-
-DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 
 Command = Literal["infer", "report"]
 
@@ -69,7 +62,7 @@ class BundleFacts(Part):
 
 
 class DeviceFacts(Part):
-    """Where the networks ran."""
+    """Where the networks ran: the attributes of metseg.predict.device.Device."""
 
     name: str
     description: str
@@ -151,7 +144,7 @@ class RunFacts(Part):
 
 
 def describe_run(
-    command: Command, options: Mapping[str, str], *, bundle: Bundle | None = None, device: Device | None = None
+    command: Command, options: Mapping[str, str], *, bundle: Bundle | None = None, device: DeviceFacts | None = None
 ) -> RunFacts:
     """What is known when a run starts."""
     return RunFacts(
@@ -159,7 +152,7 @@ def describe_run(
         options=options,
         started=datetime.now(UTC),
         bundle=_tell_bundle(bundle) if bundle else None,
-        device=_tell_device(device) if device else None,
+        device=device,
     )
 
 
@@ -204,12 +197,13 @@ def _tell_case(case: CaseReport) -> CaseFacts:
         elapsed_s=record.elapsed_s,
         peak_memory_mib=case.peak_memory_mib,
         gpu_peak_memory_mib=case.gpu_peak_memory_mib,
-        registration=_tell_registration(record.registration),
+        registration=_tell_registration(record),
         modalities=record.modalities,
     )
 
 
-def _tell_registration(found: Registration | None) -> RegistrationFacts | None:
+def _tell_registration(record: CaseRecord) -> RegistrationFacts | None:
+    found = record.registration
     if found is None:
         return None
     return RegistrationFacts(
@@ -233,29 +227,3 @@ def _tell_bundle(bundle: Bundle) -> BundleFacts:
         required_modalities=tuple(sorted(plan.required_modalities)),
         modalities=tuple(sorted(plan.modalities)),
     )
-
-
-def _tell_device(device: Device) -> DeviceFacts:
-    return DeviceFacts(
-        name=device.name,
-        description=device.description,
-        precision=device.precision,
-        threads=device.threads,
-        driver=_find_gpu_driver() if device.is_cuda else None,
-        cuda=_find_cuda_version() if device.is_cuda else None,
-    )
-
-
-def _find_gpu_driver() -> str | None:
-    """Version of the NVIDIA driver, such as 580.65.06; None where the kernel doesn't say."""
-    try:
-        found = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", DRIVER_FILE.read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return None
-    return found.group() if found else None
-
-
-def _find_cuda_version() -> str | None:
-    """The CUDA version that torch was built for; None without torch or CUDA."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else str(torch.version.cuda)

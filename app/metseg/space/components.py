@@ -52,6 +52,10 @@ class Components:
         """How many components there are."""
         return self.sizes.size
 
+    def largest_first(self) -> NDArray[np.intp]:
+        """Shape (components,): their indices from 0 by size; equal ones in scanning order. So lesions are numbered."""
+        return np.argsort(-self.sizes, kind="stable")
+
     def smaller_than(self, voxels: float) -> NDArray[np.bool_]:
         """Shape (components,): which have strictly fewer voxels, or less volume in voxels, than that."""
         is_smaller: NDArray[np.bool_] = self.sizes < voxels - ROUNDING_VOXELS

@@ -8,7 +8,9 @@ import pytest
 from metseg.errors import InputError
 from metseg.files.case import Scan
 from metseg.labels import BRATS_REGIONS, METASTASIS_REGIONS
-from metseg.prepare.registration import coarsen, mutual_information, register
+from metseg.prepare.registration import register
+from metseg.prepare.registration_check import mutual_information
+from metseg.prepare.rigid_search import coarsen
 from metseg.space.grid import Grid
 from metseg.space.rigid import lesions_outside, move_labels, resample_rigid
 from radiosurgery_support import scan_of, tiny_case, tiny_registration

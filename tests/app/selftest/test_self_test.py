@@ -12,7 +12,7 @@ from metseg.plan.bundle import bundles_root, open_bundle
 from metseg.plan.plan import FusionPlan
 from metseg.plan.radiosurgery import RegistrationPlan
 from metseg.predict.device import choose_device
-from metseg.prepare.registration import HEAD_HU
+from metseg.prepare.registration_check import HEAD_HU
 from metseg.selftest.expected import EXPECTED_FILE, read_expected, write_expected
 from metseg.selftest.phantoms import STRIPPED_HEAD, WHOLE_HEAD, find_phantom
 from metseg.selftest.verdict import (

@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metseg.decide.fuse_files import fuse_files
 from metseg.errors import InputError, OutputError, UsageError
 from metseg.plan.plan import FusionPlan
+from metseg.run.fuse_files import fuse_files
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 EXPECTED = json.loads((GOLDEN / "fusion.json").read_text())

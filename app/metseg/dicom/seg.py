@@ -1,28 +1,21 @@
-"""A label map as a DICOM Segmentation object on the series of its source image, checked by reading it back."""
+"""A label map as a DICOM Segmentation object on a series whose grid it lies on."""
 
 import io
-import logging
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 import metseg
-from metseg.errors import InputError, OutputError, UsageError
-from metseg.files.atomic import write_atomically
-from metseg.files.label_sets import require_clear_maps
-from metseg.files.read import read_label_map
-from metseg.labels import LabelConvention, LabelMap, tells_et_from_rc
-from metseg.space.grid import Grid, grid_difference
-from metseg.systems import SYSTEMS, LabelKind, System
+from metseg.dicom.placing import turn_onto
+from metseg.errors import InputError
+from metseg.labels import LabelMap
+from metseg.space.grid import Grid
+from metseg.systems import LabelKind, System
 
 if TYPE_CHECKING:
-    from metseg.report.dicom_series import Series
-
-logger = logging.getLogger(__name__)
+    from metseg.dicom.series import Series
 
 Frames = NDArray[np.uint8]
 """Shape (slices, rows, columns)."""
@@ -30,71 +23,16 @@ Frames = NDArray[np.uint8]
 CATEGORY: Final = ("49755003", "SCT", "Morphologically Abnormal Structure")
 
 
-def export_segmentation(
-    label_map: Path, series_folder: Path, output: Path, system: System, *, convention: LabelConvention | None = None
-) -> dict[str, int]:
-    """Writes a label map as a DICOM Segmentation on the series of its source image.
-
-    Args:
-        label_map: on the grid of the series; axes may be permuted and flipped, as converters do.
-        series_folder: the DICOM series that the source image was converted from.
-        output: the file to write.
-        system: what the labels mean.
-        convention: what label 4 means; needed where the map leaves it open.
-
-    Returns:
-        The number of voxels of each segment, by the segment's name.
-
-    Raises:
-        UsageError: highdicom is not installed.
-        InputError: the label map or the series can't be used, they don't lie on one grid, a label is none of the
-            system's, or label 4 could mean two things (`metseg.files.label_sets`).
-        OutputError: the file can't be written, or does not read back as it was.
-    """
-    if find_spec("highdicom") is None:
-        raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
-    from metseg.report.dicom_series import read_series  # noqa: PLC0415 - needs what is only now known to be there
-
-    image = read_label_map(label_map, convention=convention)
-    if tells_et_from_rc(system.regions):
-        require_clear_maps([(label_map, image.labels)], f"label map {label_map}", convention)
-    _check_labels(label_map, image.labels, system)
-    series = read_series(series_folder)
-    for remark in series.remarks:
-        logger.warning("DICOM series %s: %s", series_folder, remark)
-    frames = arrange_frames(image.labels, image.grid, series)
-    content = encode_segmentation(frames, series, system)
-    if not np.array_equal(decode_segmentation(content, series), frames):
-        raise OutputError(f"{output}: the segmentation does not read back as it was written; nothing was written")
-    write_atomically(output, content)
-    return {
-        system.label_kinds[label].dicom_name: int((frames == label).sum()) for label in _list_segments(frames, system)
-    }
-
-
-def _check_labels(label_map: Path, labels: LabelMap, system: System) -> None:
-    found = {int(label) for label in np.unique(labels)} - {0}
-    strange = sorted(found - system.label_kinds.keys())
-    if strange:
-        raise InputError(
-            f"label map {label_map}: holds {strange}, but {system.name} label maps know {sorted(system.label_kinds)}",
-            hint="Leave --system out for label maps of a BraTS bundle.",
-        )
-    for other in SYSTEMS.values():
-        if found == other.label_kinds.keys() and found < system.label_kinds.keys():
-            logger.warning(
-                "%s holds label %s alone, which is exported as %s; of a %s bundle's add --system %s",
-                label_map,
-                ", ".join(map(str, sorted(found))),
-                ", ".join(system.label_kinds[label].dicom_name for label in sorted(found)),
-                other.name,
-                other.name,
-            )
-
-
 def _list_segments(frames: Frames, system: System) -> list[int]:
     """The labels of the system's nested regions, and of its others those that occur."""
     return [label for label in system.label_kinds if label in system.regions.whole.labels or (frames == label).any()]
+
+
+def count_voxels(frames: Frames, system: System) -> dict[str, int]:
+    """The number of voxels of each segment, by the segment's name."""
+    return {
+        system.label_kinds[label].dicom_name: int((frames == label).sum()) for label in _list_segments(frames, system)
+    }
 
 
 def arrange_frames(labels: LabelMap, grid: Grid, series: "Series") -> Frames:
@@ -103,24 +41,19 @@ def arrange_frames(labels: LabelMap, grid: Grid, series: "Series") -> Frames:
     Raises:
         InputError: the grids differ by more than the order and direction of axes.
     """
-    from nibabel.orientations import (  # noqa: PLC0415 - half a second that other commands do without
-        apply_orientation,
-        inv_ornt_aff,
-        io_orientation,
-        ornt_transform,
-    )
-
-    turn = ornt_transform(io_orientation(grid.affine), io_orientation(series.grid.affine))
-    turned: LabelMap = np.asarray(apply_orientation(labels, turn))
-    x, y, z = turned.shape
-    difference = grid_difference(Grid((x, y, z), grid.affine @ inv_ornt_aff(turn, labels.shape)), series.grid)
+    turned, difference = turn_onto(labels, grid, series.grid)
     if difference:
         raise InputError(
             f"label map and DICOM series don't lie on one grid: {difference}",
-            hint="Give the series that the case's t1c was converted from; label maps in atlas space must first be "
-            "brought back to it (nearest neighbour).",
+            hint="Give the series that the case's t1c was converted from, or name the way to another one "
+            "(--registration); label maps in atlas space must first be brought back.",
         )
-    return np.ascontiguousarray(turned.transpose(2, 1, 0))
+    return to_frames(turned)
+
+
+def to_frames(labels: LabelMap) -> Frames:
+    """A label map on the series' grid as slices, rows and columns."""
+    return np.ascontiguousarray(labels.transpose(2, 1, 0))
 
 
 def encode_segmentation(frames: Frames, series: "Series", system: System) -> bytes:
@@ -129,7 +62,7 @@ def encode_segmentation(frames: Frames, series: "Series", system: System) -> byt
     Raises:
         InputError: no Segmentation can be made on images of this class.
     """
-    from metseg.report.dicom_tags import UNREADABLE, name_tag  # noqa: PLC0415 - an optional extra
+    from metseg.dicom.tags import UNREADABLE, name_tag  # noqa: PLC0415 - an optional extra
 
     try:
         segmentation = _build_segmentation(frames, series, system)

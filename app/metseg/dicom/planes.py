@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from metseg.report.dicom_tags import NO_VALUE, find_numbers, find_value, find_whole_number, name_tag, refuse_tag
+from metseg.dicom.tags import NO_VALUE, find_numbers, find_value, find_whole_number, name_tag, refuse_tag
 
 DIRECTION_TOLERANCE: Final = 1e-3
 """How far one component of two slices' directions may differ, and how many millimetres their pixels' sides."""

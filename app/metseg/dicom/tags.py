@@ -28,6 +28,18 @@ UNREADABLE: Final = (
 NO_VALUE: Final = "is missing or has no usable value"
 
 
+class DicomFileError(InputError):
+    """A file that can't be used.
+
+    Attributes:
+        problem: what is wrong, without the file's name and without what libraries say: both may hold identifiers.
+    """
+
+    def __init__(self, name: str, problem: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(f"DICOM file {printable(name)}: {problem}{detail and f': {detail}'}", hint=hint)
+        self.problem = problem
+
+
 def name_tag(keyword: str) -> str:
     """A tag as people look it up: `PixelSpacing (0028,0030)`."""
     number = tag_for_keyword(keyword) or 0
@@ -40,10 +52,8 @@ def refuse_tag(path: Path, keyword: str, what: str = NO_VALUE) -> NoReturn:
     Raises:
         InputError: names the file and the tag.
     """
-    raise InputError(
-        f"DICOM file {printable(str(path))}: {name_tag(keyword)} {what}",
-        hint="Export the series again with this tag; anonymisation must keep it.",
-    )
+    hint = "Export the series again with this tag; anonymisation must keep it."
+    raise DicomFileError(str(path), f"{name_tag(keyword)} {what}", hint=hint)
 
 
 def find_value(dataset: Any, keyword: str) -> Any | None:

@@ -5,9 +5,9 @@ import pytest
 
 from dicom_support import COLUMNS, OBLIQUE, ROWS, SLICES, SPACING, STRAIGHT, converted, volume, write_series
 from metseg.__main__ import run
+from metseg.dicom.seg import arrange_frames, decode_segmentation, encode_segmentation
+from metseg.dicom.series import read_series
 from metseg.errors import ExitCode, InputError
-from metseg.report.dicom_seg import arrange_frames, decode_segmentation, encode_segmentation
-from metseg.report.dicom_series import read_series
 from metseg.systems import BRATS
 from report_support import write_labels
 
@@ -137,7 +137,7 @@ def test_folders_that_make_no_volume_are_refused(tmp_path):
 
 
 def test_without_highdicom_the_message_says_how_to_get_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("metseg.report.dicom_seg.find_spec", lambda _name: None)
+    monkeypatch.setattr("metseg.dicom.export.find_spec", lambda _name: None)
     options = [f"--label-map={tmp_path}", f"--dicom-series={tmp_path}", f"--output={tmp_path / 'x.dcm'}"]
     assert run(["export-dicom", *options]) == ExitCode.USAGE
     assert "metseg[dicom]" in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_without_highdicom_the_message_says_how_to_get_it(tmp_path, monkeypatch,
 def test_a_file_that_does_not_read_back_is_not_written(tmp_path, monkeypatch):
     affine = write_series(tmp_path / "series")
     write_labels(tmp_path / "c.nii.gz", volume(), affine)
-    monkeypatch.setattr("metseg.report.dicom_seg.decode_segmentation", lambda *_: np.zeros(1))
+    monkeypatch.setattr("metseg.dicom.export.decode_segmentation", lambda *_: np.zeros(1))
     options = [f"--label-map={tmp_path / 'c.nii.gz'}", f"--dicom-series={tmp_path / 'series'}"]
     assert run(["export-dicom", *options, f"--output={tmp_path / 'seg.dcm'}"]) == ExitCode.OUTPUT
     assert not (tmp_path / "seg.dcm").exists()

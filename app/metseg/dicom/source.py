@@ -1,12 +1,11 @@
-"""What a Segmentation says of its source images: their tags, complete as the standard asks, the user's files untouched.
+"""What DICOM objects say of their source images: their tags, complete as the standard asks, the user's files untouched.
 
 Tags that the standard lets be empty (type 2) are left empty where the source has no value. The images' own identifiers
-can't be invented: a Segmentation without them points nowhere.
+can't be invented: an object without them points nowhere.
 """
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +18,9 @@ from pydicom.multival import MultiValue
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DA, TM, DSfloat
 
-from metseg.errors import InputError
-from metseg.report.dicom_planes import Plane, is_multi_frame
-from metseg.report.dicom_tags import (
+from metseg.dicom.planes import Plane, is_multi_frame
+from metseg.dicom.reading import SourceFile
+from metseg.dicom.tags import (
     NO_VALUE,
     UNREADABLE,
     find_uid,
@@ -30,6 +29,7 @@ from metseg.report.dicom_tags import (
     name_tag,
     refuse_tag,
 )
+from metseg.errors import InputError
 
 MAY_BE_EMPTY: Final = (
     "PatientName",
@@ -43,7 +43,7 @@ MAY_BE_EMPTY: Final = (
     "ReferringPhysicianName",
     "PositionReferenceIndicator",
 )
-"""Type 2 tags of a Segmentation that are its source's (DICOM PS3.3, C.7.1.1, C.7.2.1, C.7.4.1)."""
+"""Type 2 tags of an object that are its source's (DICOM PS3.3, C.7.1.1, C.7.2.1, C.7.4.1)."""
 
 SEXES: Final = ("M", "F", "O")
 
@@ -57,14 +57,6 @@ UTF_8: Final = "ISO_IR 192"
 
 MAX_SERIES_NUMBER: Final = 2**30
 """Larger ones, and negative ones, are left aside: the Segmentation's own number is a sum."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of the series and its dataset."""
-
-    path: Path
-    dataset: Any
 
 
 def describe_sources(
@@ -91,7 +83,7 @@ def describe_sources(
     if frame is None:
         frame = _make_frame_of_reference(f"{study} {series}")
         remarks.append(
-            f"{name_tag('FrameOfReferenceUID')} is missing: the segmentation gets one of its own, and viewers must "
+            f"{name_tag('FrameOfReferenceUID')} is missing: what is written gets one of its own, and viewers must "
             "find its place by the images it refers to"
         )
     thickness_mm = _choose_thickness(files[0], planes, step_mm, remarks)

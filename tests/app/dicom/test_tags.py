@@ -8,10 +8,13 @@ import pytest
 
 from dicom_support import COLUMNS, OBLIQUE, ROWS, SLICES, SPACING, STRAIGHT, volume, write_enhanced, write_series
 from metseg.__main__ import run
+from metseg.dicom.placing import Placed
+from metseg.dicom.seg import arrange_frames, decode_segmentation, encode_segmentation
+from metseg.dicom.series import read_series
+from metseg.dicom.structure_set import Structure, decode_structure_set, encode_structure_set
+from metseg.dicom.tags import name_tag
+from metseg.dicom.targets import GTV
 from metseg.errors import ExitCode, InputError
-from metseg.report.dicom_seg import arrange_frames, decode_segmentation, encode_segmentation
-from metseg.report.dicom_series import read_series
-from metseg.report.dicom_tags import name_tag
 from metseg.space.grid import Grid
 from metseg.systems import BRATS
 from report_support import write_labels
@@ -51,7 +54,7 @@ def read_points(content):
 
 
 def check_export(folder, labels, affine):
-    """Exports, and expects the labels where they lie, by references and by coordinates; returns the Segmentation."""
+    """Exports both objects, and expects the labels where they lie; returns the Segmentation."""
     series = read_series(folder)
     frames = arrange_frames(labels, Grid(SHAPE, affine), series)
     content = encode_segmentation(frames, series, BRATS)
@@ -60,6 +63,9 @@ def check_export(folder, labels, affine):
     for label in (1, 2, 3):
         expected = np.argwhere(labels == label) @ affine[:3, :3].T + affine[:3, 3]
         np.testing.assert_allclose(found[label], lay_out(expected), atol=2e-3)
+    box = tuple(slice(1, side - 1) for side in SHAPE)
+    structure = Structure("GTV01", "", GTV, 1.0, Placed(box, labels[box] == 1))
+    assert decode_structure_set(encode_structure_set([structure], series), series) == (structure.list_voxels(),)
     return pydicom.dcmread(io.BytesIO(content)), series
 
 
