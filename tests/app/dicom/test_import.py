@@ -14,7 +14,6 @@ from dicom_study_support import (
     T1C,
     T1N,
     T2F,
-    T2W,
     USUAL,
     acquire,
     make_head,
@@ -149,15 +148,15 @@ def test_another_patients_sequence_is_left_out_and_said(tmp_path, capsys):
     study = tmp_path / "study"
     uid = pydicom.uid.generate_uid()
     write_sequence(study / "a", T1C, study=uid)
-    write_sequence(study / "b", T2W, study=uid, number=2, head=make_head(5))
+    write_sequence(study / "b", T2F, study=uid, number=2, head=make_head(4))
     mask = write_mask(tmp_path / "mask.nii.gz")
     options = [f"--dicom-path={study}", f"--brain-mask={mask}", "--case-id=B"]
     assert import_it(tmp_path, *options) == ExitCode.DONE
     facts = facts_of(tmp_path, "B")
     assert facts.images.keys() == {"t1c"}
-    assert "could not be registered" in facts.left_out["t2w"]
+    assert "could not be registered" in facts.left_out["t2f"]
     assert [finding.code for finding in facts.findings] == ["left-out"]
-    assert "warning: B: t2w is left out" in capsys.readouterr().err
+    assert "warning: B: t2f is left out" in capsys.readouterr().err
 
 
 def test_a_sequence_that_cannot_be_read_is_left_out_and_said(tmp_path, capsys):
