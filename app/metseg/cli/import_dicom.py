@@ -49,7 +49,12 @@ def import_dicom(
         typer.Option("--case-id", "--case_id", help="Name of each study's case, in order. \\[default: a salted hash]"),
     ] = None,
     brain_mask: Annotated[
-        Path | None, typer.Option("--brain-mask", "--brain_mask", help="Brain mask of one study's t1c, NIfTI.")
+        Path | None,
+        typer.Option(
+            "--brain-mask",
+            "--brain_mask",
+            help="Brain mask of one study's t1c, NIfTI. \\[default: found by networks]",
+        ),
     ] = None,
     weights: Annotated[
         str | None,
@@ -75,7 +80,7 @@ def import_dicom(
     _check_usage(studies, nifti, series or (), case_id or (), brain_mask)
     from metseg.dicom.import_case import ALWAYS_REQUIRED, ImportOptions  # noqa: PLC0415 - heavy
     from metseg.dicom.pseudonyms import open_salt  # noqa: PLC0415
-    from metseg.dicom.stripping import brain_from_file  # noqa: PLC0415
+    from metseg.dicom.stripping import brain_by_networks, brain_from_file  # noqa: PLC0415
     from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415
     from metseg.run.output_folder import prepare_output  # noqa: PLC0415
 
@@ -83,7 +88,7 @@ def import_dicom(
     options = ImportOptions(
         output_path=output_path,
         pseudonyms=open_salt(output_path, salt_file),
-        find_brain=None if brain_mask is None else brain_from_file(brain_mask),
+        find_brain=brain_by_networks if brain_mask is None else brain_from_file(brain_mask),
         named=_parse_series(series or ()),
         resume=resume,
     )

@@ -39,7 +39,7 @@ from metseg.dicom.import_json import (
 )
 from metseg.dicom.pseudonyms import Pseudonyms
 from metseg.dicom.recognition import Recognition, Verdict, recognise
-from metseg.dicom.stripping import BrainFinder, FoundBrain
+from metseg.dicom.stripping import BrainFinder, FoundBrain, brain_by_networks
 from metseg.dicom.study import read_study
 from metseg.dicom.volume import read_volume
 from metseg.errors import InputError, OutputError, UsageError
@@ -64,7 +64,7 @@ class ImportOptions:
     Attributes:
         output_path: the folder of cases.
         pseudonyms: make the hashes, and the case's name where nobody gives one.
-        find_brain: finds the brain on t1c; None where there is nothing that could.
+        find_brain: finds the brain on t1c.
         case_id: the case's name; None for a salted hash of its study.
         named: series that the user says, by modality.
         system: None to choose it by the images.
@@ -75,7 +75,7 @@ class ImportOptions:
 
     output_path: Path
     pseudonyms: Pseudonyms
-    find_brain: BrainFinder | None = None
+    find_brain: BrainFinder = brain_by_networks
     case_id: str | None = None
     named: Mapping[Modality, str] = field(default_factory=dict)
     system: System | None = None
@@ -306,11 +306,7 @@ def _make_case(case_id: str, system: System, found: _Found, options: ImportOptio
 
 
 def _find_brain(source: Scan, system: System, options: ImportOptions) -> FoundBrain | None:
-    if not system.is_stripped:
-        return None
-    if options.find_brain is None:
-        raise UsageError("no brain extraction: nothing finds the brain on t1c", hint="Give a mask: --brain-mask FILE.")
-    return options.find_brain(source)
+    return options.find_brain(source) if system.is_stripped else None
 
 
 def _align_all(

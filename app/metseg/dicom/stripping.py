@@ -1,4 +1,4 @@
-"""The brain's mask on t1c's grid: what finds it is given from outside, so that a file can take its place."""
+"""The brain's mask on t1c's grid, from networks or from a file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +37,19 @@ class FoundBrain:
 
 BrainFinder = Callable[[Scan], FoundBrain]
 """Takes t1c."""
+
+
+def brain_by_networks(source: Scan) -> FoundBrain:
+    """Finds the brain with the networks of `weights/brain` (metseg.dicom.brain).
+
+    Raises:
+        InputError: there is no brain that could be one.
+        WeightsError: the networks are missing or altered.
+    """
+    from metseg.dicom.brain import extract_brain  # noqa: PLC0415 - heavy
+
+    found = extract_brain(source.voxels, source.grid.affine)
+    return FoundBrain(found.mask, found.source, found.findings)
 
 
 def brain_from_file(path: Path) -> BrainFinder:

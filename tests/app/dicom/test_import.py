@@ -215,7 +215,7 @@ def test_one_study_that_fails_does_not_stop_the_others(tmp_path, capsys):
     options = [*folders, "--case-id=a", "--case-id=b", "--on-error=skip"]
     assert import_it(tmp_path, *options) == ExitCode.SOME_FAILED
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 2  # b has no brain mask
+    assert len(errors) == 2  # b holds no brain
     assert "no t1c" in errors[0]
     assert "--brain-mask" in errors[1]
 
