@@ -184,7 +184,7 @@ def print_layers(inputs: Inputs, engine: Engine) -> None:
         return
     print("\nthe networks, by kind of layer, one window at a time:")
     for member, sides, calls in network_calls(inputs, engine):
-        seconds = profile_graph(build_member_graph(member, sides), engine.device)
+        seconds = profile_graph(build_member_graph(member, sides, engine.device.precision), engine.device)
         whole = sum(seconds.values())
         print(f"  {member.plan.name}: {whole * calls:.3f} s")
         for kind, part in seconds.items():
@@ -214,7 +214,7 @@ def print_bounds(
     """The two bounds of all network calls together."""
     operations = moved = 0.0
     for member, sides, calls in network_calls(inputs, engine):
-        work = count_work(build_member_graph(member, sides), engine.device.precision)
+        work = count_work(build_member_graph(member, sides, engine.device.precision), engine.device.precision)
         operations, moved = operations + calls * work.operations, moved + calls * work.moved_bytes
     now, network_s = CLOCKS[arguments.clock], clock.accounts[NETWORK].seconds
     rate = matrix_rate(engine, now, arguments.matrix_side)

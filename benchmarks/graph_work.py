@@ -33,10 +33,11 @@ class Work:
     moved_bytes: float
 
 
-def build_member_graph(member: Member, sides: Sequence[int]) -> ov.Model:
-    """The graph that a CPU runs for this member."""
+def build_member_graph(member: Member, sides: Sequence[int], precision: str) -> ov.Model:
+    """The graph that a CPU runs for this member in this precision."""
     state = {name: tensor.float().cpu().numpy() for name, tensor in member.parameters.items()}
-    return build_graph(member.plan.network, state, in_channels=len(member.plan.channels), sides=sides)
+    channels, in_float32 = len(member.plan.channels), precision == "float32"
+    return build_graph(member.plan.network, state, in_channels=channels, sides=sides, in_float32=in_float32)
 
 
 def count_work(graph: ov.Model, precision: str) -> Work:

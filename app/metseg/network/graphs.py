@@ -4,6 +4,7 @@ A graph is made for one shape of input and a batch of one. It computes what `bui
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -38,7 +39,12 @@ FLAT: Final = [0, 0, 0]
 
 
 def build_graph(
-    plan: NetworkPlan, state: Mapping[str, NDArray[np.float32]], *, in_channels: int, sides: Sequence[int]
+    plan: NetworkPlan,
+    state: Mapping[str, NDArray[np.float32]],
+    *,
+    in_channels: int,
+    sides: Sequence[int],
+    in_float32: bool = True,
 ) -> ov.Model:
     """Builds the graph that a plan's member describes.
 
@@ -47,6 +53,7 @@ def build_graph(
         state: the parameters by the names that torch's module has for them, float32.
         in_channels: input channels.
         sides: of the volume that the network reads.
+        in_float32: whether it will run so, or in half precision.
 
     Returns:
         (1, in_channels, *sides) to logits (1, regions, x, y, z), as `build_network` describes them.
@@ -55,7 +62,7 @@ def build_graph(
     parameters = Parameters(state)
     match plan:
         case SegResNetPlan():
-            logits = _segresnet(volume, parameters, plan)
+            logits = _segresnet(volume, parameters, _NormAndMish(plan.norm_groups, in_float32), plan)
         case UNet3dPlan():
             logits = _unet3d(volume, parameters, plan)
         case DeepMedicPlan():
@@ -66,7 +73,16 @@ def build_graph(
 # ---- SegResNet, metseg.network.segresnet
 
 
-def _segresnet(volume: Node, parameters: Parameters, plan: SegResNetPlan) -> Node:
+@dataclass(frozen=True, slots=True)
+class _NormAndMish:
+    groups: int
+    in_float32: bool
+
+    def __call__(self, features: Node, parameters: Parameters) -> Node:
+        return ops.mish(group_norm(features, parameters, groups=self.groups, in_float32=self.in_float32))
+
+
+def _segresnet(volume: Node, parameters: Parameters, activate: _NormAndMish, plan: SegResNetPlan) -> Node:
     features = convolution(volume, parameters.part("convInit.conv"))
     skipped = []
     for level, blocks in enumerate(plan.blocks_down):
@@ -74,27 +90,23 @@ def _segresnet(volume: Node, parameters: Parameters, plan: SegResNetPlan) -> Nod
         if level:
             features = convolution(features, part.part("0.conv"), stride=2)
         for block in range(1, blocks + 1):
-            features = _residual_block(features, part.part(str(block)), plan)
+            features = _residual_block(features, part.part(str(block)), activate)
         skipped.append(features)
     for level, blocks in enumerate(plan.blocks_up):
         narrowed = convolution(features, parameters.part(f"up_samples.{level}.0.conv"))
         features = ops.add(enlarge(narrowed, 2), skipped[-2 - level])
         for block in range(blocks):
-            features = _residual_block(features, parameters.part(f"up_layers.{level}.{block}"), plan)
+            features = _residual_block(features, parameters.part(f"up_layers.{level}.{block}"), activate)
     last = parameters.part("conv_final")
-    return convolution(_norm_and_mish(features, last.part("0"), plan), last.part("2.conv"))
+    return convolution(activate(features, last.part("0")), last.part("2.conv"))
 
 
-def _residual_block(features: Node, parameters: Parameters, plan: SegResNetPlan) -> Node:
+def _residual_block(features: Node, parameters: Parameters, activate: _NormAndMish) -> Node:
     result = features
     for number in (1, 2):
-        result = _norm_and_mish(result, parameters.part(f"norm{number}"), plan)
+        result = activate(result, parameters.part(f"norm{number}"))
         result = convolution(result, parameters.part(f"conv{number}.conv"))
     return ops.add(result, features)
-
-
-def _norm_and_mish(features: Node, parameters: Parameters, plan: SegResNetPlan) -> Node:
-    return ops.mish(group_norm(features, parameters, groups=plan.norm_groups))
 
 
 # ---- the U-Net, metseg.network.unet3d

@@ -92,7 +92,8 @@ class GraphNetwork:
         if self._key is not None and self._key[0] == sides and self._key[1] >= streams:
             return
         self._key, self._requests, self._compiled = None, (), None  # before the next one takes memory
-        graph = build_graph(self._plan, self._state, in_channels=self._in_channels, sides=sides)
+        in_float32 = self._device.precision == "float32"
+        graph = build_graph(self._plan, self._state, in_channels=self._in_channels, sides=sides, in_float32=in_float32)
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self._device.precision],
             "INFERENCE_NUM_THREADS": self._device.threads,
