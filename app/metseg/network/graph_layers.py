@@ -107,28 +107,19 @@ def cube_means(features: Node, factor: int) -> Node:
 
 def enlarge(features: Node, factor: int) -> Node:
     """Trilinear interpolation to a grid so many times finer; voxels are cubes, not points."""
-    return ops.interpolate(
-        features,
-        constant([float(factor)] * 3),
-        "linear_onnx",
-        "scales",
-        coordinate_transformation_mode="half_pixel",
-        axes=constant(SPATIAL, np.int64),
-    )
+    return _resize(features, factor, "linear_onnx", "half_pixel")
 
 
 def repeat(features: Node, factor: int) -> Node:
     """Each voxel as a cube of so many voxels along a side."""
-    if factor == 1:
-        return features
+    return features if factor == 1 else _resize(features, factor, "nearest", "asymmetric", nearest_mode="floor")
+
+
+def _resize(features: Node, factor: int, mode: str, positions: str, **options: str) -> Node:
+    """By OpenVINO's names of how values are found and of where samples lie."""
+    scales, axes = constant([float(factor)] * 3), constant(SPATIAL, np.int64)
     return ops.interpolate(
-        features,
-        constant([float(factor)] * 3),
-        "nearest",
-        "scales",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-        axes=constant(SPATIAL, np.int64),
+        features, scales, mode, "scales", coordinate_transformation_mode=positions, axes=axes, **options
     )
 
 
