@@ -192,7 +192,6 @@ def test_raw_nifti_becomes_a_case_too(tmp_path):
         grid = replace(make_head().grid, shape=sequence.shape, affine=affine)
         write_image(folder / f"C7-{modality}.nii.gz", np.rint(voxels).astype(np.float32), make_header(grid))
     mask = write_mask(tmp_path / "mask.nii.gz")
-    assert import_it(tmp_path, f"--nifti={tmp_path / 'raw'}") == ExitCode.USAGE  # nothing finds the brain
     assert import_it(tmp_path, f"--nifti={tmp_path / 'raw'}", f"--brain-mask={mask}") == ExitCode.DONE
     facts = facts_of(tmp_path, "C7")
     assert errors_over_brain(facts.images["t2f"].alignment.matrix, T2F.motion).mean() < 1

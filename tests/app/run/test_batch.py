@@ -286,7 +286,7 @@ def test_a_case_that_does_not_fit_is_tried_last_and_alone(run_within, seen, capl
     assert seen[-3:] == [(what, "case 1") for what in ("read", "predict", "write")]
     assert seen.index(("read", "case 2")) < seen.index(("write", "case 0")), "the others overlap as ever"
     (warned,) = [text for text in caplog.messages if "GB of memory" in text]
-    assert warned.startswith("case case 1: needs about 100.5 GB of memory on the CPU, 10.0 GB are free")
+    assert warned.startswith("case case 1: needs about 100.4 GB of memory on the CPU, 10.0 GB are free")
 
 
 def test_cases_that_fit_but_not_together_are_done_one_after_the_other(run_within, seen):
