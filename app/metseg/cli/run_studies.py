@@ -1,4 +1,4 @@
-"""What `metseg study` does once its options are known: every study is imported, then one bundle after the other runs."""
+"""What `metseg study` does once its options are known: all studies are imported, then each bundle runs."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -126,7 +126,9 @@ def make_import_options(
 
 def name_cases(options: "ImportOptions", studies: Sequence[Path], case_ids: Sequence[str]) -> "list[ImportOptions]":
     """The options of each study."""
-    return [replace(options, case_id=name) for name in case_ids or [None] * len(studies)]
+    if not case_ids:
+        return [options] * len(studies)
+    return [replace(options, case_id=name) for name in case_ids]
 
 
 def fit_to_plan(options: "ImportOptions", plan: "Plan") -> "ImportOptions":

@@ -1,6 +1,7 @@
 """`metseg study`: from DICOM studies to label maps, a report and DICOM objects."""
 
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from dicom_study_support import CT, T1C, T1N, make_head, small, write_study
 from metseg.__main__ import run
 from metseg.dicom.import_json import read_import_json
+from metseg.dicom.stripping import brain_from_file
 from metseg.errors import ExitCode
 from metseg.files.header import make_header
 from metseg.files.write import write_label_map
@@ -18,18 +20,31 @@ pytest.importorskip("highdicom", reason="highdicom is not installed")
 pydicom = pytest.importorskip("pydicom")
 
 COARSE = small(T1C)
+PLANNING = {
+    "t1c": replace(T1C, spacing_mm=(2.6, 2.6, 2.6), shape=(88, 88, 75)),
+    "ct": replace(CT, spacing_mm=(2.5, 2.5, 3), shape=(92, 96, 60)),
+}
 OBJECTS = ["rtstruct.dcm", "seg.dcm"]
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A study of one sequence in few voxels, its brain mask, and a bundle that reads that sequence alone."""
+    """A study of one sequence in few voxels, a mask of a part of the brain, and a bundle that reads t1c alone."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder / "a", {"t1c": COARSE})
-    head = make_head()
-    write_label_map(folder / "mask.nii.gz", head.brain.astype(np.uint8), make_header(head.grid))
-    write_bundle(folder / "bundle", channels=[("t1c",)], window={"size": (16, 16, 16), "overlap": 0.5})
+    grid = make_head().grid
+    mask = np.zeros(grid.shape, dtype=np.uint8)
+    mask[tuple(slice(side // 2 - 10, side // 2 + 10) for side in grid.shape)] = 1
+    write_label_map(folder / "mask.nii.gz", mask, make_header(grid))
+    one_pass = {"window": {"size": (64, 64, 64), "overlap": 0.25}, "tta": {"variant": "none"}}
+    write_bundle(folder / "bundle", channels=[("t1c",)], **one_pass)
     return folder
+
+
+@pytest.fixture
+def found_brains(work, monkeypatch):
+    """The mask in place of the networks, where --brain-mask can't be given: it is of one study."""
+    monkeypatch.setattr("metseg.dicom.stripping.brain_by_networks", brain_from_file(work / "mask.nii.gz"))
 
 
 def study(work, output, *options, names=("a",)):
@@ -40,7 +55,9 @@ def study(work, output, *options, names=("a",)):
 
 
 def times_of(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "report" not in path.parts}
+    return {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "report" not in path.parts
+    }
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +104,10 @@ def test_resume_makes_what_is_missing_and_what_depends_on_it(work, done, tmp_pat
     assert after.keys() == before.keys()
 
 
-def test_a_study_that_fails_costs_itself_alone(work, done, tmp_path, capsys, monkeypatch):
-    from metseg.cli import studies  # noqa: PLC0415
-    from metseg.dicom.stripping import brain_from_file  # noqa: PLC0415
-
+@pytest.mark.usefixtures("found_brains")
+def test_a_study_that_fails_costs_itself_alone(work, tmp_path, capsys):
     write_study(tmp_path / "bad", {"t1n": small(T1N)})
     shutil.copytree(work / "a", tmp_path / "good")
-    monkeypatch.setattr("metseg.dicom.stripping.brain_by_networks", brain_from_file(work / "mask.nii.gz"))
-    assert studies
     for name in ("bundle", "mask.nii.gz"):
         (tmp_path / name).symlink_to(work / name)
     names = ["--case-id=bad", "--case-id=good"]
@@ -152,14 +165,12 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_made(work, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("found_brains")
 def test_studies_of_both_systems_run_one_bundle_after_the_other(work, tmp_path, monkeypatch):
     """CT and t1c alone are radiosurgery; the other study is of the default bundle."""
-    write_study(tmp_path / "planning", {"t1c": T1C, "ct": CT})
+    write_study(tmp_path / "planning", PLANNING)
     monkeypatch.setenv("METSEG_WEIGHTS", str(work / "bundle"))
     monkeypatch.setenv("METSEG_DEVICE", "cpu")
-    from metseg.dicom.stripping import brain_from_file  # noqa: PLC0415
-
-    monkeypatch.setattr("metseg.dicom.stripping.brain_by_networks", brain_from_file(work / "mask.nii.gz"))
     output = tmp_path / "out"
     paths = [f"--dicom-path={work / 'a'}", str(tmp_path / "planning")]
     assert run(["study", *paths, "--case-id=A", "--case-id=P", f"--output-path={output}"]) == ExitCode.DONE
