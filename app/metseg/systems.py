@@ -100,6 +100,7 @@ class System:
 
     Attributes:
         name: what options and plans call the system.
+        bundle: name of the bundled weights for its cases.
         modalities: the images of a complete case.
         pictured: the images that pictures of a case show, in this order; thumbnails show the first one that is there.
         region_kinds: its regions by name, in channel order; how each is called and drawn.
@@ -115,6 +116,7 @@ class System:
     """
 
     name: SystemName
+    bundle: str
     modalities: tuple[Modality, ...]
     pictured: tuple[Modality, ...]
     region_kinds: Mapping[str, RegionKind]
@@ -175,6 +177,7 @@ COLOUR_NAMES: Final = {_BLUE: "blue", _YELLOW: "yellow", _RED: "orange", _PINK: 
 
 BRATS: Final = System(
     name="brats",
+    bundle="mets",
     modalities=MODALITIES,
     pictured=("t1c", "t2f"),
     region_kinds={
@@ -219,6 +222,7 @@ BRATS: Final = System(
 
 RADIOSURGERY: Final = System(
     name="radiosurgery",
+    bundle="srs-demo",
     modalities=("ct", "t1c"),
     pictured=("t1c", "ct"),
     region_kinds={"metastasis": RegionKind(METASTASIS_REGIONS.whole, "metastases", "volume", _RED)},

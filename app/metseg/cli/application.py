@@ -20,6 +20,7 @@ from metseg.cli.info import info
 from metseg.cli.logs import LogFormat, configure_logging
 from metseg.cli.report import report
 from metseg.cli.self_test import self_test
+from metseg.cli.study import study
 from metseg.cli.view import view
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ INSTALLATION = "Does this installation work?"
 TOLERANT = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Callers pass options that later versions of their interface have; `infer` warns of them and goes on."""
 
+app.command(rich_help_panel=PREPARE)(with_general_options(study))
 app.command(rich_help_panel=PREPARE)(with_general_options(import_dicom))
 app.command(rich_help_panel=SEGMENT, context_settings=TOLERANT)(with_general_options(infer))
 app.command(rich_help_panel=SEGMENT)(with_general_options(fuse))

@@ -1,6 +1,7 @@
 """`metseg export-dicom`: a label map as DICOM objects on a series."""
 
 import logging
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -98,7 +99,7 @@ def export_dicom(  # noqa: PLR0917 - typer passes options by name
     from metseg.dicom import export  # noqa: PLC0415 - heavy
     from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
-    export.require_highdicom()
+    export.require_highdicom("export-dicom")
     if import_json is None:
         destination = _find_series(dicom_series, registration)
     else:
@@ -112,9 +113,18 @@ def export_dicom(  # noqa: PLR0917 - typer passes options by name
         find_system(cast("SystemName", system)),
         convention=cast("LabelConvention | None", labels),
     )
+    say_written(written)
+    return 0
+
+
+def say_written(written: Mapping[Path, str]) -> None:
+    """One line for each DICOM object.
+
+    Args:
+        written: from `metseg.dicom.export.export_dicom`.
+    """
     for path, words in written.items():
         logger.info("%s: %s", path, words)
-    return 0
 
 
 def _find_series(folder: Path, registration: Path | None) -> "Destination":

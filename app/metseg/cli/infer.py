@@ -24,6 +24,10 @@ WeightsOption = Annotated[
     Path | None, typer.Option("--weights", help="A bundle's folder or name. \\[default: METSEG_WEIGHTS, or mets]")
 ]
 
+PlanOption = Annotated[
+    str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. \\[default: its own]")
+]
+
 
 def infer(  # noqa: PLR0917 - typer passes options by name
     context: typer.Context,
@@ -39,9 +43,7 @@ def infer(  # noqa: PLR0917 - typer passes options by name
         Path, typer.Option("--output-path", "--output_path", help="Folder for the label maps, <ID>.nii.gz.")
     ] = Path(CONTAINER_OUTPUT),
     weights: WeightsOption = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="A plan of the bundle by name, or a YAML file. \\[default: its own]")
-    ] = None,
+    plan: PlanOption = None,
     parameters_file: Annotated[
         Path | None,
         typer.Option("--parameters-file", "--parameters_file", help="YAML: weights, plan, device, on_error."),

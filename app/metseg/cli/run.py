@@ -1,13 +1,14 @@
 """What `metseg infer` does once its settings are known."""
 
 import logging
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metseg.cli.progress import BatchProgress
 from metseg.cli.settings import Settings
-from metseg.cli.shard import Shard
+from metseg.cli.shard import WHOLE, Shard
 from metseg.errors import MetsegError, UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import discover_cases
@@ -39,9 +40,52 @@ def run_inference(
     shard: Shard,
     grid: Modality = SOURCE_MODALITY,
 ) -> int:
-    """Runs a batch and returns its exit code.
+    """Runs a batch and returns its exit code; see `segment_cases`."""
+    records = segment_cases(
+        settings,
+        data_path=data_path,
+        output_path=output_path,
+        report_dir=report_dir,
+        save=save,
+        resume=resume,
+        shard=shard,
+        grid=grid,
+    )
+    return int(choose_exit_code(records, settings.on_error))
+
+
+def segment_cases(
+    settings: Settings,
+    *,
+    data_path: Path,
+    output_path: Path,
+    report_dir: Path | None,
+    save: frozenset[str] = frozenset(),
+    resume: bool,
+    shard: Shard = WHOLE,
+    grid: Modality = SOURCE_MODALITY,
+    only: Collection[str] | None = None,
+) -> tuple[CaseRecord, ...]:
+    """Segments the cases of a folder and reports on them.
 
     What can be refused is refused before the models are loaded.
+
+    Args:
+        settings: resolved.
+        data_path: the folder of cases.
+        output_path: the folder for label maps.
+        report_dir: None for no report.
+        save: volumes to save there.
+        resume: leave finished label maps as they are.
+        shard: the part of the cases to do.
+        grid: of the label maps.
+        only: IDs of the cases to do; None for all. The report shows the others too, as far as it knows them.
+
+    Returns:
+        One record per case that was to be done.
+
+    Raises:
+        MetsegError: the batch can't start, or ends before its last case.
     """
     plan = settings.bundle.plan
     if grid in OWN_GRID and plan.registration is None:
@@ -51,7 +95,8 @@ def run_inference(
         modalities=modalities_to_find(plan.modalities),
         apart_from=[path for path in (output_path, report_dir) if path is not None],
     )
-    cases = every_case[shard.index :: shard.count]
+    wanted = [files for files in every_case if only is None or files.case_id in only]
+    cases = tuple(wanted[shard.index :: shard.count])
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)
     warn_of_loss(output_path)
@@ -59,7 +104,7 @@ def run_inference(
     logger.info(
         "%d%s cases; plan %s (%s) of %s; %s, networks in %s",
         len(cases),
-        f" of {len(every_case)}" if shard.count > 1 else "",
+        f" of {len(every_case)}" if len(cases) < len(every_case) else "",
         plan.name,
         plan.sha256[:12],
         settings.bundle.folder,
@@ -103,7 +148,7 @@ def run_inference(
         if report is not None:
             report.finish(records, code)
     progress.summarise(records, output_path, shard.words)
-    return code
+    return records
 
 
 def _open_report(

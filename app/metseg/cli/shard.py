@@ -29,6 +29,10 @@ class Shard:
         return f"shard {self.index}/{self.count} (from {self.source})" if self.count > 1 else ""
 
 
+WHOLE = Shard()
+"""All cases."""
+
+
 def parse_shard(text: str | None) -> Shard:
     """Reads `I/N`; without it the rank that torchrun gave this process, else everything.
 
@@ -39,7 +43,7 @@ def parse_shard(text: str | None) -> Shard:
     source = OPTION if text is not None else ENVIRONMENT
     if text is None:
         if not (rank and world):
-            return Shard()
+            return WHOLE
         text = f"{rank}/{world}"
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):

@@ -78,14 +78,17 @@ class Source:
     frames: Frames | None
 
 
-def require_highdicom() -> None:
+def require_highdicom(command: str) -> None:
     """Makes sure that DICOM can be read and written.
+
+    Args:
+        command: which needs it, for the message.
 
     Raises:
         UsageError: highdicom, which brings pydicom, is not installed.
     """
     if find_spec("highdicom") is None:
-        raise UsageError("export-dicom needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
+        raise UsageError(f"{command} needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
 
 
 def export_dicom(

@@ -13,10 +13,11 @@ from typing import Final
 
 from metseg.errors import UsageError, WeightsError
 from metseg.plan.plan import MemberPlan, Plan, load_plan
+from metseg.systems import DEFAULT_SYSTEM, System
 
 PLAN_FILE: Final = "plan.yaml"
 PLANS_FOLDER: Final = "plans"
-DEFAULT_BUNDLE: Final = "mets"
+DEFAULT_BUNDLE: Final = DEFAULT_SYSTEM.bundle
 """The bundled one that runs unless told otherwise."""
 
 DEFAULT_FILE: Final = "DEFAULT"
@@ -57,6 +58,18 @@ def bundle_folder(named: str | Path | None = None, *, base: Path | None = None) 
     bundled = bundles_root() / named
     is_name = Path(named).name == str(named)
     return bundled if is_name and not folder.is_dir() and bundled.is_dir() else folder
+
+
+def bundle_for(system: System) -> Path:
+    """The folder of the bundle that runs a system's cases where nobody names one: the default, if it is of that system.
+
+    Raises:
+        WeightsError: the default is no bundle.
+        UsageError: its plan breaks the schema.
+    """
+    default = bundle_folder()
+    is_its_own = open_bundle(default).plan.system.name == system.name
+    return default if is_its_own else bundles_root() / system.bundle
 
 
 def bundles_root() -> Path:

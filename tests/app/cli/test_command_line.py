@@ -92,7 +92,7 @@ def test_quiet_leaves_warnings_and_errors(data, bundle, capsys):
     assert lines[0].startswith("error: case c0: t1c missing")
 
 
-COMMANDS = ["infer", "fuse", "check", "report", "view", "export-dicom", "self-test", "info"]
+COMMANDS = ["study", "infer", "fuse", "check", "report", "view", "export-dicom", "self-test", "info"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
