@@ -12,12 +12,12 @@ import openvino as ov
 from metseg.network.graphs import build_graph
 from metseg.predict.device import Device
 from metseg.predict.engine import Member
-from metseg.predict.graph_network import PRECISIONS
+from metseg.predict.graph_network import compile_settings
 
 BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-CONVOLUTIONS: Final = {"Convolution": 2, "ConvolutionBackpropData": 2}
-"""By OpenVINO's name: from which axis of the weights the kernel's sides are."""
+CONVOLUTION, UP_CONVOLUTION = "Convolution", "ConvolutionBackpropData"
+"""OpenVINO's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,9 @@ def count_work(graph: ov.Model, precision: str) -> Work:
     """Counts a graph's convolutions."""
     operations = moved = 0.0
     for node in graph.get_ops():
-        if node.get_type_name() in CONVOLUTIONS:
+        if node.get_type_name() in {CONVOLUTION, UP_CONVOLUTION}:
             read, weights, written = (list(part.get_shape()) for part in (node.input(0), node.input(1), node.output(0)))
-            transposed = node.get_type_name() == "ConvolutionBackpropData"
-            voxels = math.prod(read[2:] if transposed else written[2:])
+            voxels = math.prod((read if node.get_type_name() == UP_CONVOLUTION else written)[2:])
             operations += 2.0 * voxels * math.prod(weights)
             moved += BYTES[precision] * sum(map(math.prod, (read, weights, written)))
     return Work(operations, moved)
@@ -55,12 +54,7 @@ def count_work(graph: ov.Model, precision: str) -> Work:
 
 def profile_graph(graph: ov.Model, device: Device, repeats: int = 3) -> dict[str, float]:
     """Seconds of one window by kind of layer as OpenVINO executes it, the largest first."""
-    settings = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[device.precision],
-        "INFERENCE_NUM_THREADS": device.threads,
-        "NUM_STREAMS": 1,
-        "PERF_COUNT": True,
-    }
+    settings = compile_settings(device, streams=1) | {"PERF_COUNT": True}
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     window = np.random.default_rng(0).random(list(graph.input(0).get_shape()), dtype=np.float32)
     best: dict[str, float] = {}

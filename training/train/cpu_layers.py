@@ -6,7 +6,6 @@ kernel. Nothing is approximated: the layers compute the same functions, in float
 (benchmarks.training_layers). Inference on a CPU runs OpenVINO's graph instead (`metseg.predict.graph_network`).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -154,37 +153,17 @@ def arrange_for_cpu(network: nn.Module) -> nn.Module:
     """Channels-last weights and the layers above in place of torch's; parameters keep their names and values.
 
     Returns:
-        The same network.
+        The same network, changed.
     """
-    _replace_layers(network, mish=TrainingMish, norm=_with_own_gradient)
-    for module in network.modules():
-        if type(module) is nn.Conv3d and (module.kernel_size, module.stride, module.padding) == HALVING:
-            module.__class__ = ShortConv
-    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it
-
-
-def _with_own_gradient(norm: nn.GroupNorm) -> nn.GroupNorm:
-    """The same layer of the other class: its parameters keep their names."""
-    norm.__class__ = TrainingGroupNorm
-    return norm
-
-
-def _replace_layers(
-    network: nn.Module, mish: Callable[[], nn.Module], norm: Callable[[nn.GroupNorm], nn.Module]
-) -> None:
-    """Puts other layers wherever a Mish or a GroupNorm stands, in place; one in several places is replaced in each.
-
-    Args:
-        network: any; changed.
-        mish: makes what stands in for a Mish.
-        norm: makes what stands in for the GroupNorm that it is given.
-    """
-    for path, module in list(network.named_modules(remove_duplicate=False)):
+    for path, module in list(network.named_modules(remove_duplicate=False)):  # one in several places, in each
         parent, _, name = path.rpartition(".")
         if type(module).__name__ == "Mish":  # MONAI has a class of its own beside torch's
-            setattr(network.get_submodule(parent), name, mish())
+            setattr(network.get_submodule(parent), name, TrainingMish())
         elif isinstance(module, nn.GroupNorm):
-            setattr(network.get_submodule(parent), name, norm(module))
+            module.__class__ = TrainingGroupNorm
+        elif type(module) is nn.Conv3d and (module.kernel_size, module.stride, module.padding) == HALVING:
+            module.__class__ = ShortConv
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it
 
 
 def _mish_chunk(elements: int) -> int:

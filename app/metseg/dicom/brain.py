@@ -11,7 +11,7 @@ from metseg.dicom.brain_network import BRAIN_MASK_HINT, BrainNotFoundError, pred
 from metseg.dicom.brain_rim import examine_rim
 from metseg.findings import Finding, warning
 from metseg.predict.brain_networks import BrainNetworks, load_brain_networks
-from metseg.space.components import bounding_box, find_components
+from metseg.space.components import bounding_box, largest_component
 from metseg.space.grid import Affine, FloatVolume, Grid
 
 __all__ = ["BrainMask", "BrainNotFoundError", "extract_brain"]
@@ -99,13 +99,10 @@ def _finite(image: FloatVolume) -> FloatVolume:
 
 def _largest_filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest component, without the holes that it encloses."""
-    whole = np.zeros_like(mask)
-    components = find_components(mask)
-    if not components.count:
+    whole = largest_component(mask)
+    box = bounding_box(whole)
+    if box is None:
         return whole
-    chosen = np.arange(components.count) == components.sizes.argmax()
-    whole.reshape(-1)[components.pick_voxels(chosen)] = True
-    box = bounding_box(whole) or ()
     around = np.pad(~whole[box], 1, constant_values=True)
     regions = cc3d.connected_components(around, connectivity=6)
     whole[box] = (regions != regions[0, 0, 0])[1:-1, 1:-1, 1:-1]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metseg.errors import InputError
 from metseg.predict.brain_networks import BrainNetworks
-from metseg.space.components import find_components
+from metseg.space.components import largest_component
 from metseg.space.grid import FloatVolume, Grid
 from metseg.space.rigid import resample_rigid
 
@@ -105,10 +105,7 @@ def _run(network: "nn.Module", image: FloatVolume) -> FloatVolume:
 
 def _locate(probability: FloatVolume, view: Grid) -> Grid:
     """The box of the largest component with its margin, within the field of view."""
-    components = find_components(probability > HALF)
-    brain = np.zeros(view.shape, dtype=np.bool_)
-    if components.count:
-        brain.reshape(-1)[components.pick_voxels(np.arange(components.count) == components.sizes.argmax())] = True
+    brain = largest_component(probability > HALF)
     shares = (brain.mean(axis=(1, 2)), brain.mean(axis=(0, 2)), brain.mean(axis=(0, 1)))
     ends = [np.flatnonzero(share > LEAST_SHARE)[[0, -1]] for share in shares if (share > LEAST_SHARE).any()]
     if len(ends) < len(shares):

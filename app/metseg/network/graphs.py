@@ -44,7 +44,7 @@ def build_graph(
     *,
     in_channels: int,
     sides: Sequence[int],
-    in_float32: bool = True,
+    in_float32: bool,
 ) -> ov.Model:
     """Builds the graph that a plan's member describes.
 

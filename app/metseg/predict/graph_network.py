@@ -47,7 +47,7 @@ class GraphNetwork:
         self._state = state
         self._in_channels = in_channels
         self._device = device
-        self._key: tuple[tuple[int, ...], int] | None = None
+        self._sides: tuple[int, ...] | None = None
         self._requests: tuple[Any, ...] = ()
         self._compiled: Any = None
         self._lock = Lock()
@@ -89,20 +89,24 @@ class GraphNetwork:
 
     def _compile(self, sides: tuple[int, ...], streams: int) -> None:
         """Makes the graph ready for windows of these sides, unless it is."""
-        if self._key is not None and self._key[0] == sides and self._key[1] >= streams:
+        if self._sides == sides and len(self._requests) >= streams:
             return
-        self._key, self._requests, self._compiled = None, (), None  # before the next one takes memory
+        self._sides, self._requests, self._compiled = None, (), None  # before the next one takes memory
         in_float32 = self._device.precision == "float32"
         graph = build_graph(self._plan, self._state, in_channels=self._in_channels, sides=sides, in_float32=in_float32)
-        settings = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self._device.precision],
-            "INFERENCE_NUM_THREADS": self._device.threads,
-            "NUM_STREAMS": streams,
-            "ENABLE_CPU_PINNING": False,  # processes side by side would be pinned to the same cores
-        }
-        self._compiled = _core().compile_model(graph, "CPU", settings)
+        self._compiled = _core().compile_model(graph, "CPU", compile_settings(self._device, streams))
         self._requests = tuple(self._compiled.create_infer_request() for _ in range(streams))
-        self._key = sides, streams
+        self._sides = sides
+
+
+def compile_settings(device: Device, streams: int) -> dict[str, Any]:
+    """What OpenVINO is told of a device, by its own names of properties."""
+    return {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[device.precision],
+        "INFERENCE_NUM_THREADS": device.threads,
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,  # processes side by side would be pinned to the same cores
+    }
 
 
 @cache

@@ -115,6 +115,16 @@ def find_components(mask: NDArray[np.bool_]) -> Components:
     return _in_scanning_order(voxels, _numbers(in_box, inner.shape), mask.shape)
 
 
+def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask without all but its largest component; of several, the first in scanning order. Empty where it is."""
+    components = find_components(mask)
+    largest = np.zeros_like(mask)
+    if components.count:
+        chosen = np.arange(components.count) == components.sizes.argmax()
+        largest.reshape(-1)[components.pick_voxels(chosen)] = True
+    return largest
+
+
 def components_of_voxels(voxels: NDArray[np.intp], shape: tuple[int, ...]) -> Components:
     """The same for a mask that is given by its voxels, in time in proportion to its shape.
 
