@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from metseg.errors import UsageError, WeightsError
+from metseg.plan.bundle import bundle_folder
 from training.data.cache import keep_entry
 from training.errors import DivergenceError, InterruptedRunError
 from training.network import TrainingNetwork
@@ -23,7 +24,7 @@ from training.recipe import load_recipe
 from training.runs.checkpoint import Progress, read_checkpoint, save_checkpoint
 from training.runs.files import BEST, LAST
 from training.runs.metrics import read_metrics
-from training.train.initial_weights import load_initial_weights
+from training.train.initial_weights import begin_with, read_initial_weights
 from training.train.optimizers import learning_rate
 from training.train.run import RunRequest, train_run
 from training.train.trainer import RunSettings, Trainer
@@ -159,9 +160,10 @@ def test_lines_after_the_checkpoint_are_cut_off(entries, tmp_path):
 def test_initial_weights_are_matched_by_channel_name(entries, tmp_path):
     trainer_of(entries, tmp_path / "first", max_steps=1).run()
     (tmp_path / "first" / "recipe.yaml").write_text(yaml.safe_dump(small_recipe().model_dump(mode="json")))
-    network = TrainingNetwork(small_recipe(data={"channels": ("t1n", "t1c", "t2f", "sub")}))
+    recipe = small_recipe(data={"channels": ("t1n", "t1c", "t2f", "sub")})
+    network = TrainingNetwork(recipe)
     own = network.net.convInit.conv.weight.detach().clone()
-    load_initial_weights(network, tmp_path / "first" / LAST, ("t1n", "t1c", "t2f", "sub"))
+    begin_with(network, recipe, read_initial_weights(tmp_path / "first" / LAST))
     theirs = weights_of(tmp_path / "first")["model.net.convInit.conv.weight"]
     loaded = network.net.convInit.conv.weight
     assert torch.equal(loaded[:, :2], theirs[:, :2])
@@ -185,17 +187,16 @@ def test_a_wider_network_begins_as_the_narrower_and_its_copies_part(tmp_path):
         if isinstance(module, nn.GroupNorm):
             nn.init.normal_(module.weight)
             nn.init.normal_(module.bias)
-    channels = recipes[0].data.channels
-    load_initial_weights(wide, saved(narrow, recipes[0], tmp_path / "run"), channels)
+    begin_with(wide, recipes[1], read_initial_weights(saved(narrow, recipes[0], tmp_path / "run")))
     images = torch.rand(1, 4, 16, 24, 16)
     torch.testing.assert_close(wide(images).logits, narrow(images).logits, rtol=1e-3, atol=1e-4)
     # The same shares on every rank.
     torch.manual_seed(2)
     once = TrainingNetwork(recipes[1])
-    load_initial_weights(once, tmp_path / "run" / LAST, channels)
+    begin_with(once, recipes[1], read_initial_weights(tmp_path / "run" / LAST))
     torch.manual_seed(2)
     twice = TrainingNetwork(recipes[1])
-    load_initial_weights(twice, tmp_path / "run" / LAST, channels)
+    begin_with(twice, recipes[1], read_initial_weights(tmp_path / "run" / LAST))
     assert all(torch.equal(one, two) for one, two in zip(once.parameters(), twice.parameters(), strict=True))
     # Two copies of a filter get different gradients, else they would stay copies.
     wide(images).logits.square().mean().backward()
@@ -208,16 +209,39 @@ def test_the_radiosurgery_networks_begin_with_another_runs_weights_too(name, tmp
     recipe = load_recipe(name)
     torch.manual_seed(1)
     theirs, own = TrainingNetwork(recipe), TrainingNetwork(recipe)
-    load_initial_weights(own, saved(theirs, recipe, tmp_path / "run"), recipe.data.channels)
+    begin_with(own, recipe, read_initial_weights(saved(theirs, recipe, tmp_path / "run")))
     assert all(torch.equal(one, other) for one, other in zip(own.parameters(), theirs.parameters(), strict=True))
+
+
+def test_the_last_layer_is_matched_by_region(tmp_path):
+    recipes = [small_recipe(), small_recipe(regions=("WT", "TC", "ET", "RC"))]
+    network = TrainingNetwork(recipes[1])
+    layer = network.net.conv_final[2].conv
+    random = layer.weight.detach().clone()
+    first = TrainingNetwork(recipes[0])
+    begin_with(network, recipes[1], read_initial_weights(saved(first, recipes[0], tmp_path / "run")))
+    assert torch.equal(layer.weight[:3], first.net.conv_final[2].conv.weight)
+    assert torch.equal(layer.bias[:3], first.net.conv_final[2].conv.bias)
+    assert torch.equal(layer.weight[3], random[3])
+
+
+def test_a_frozen_member_is_begun_with_too():
+    """The bundled small-lesion model: float16 in its file, its recipe in the metadata."""
+    initial = read_initial_weights(bundle_folder("mets") / "mets_small.safetensors")
+    assert initial.recipe.name == "mets_small"
+    network = TrainingNetwork(initial.recipe)
+    begin_with(network, initial.recipe, initial)
+    kernel = network.net.convInit.conv.weight
+    assert kernel.dtype == torch.float32
+    assert torch.equal(kernel, initial.tensors["net.convInit.conv.weight"])
 
 
 def test_what_does_not_fit_is_refused_with_what_would(tmp_path):
     recipes = [small_recipe(network={"init_filters": filters}) for filters in (16, 24)]
     narrow, wide = (TrainingNetwork(recipe) for recipe in recipes)
-    checkpoint = saved(narrow, recipes[0], tmp_path / "run")
+    initial = read_initial_weights(saved(narrow, recipes[0], tmp_path / "run"))
     with pytest.raises(UsageError, match=r"don't fit this recipe's network, first net\.convInit") as caught:
-        load_initial_weights(wide, checkpoint, recipes[0].data.channels)
+        begin_with(wide, recipes[1], initial)
     assert "a half" in caught.value.hint
 
 

@@ -22,7 +22,7 @@ def train(
     *,
     data: Annotated[list[Path], typer.Option(help="Folder of cases with -seg; may be given several times.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run in it is continued.")],
-    init: Annotated[Path | None, typer.Option(help="Run folder or checkpoint whose weights to begin with.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Run folder, checkpoint or frozen member to begin with.")] = None,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(

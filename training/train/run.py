@@ -52,7 +52,7 @@ class RunRequest:
         data: folders of cases with `-seg`.
         output: the run's folder.
         cache: folder of prepared volumes; several runs share it, and ranks on several machines must see it.
-        init: run folder or checkpoint whose weights the run begins with.
+        init: run folder, checkpoint or frozen member whose weights the run begins with.
         predictions: folders of an earlier model's label maps of the training cases, for the recipe's
             `crops.false_positive_probability`.
         split: split.json of another run; None draws it from the recipe.

@@ -26,7 +26,7 @@ from training.runs.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.runs.files import BEST, LAST
 from training.runs.recipes import SAME_RECIPE_HINT, identify_recipe
 from training.train.cpu_layers import arrange_for_cpu
-from training.train.initial_weights import load_initial_weights
+from training.train.initial_weights import begin_with, read_initial_weights
 from training.train.monitor import Monitor
 from training.train.optimizers import build_optimizer, learning_rate
 from training.train.validation import ValidationResult, ValidationTotals, figure_names, score_entry
@@ -97,7 +97,7 @@ class Trainer:
         if self.device.type == "cpu":
             arrange_for_cpu(self.network)
         if settings.init is not None:
-            load_initial_weights(self.network, settings.init, recipe.data.channels)
+            begin_with(self.network, recipe, read_initial_weights(settings.init))
         self.average: dict[str, Tensor] | None = None
         if recipe.optimizer.ema_decay is not None:
             self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
