@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from metseg.plan.document import Section
 from metseg.plan.plan import ChannelName, IntensityPlan, IntensityPlans, Spacing, WindowPlan, modalities_of
 from metseg.plan.radiosurgery import RegistrationPlan
-from metseg.systems import Modality
+from metseg.systems import MODALITIES, OWN_GRID, SOURCE_MODALITY, Modality
 
 SIZE_STREAM = 1
 """Keeps the crop sizes' random numbers apart from the crops' own."""
@@ -21,8 +21,10 @@ DROP_STREAM = 2
 """The same for what a crop lacks."""
 
 
-DROPPABLE: Final[tuple[Modality, ...]] = ("t1n", "t2w", "t2f")
-"""Images that a case may lack: every one but the source image."""
+DROPPABLE: Final[tuple[Modality, ...]] = tuple(
+    name for name in (*MODALITIES, *sorted(OWN_GRID)) if name != SOURCE_MODALITY
+)
+"""Images that a case may lack: every one but the source image; in the order in which keys name them."""
 
 ROUNDING: Final = 1e-9
 """Of sums of shares."""
@@ -76,7 +78,7 @@ class DataRecipe(Section):
 
     @property
     def optional(self) -> tuple[Modality, ...]:
-        """The images that the network learns to do without, in the challenge's order."""
+        """The images that the network learns to do without, in the order of DROPPABLE."""
         dropped = {name for key in self.drop_channels for name in key.split("+")}
         return tuple(name for name in DROPPABLE if name in dropped)
 

@@ -18,6 +18,7 @@ from metseg.plan.bundle import open_bundle
 from radiosurgery_support import SRS_PLAN, tiny_recipe, write_tiny_cohort, write_untrained_bundle
 from support import names_in
 from training.freeze.freeze import FreezeOptions, freeze_bundle
+from training.recipe_sections import DataRecipe
 from training.train.run import RunRequest, train_run
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,32 @@ def test_the_bundle_says_what_it_needs(trained, capsys):
     arguments[1] = f"--data-path={trained / 'lacking'}"
     assert run(arguments) == ExitCode.INPUT
     assert "ct is missing" in capsys.readouterr().out
+
+
+def test_a_bundle_that_was_trained_to_do_without_the_ct_does(trained, capsys):
+    recipe = tiny_recipe("unet3d")
+    recipe = recipe.model_copy(update={"data": DataRecipe(**{**recipe.data.model_dump(), "drop_channels": {"ct": 0.5}})})
+    folder = trained / "without-ct"
+    request = RunRequest((trained / "train",), folder / "run", trained / "cache", max_steps=2, threads=1, workers=0)
+    train_run(recipe, request)
+    freeze_bundle([folder / "run"], folder / "bundle", FreezeOptions(name="srs", plan=SRS_PLAN))
+    plan = open_bundle(folder / "bundle").plan
+    assert plan.required_modalities == {"t1c"}
+    assert plan.modalities == {"ct", "t1c"}
+    with_ct, without = CASES
+    cases = shutil.copytree(trained / "test", folder / "cases")
+    (cases / without / f"{without}-ct.nii.gz").unlink()
+    arguments = ["infer", f"--data-path={cases}", f"--weights={folder / 'bundle'}", "--device=cpu"]
+    labels, report = folder / "labels", folder / "report"
+    assert run([*arguments, f"--output-path={labels}", f"--report-dir={report}"]) == ExitCode.DONE
+    assert names_in(labels) == [f"{with_ct}.nii.gz", f"{without}.nii.gz"]
+    assert "segmented from t1c alone" in (report / "report.html").read_text()
+    assert f"case {without}: missing ct: segmented from t1c alone\n" in capsys.readouterr().err
+    # The CT's grid is asked for: only the case that has one gets a label map.
+    on_ct = folder / "on-ct"
+    options = [f"--output-path={on_ct}", "--grid=ct", "--on-error=skip"]
+    assert run([*arguments, *options]) == ExitCode.SOME_FAILED
+    assert names_in(on_ct) == [f"{with_ct}.nii.gz"]
 
 
 def test_from_heads_to_scores(trained):

@@ -241,7 +241,7 @@ class MemberPlan(Section):
 
     @model_validator(mode="after")
     def _optional_is_read(self) -> Self:
-        possible = self.modalities - {SOURCE_MODALITY} - OWN_GRID
+        possible = self.modalities - {SOURCE_MODALITY}
         if not set(self.optional) <= possible:
             raise ValueError(
                 f"member {self.name!r}: optional must name images that it reads, {SOURCE_MODALITY} excepted: some of "

@@ -233,6 +233,6 @@ def absence_notes(decision: Decision, prepared: PreparedCase, plan: Plan) -> tup
     else:
         seen = sorted(plan.modalities - set(missing))
         what = f"segmented from {', '.join(seen)} alone"
-        if not SHOWS_OEDEMA & set(seen):
+        if plan.system.has_parts and not SHOWS_OEDEMA & set(seen):
             what += f": the {plan.system.whole} is what shows there"
     return (missing_note(missing, what),)
