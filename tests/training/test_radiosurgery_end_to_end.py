@@ -67,7 +67,9 @@ def test_the_bundle_says_what_it_needs(trained, capsys):
 
 def test_a_bundle_that_was_trained_to_do_without_the_ct_does(trained, capsys):
     recipe = tiny_recipe("unet3d")
-    recipe = recipe.model_copy(update={"data": DataRecipe(**{**recipe.data.model_dump(), "drop_channels": {"ct": 0.5}})})
+    recipe = recipe.model_copy(
+        update={"data": DataRecipe(**{**recipe.data.model_dump(), "drop_channels": {"ct": 0.5}})}
+    )
     folder = trained / "without-ct"
     request = RunRequest((trained / "train",), folder / "run", trained / "cache", max_steps=2, threads=1, workers=0)
     train_run(recipe, request)

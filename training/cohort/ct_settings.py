@@ -1,11 +1,14 @@
 """The radiosurgery cohort's own numbers: a head around the brain, a planning CT, and metastases of its sizes."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from metseg.plan.document import Section
-from training.cohort.ranges import Range
+from training.cohort.ranges import Probability, Range
+
+Calcified = Literal["pineal", "choroid", "pallidum", "falx"]
+"""What is often calcified in healthy brains."""
 
 
 class CtSettings(Section):
@@ -26,6 +29,11 @@ class CtSettings(Section):
     )
     necrosis_hu: Range = Field((-20.0, -8.0), description="over grey matter")
     oedema_hu: Range = Field((-14.0, -6.0), description="over white matter")
+    calcification_probability: dict[Calcified, Probability] = Field(
+        {"pineal": 0.6, "choroid": 0.6, "pallidum": 0.12, "falx": 0.15}, description="textbook values of adults on CT"
+    )
+    calcification_mm: Range = Field((2.0, 8.0), description="diameter; chosen")
+    calcification_hu: Range = Field((80.0, 500.0), description="at its densest; chosen")
     noise_hu: Range = Field((4.0, 12.0), description="std per voxel of 2 mm slices at a head dose")
     cupping_hu: Range = Field((0.0, 12.0), description="beam hardening: brain under the skull looks denser")
     streaks_hu: Range = Field((0.0, 5.0), description="std of broad shades between dense bones")

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from metseg.labels import ET, NETC, SNFH, LabelMap
 from training.cohort.anatomy import Anatomy
+from training.cohort.calcifications import calcify
 from training.cohort.ct_settings import CtSettings
 from training.cohort.fields import Volume, smooth_field, uniform
 
@@ -128,8 +129,7 @@ def build_head(
 
     grey, csf = uniform(rng, settings.grey_hu), uniform(rng, settings.csf_hu)
     hounsfield = np.full(brain.shape, AIR_HU, dtype=np.float32)
-    inner = np.pad(_brain_hounsfield(anatomy, labels, settings, rng, grey=grey, csf=csf), around)
-    hounsfield[brain] = inner[brain]
+    inner = _brain_hounsfield(anatomy, labels, settings, rng, grey=grey, csf=csf)
     hounsfield[fluid] = csf
     compact = uniform(rng, settings.bone_hu)
     middle = 1 - np.abs(2 * (outside_mm - gap) / skull - 1)  # 0 at the tables, 1 in the diploe
@@ -142,6 +142,8 @@ def build_head(
     levels = SurroundingLevels(0.3 * white_t1c, marrow, uniform(rng, settings.fat_t1c) * white_t1c)
     outside = Surroundings(fluid, bone, middle, skin, texture)
     image = paint_around(np.pad(t1c, around), outside, levels)
+    # Last, so that what is drawn before does not depend on it.
+    hounsfield[brain] = np.pad(calcify(inner, anatomy, settings, rng), around)[brain]
     return Head((room, room, 0), brain, outside, hounsfield, image)
 
 

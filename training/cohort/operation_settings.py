@@ -1,13 +1,9 @@
 """Distributions of operated brains."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from metseg.plan.document import Section
-from training.cohort.ranges import Range
-
-Probability = Annotated[float, Field(ge=0, le=1)]
+from training.cohort.ranges import Probability, Range
 
 
 class OperationSettings(Section):

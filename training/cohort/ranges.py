@@ -1,8 +1,8 @@
-"""The type of a setting that is drawn uniformly."""
+"""The types of settings: what is drawn uniformly, and what happens with a chance."""
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
@@ -13,3 +13,6 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 """Lower and upper end of a uniform distribution."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""Chance that something is there."""

@@ -8,7 +8,7 @@ docs/cohort.md compares both.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,13 +18,12 @@ from metseg.plan.document import Section, YamlFileError, read_yaml, validate_doc
 from training.cohort.ct_settings import CtSettings
 from training.cohort.head_settings import HeadSettings
 from training.cohort.operation_settings import OperationSettings
-from training.cohort.ranges import Range
+from training.cohort.ranges import Probability, Range
 
 Modality = Literal["t1n", "t1c", "t2w", "t2f"]
 MODALITIES: Final[tuple[Modality, ...]] = ("t1n", "t1c", "t2w", "t2f")
 SizeName = Literal["full", "tiny"]
 HINT: Final = "docs/cohort.md lists the fields."
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class GridSettings(Section):
