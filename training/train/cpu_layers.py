@@ -18,7 +18,7 @@ from typing_extensions import override
 LINEAR_FROM = 20.0
 """From here on Mish is the identity in float32; beyond, e^2x would overflow."""
 
-MISH_SHARE = 1 << 16
+SHARE = 1 << 16
 """Elements at a time and thread: with their temporaries they stay in a core's cache. Of under half as many torch makes
 one share."""
 
@@ -37,7 +37,7 @@ class _MishFunction(Function):
         dense = batch.movedim(1, -1).contiguous()
         source = dense.view(-1)
         result, slope = torch.empty_like(source), torch.empty_like(source)
-        chunk = _mish_chunk(source.numel())
+        chunk = _chunk(source.numel())
         buffers = [torch.empty(chunk, device=source.device) for _ in range(4)]
         for start in range(0, source.numel(), chunk):
             part = slice(start, min(start + chunk, source.numel()))
@@ -110,9 +110,17 @@ class _GroupNormFunction(Function):
         )
         of_gradient, of_sample = weight.float() * rstd, -tilt * rstd.square()
         constant = -level * rstd - of_sample * mean
-        of_gradient, of_sample, constant = (part.view(1, -1, 1, 1, 1) for part in (of_gradient, of_sample, constant))
-        result = torch.mul(gradient, of_gradient).add_(sample * of_sample).add_(constant)
-        return result.to(sample.dtype), None, weight_gradient, bias_gradient
+        result = torch.empty_like(sample)
+        rows, *read = (part.movedim(1, -1).view(-1, channels) for part in (result, gradient, sample))
+        share = _chunk(rows.numel()) // channels
+        buffers = [torch.empty(share, channels) for _ in read]
+        for start in range(0, len(rows), share):
+            part = slice(start, min(start + share, len(rows)))
+            dy, x = (
+                buffer[: part.stop - start].copy_(whole[part]) for buffer, whole in zip(buffers, read, strict=True)
+            )
+            rows[part] = dy.mul_(of_gradient).addcmul_(x, of_sample).add_(constant)
+        return result, None, weight_gradient, bias_gradient
 
 
 class TrainingGroupNorm(nn.GroupNorm):
@@ -166,6 +174,6 @@ def arrange_for_cpu(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]  # stubs lack it
 
 
-def _mish_chunk(elements: int) -> int:
-    """How many of so many elements Mish takes at a time."""
-    return min(MISH_SHARE * max(torch.get_num_threads(), 2), elements)
+def _chunk(elements: int) -> int:
+    """How many of so many elements are taken at a time."""
+    return min(SHARE * max(torch.get_num_threads(), 2), elements)
