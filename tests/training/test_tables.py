@@ -13,6 +13,7 @@ from metseg.plan.plan import WindowPlan
 from metseg.predict.device import choose_device
 from metseg.predict.engine import load_engine
 from metseg.run.pipeline import segment
+from radiosurgery_support import write_untrained_bundle
 from support import write_bundle
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
@@ -247,6 +248,8 @@ def test_cases_without_an_image_of_the_bundle_are_named_before_anything_is_compu
         InputError, match=r"needs t1c, t1n, t2f, t2w of each case: case Q-1 lacks t2w, case Q-2 lacks t1c$"
     ):
         score_bundle(write_bundle(tmp_path / "b"), None, request)
+    with pytest.raises(UsageError, match=r"expected members of WT, TC, ET, found .* metastasis"):
+        score_bundle(write_untrained_bundle(tmp_path / "srs", {"unet": ("ct", "t1c")}), None, request)
     assert not (tmp_path / "out").exists()
 
 

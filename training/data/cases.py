@@ -54,19 +54,9 @@ def find_cases(
 def find_plan_cases(
     folders: Sequence[Path], plan: Plan, convention: LabelConvention | None = None
 ) -> dict[str, CaseFiles]:
-    """The cases to score a plan's bundle on, region by region; as `find_cases`.
-
-    Raises:
-        InputError: see `find_cases`.
-        UsageError: see there, or the plan's lesions have no parts.
-    """
-    if not plan.system.has_parts:
-        raise UsageError(
-            f"plan {plan.name}: expected members of {', '.join(BRATS_REGIONS.names)}, found members of "
-            f"{', '.join(plan.regions.names)}",
-            hint="Segment with `metseg infer` and score with `python -m evaluation score --protocol hu2019`.",
-        )
-    return find_cases(folders, modalities=modalities_to_find(plan.modalities), convention=convention)
+    """The cases to score a plan's bundle on; as `find_cases`."""
+    modalities = modalities_to_find(plan.modalities)
+    return find_cases(folders, modalities=modalities, regions=plan.regions, convention=convention)
 
 
 def file_hashes(files: CaseFiles) -> bytes:

@@ -7,6 +7,7 @@ from metseg.errors import InputError, UsageError
 from metseg.files.case import CaseFiles
 from metseg.files.discovery import missing_modalities
 from metseg.findings import listed
+from metseg.labels import BRATS_REGIONS
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import Plan
 from metseg.predict.device import choose_device
@@ -32,6 +33,12 @@ def score_bundle(weights: Path, plan: str | None, request: TablesRequest) -> tup
         InputError: there are fewer than two cases, or some lack an image that a member reads.
     """
     opened = open_bundle(weights, plan)
+    if not opened.plan.system.has_parts:
+        raise UsageError(
+            f"plan {opened.plan.name}: expected members of {', '.join(BRATS_REGIONS.names)}, found members of "
+            f"{', '.join(opened.plan.regions.names)}",
+            hint="Segment with `metseg infer` and score with `python -m evaluation score --protocol hu2019`.",
+        )
     cases = find_plan_cases(request.data, opened.plan, request.convention)
     _require_images(cases.values(), opened.plan)
     engine = load_engine(opened, choose_device(request.device))

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -39,28 +38,28 @@ def tune(
     from metseg.predict.device import choose_device  # noqa: PLC0415
     from metseg.predict.engine import load_engine  # noqa: PLC0415
     from training.data.cases import case_key, find_plan_cases  # noqa: PLC0415
-    from training.tune.tuning import CaseFigures, best_settings, list_settings, summarise, try_case  # noqa: PLC0415
+    from training.tune.judging import JUDGES  # noqa: PLC0415
+    from training.tune.tuning import best_settings, list_settings, summarise, try_case  # noqa: PLC0415
 
     bundle = open_bundle(weights, plan)
     usable = find_plan_cases(data, bundle.plan, cast("LabelConvention | None", labels))
     cases = {case_key(files): files for files in usable.values()}
     engine = load_engine(bundle, choose_device(device))
-    settings = list_settings()
+    judge = JUDGES[bundle.plan.system.name]
+    settings = list_settings(judge)
     names = {setting: f"{setting.threshold:g} {setting.rules}" for setting in settings}
     done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     if done.get("plan_sha256") != engine.plan.sha256:
         done = {"plan_sha256": engine.plan.sha256, "cases": {}}
     for key, files in cases.items():
         if key not in done["cases"]:
-            found = try_case(files, engine, settings)
-            done["cases"][key] = {names[setting]: asdict(figures) for setting, figures in found.items()}
+            found = try_case(files, engine, judge)
+            done["cases"][key] = {names[setting]: dict(figures) for setting, figures in found.items()}
             write_atomically(output, (json.dumps(done, indent=1) + "\n").encode())
             logger.info("%s", files.case_id)
-    summaries = {
-        setting: summarise([CaseFigures(**done["cases"][key][names[setting]]) for key in cases]) for setting in settings
-    }
+    summaries = {setting: summarise([done["cases"][key][names[setting]] for key in cases]) for setting in settings}
     table = Table("threshold", "rules", *next(iter(summaries.values())), "best for")
-    best = best_settings(summaries, max_false_positives)
+    best = best_settings(summaries, judge, max_false_positives)
     for setting, summary in summaries.items():
         cells = [f"{value:.{DECIMALS}f}" for value in summary.values()]
         chosen = ", ".join(name for name, one in best.items() if one == setting)
