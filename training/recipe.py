@@ -16,7 +16,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, mo
 
 from metseg.errors import UsageError
 from metseg.labels import BRATS_REGIONS, Regions
-from metseg.plan.document import Section, YamlFileError, document_sha256, read_yaml, validate_document
+from metseg.plan.document import KIND, Section, YamlFileError, document_sha256, read_yaml, validate_document
 from metseg.plan.networks import NetworkPlan, SegResNetPlan
 from metseg.plan.plan import MemberPlan, Plan, TtaPlan
 from metseg.systems import system_of_regions
@@ -197,6 +197,8 @@ def load_recipe(name_or_path: str) -> Recipe:
 def merge_keys(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Joins two documents: a section's keys are joined key by key, everything else is replaced.
 
+    A section that names another kind than the one below replaces it, because the kinds have other keys.
+
     Args:
         below: what holds where `above` says nothing.
         above: what is changed.
@@ -204,7 +206,8 @@ def merge_keys(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = {**old, **value} if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+        joined = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get(KIND) in {None, old.get(KIND)}
+        merged[key] = {**old, **value} if joined else value
     return merged
 
 

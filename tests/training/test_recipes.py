@@ -10,9 +10,10 @@ from pydantic import create_model
 from metseg.errors import UsageError
 from metseg.labels import BRATS_REGIONS
 from metseg.plan.plan import PRESENCE, MemberPlan, Plan, WindowPlan
+from metseg.systems import OWN_GRID
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import Recipe, load_recipe, recipe_names
-from training.recipe_sections import DataRecipe
+from training.recipe_sections import DataRecipe, OptimizerRecipe
 from training.runs.checkpoint import read_checkpoint
 from training.runs.files import LAST, RECIPE_FILE, RUN_FILE
 from training.runs.recipes import hash_written_recipe, identify_recipe
@@ -23,6 +24,7 @@ RESOLVED = {
     "any_baseline": "1c9dee74c818a6e9",
     "any_blob": "5b432fe3cc63ce64",
     "any_blob_sub": "e3ec580c89ebc2df",
+    "any_small": "701fbe54ad39e8c7",
     "baseline": "43afa5ae16bd8fbd",
     "baseline_centred": "a07b50c66093772d",
     "blob": "9bf7c8bf3959ff76",
@@ -42,6 +44,8 @@ RESOLVED = {
     "mets_warmup_blob": "478c78dce93880e7",
     "mets_wide": "ba1a249054ba5f5f",
     "small_lesions": "7c921119ae7213d7",
+    "srs_deepmedic": "8a9db7c4770ab7e7",
+    "srs_unet": "d37c976841c4ead0",
     "tiny_baseline": "aaddf81be70f6494",
     "tiny_baseline_centred": "c0812dbe806a5bff",
     "tiny_blob": "d2c5578e9677b9a6",
@@ -63,7 +67,7 @@ def test_recipes_of_the_project_can_be_read(name):
     assert recipe.name == name
     images = [name for name in recipe.data.channels if name not in PRESENCE]
     assert len(images) == (4 if recipe.system.system.has_parts else 2)
-    assert {PRESENCE[name] for name in recipe.data.channels if name in PRESENCE} == set(recipe.data.optional)
+    assert {PRESENCE[name] for name in recipe.data.channels if name in PRESENCE} == set(recipe.data.optional) - OWN_GRID
 
 
 def test_the_paper_is_the_default():
@@ -254,3 +258,17 @@ def test_a_region_more_goes_all_the_way_to_the_bundle(tmp_path):
     assert validation["dice_rc"] <= 1
     plan = freeze_bundle([request.output], tmp_path / "bundle", FreezeOptions(name="rc", checkpoint="last"))
     assert plan.regions == recipe.regions
+
+
+def test_a_section_of_another_kind_replaces_the_one_below(tmp_path):
+    """Below it is RMSProp, with keys that AdamW does not have."""
+    path = tmp_path / "own.yaml"
+    path.write_text("extends: deepmedic\noptimizer: {kind: adamw, schedule: cosine}\n")
+    assert load_recipe(str(path)).optimizer == OptimizerRecipe(schedule="cosine")
+    path.write_text("extends: deepmedic\noptimizer: {learning_rate: 0.1}\n")
+    optimizer = load_recipe(str(path)).optimizer
+    assert (optimizer.kind, optimizer.learning_rate, optimizer.nesterov) == ("rmsprop", 0.1, 0.6)
+    path.write_text(
+        "extends: baseline\nloss: {kind: dice_ce, blob_weight: 1}\ndata: {intensity: {kind: percentiles}}\n"
+    )
+    assert load_recipe(str(path)).loss.blob_weight == 1

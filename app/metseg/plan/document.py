@@ -12,11 +12,12 @@ import json
 import os
 import reprlib
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from typing_extensions import override
 
 from metseg.errors import UsageError
@@ -34,10 +35,23 @@ SHOWN_MESSAGE: Final = 300
 """How much of what is wrong with a document one message holds."""
 
 
+KIND = "kind"
+"""Key that tells one sort of a section from another. A sort that need not be named has it as a class attribute."""
+
+
 class Section(BaseModel):
     """Base of every part of a document: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_kind(cls, content: object) -> object:
+        """A sort that need not be named may be named all the same."""
+        is_unnamed = hasattr(cls, KIND) and KIND not in cls.model_fields
+        if is_unnamed and isinstance(content, Mapping) and content.get(KIND) == getattr(cls, KIND):
+            return {key: value for key, value in content.items() if key != KIND}
+        return content
 
 
 Document = TypeVar("Document", bound=Section)
