@@ -206,8 +206,10 @@ def merge_keys(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        joined = isinstance(value, Mapping) and isinstance(old, Mapping) and value.get(KIND) in {None, old.get(KIND)}
-        merged[key] = {**old, **value} if joined else value
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get(KIND) in {None, old.get(KIND)}:
+            merged[key] = {**old, **value}
+        else:
+            merged[key] = value
     return merged
 
 

@@ -24,7 +24,7 @@ RESOLVED = {
     "any_baseline": "1c9dee74c818a6e9",
     "any_blob": "5b432fe3cc63ce64",
     "any_blob_sub": "e3ec580c89ebc2df",
-    "any_small": "701fbe54ad39e8c7",
+    "any_small": "1abfb6d821eb7665",
     "baseline": "43afa5ae16bd8fbd",
     "baseline_centred": "a07b50c66093772d",
     "blob": "9bf7c8bf3959ff76",

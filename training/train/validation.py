@@ -128,7 +128,9 @@ def segment_channels(
             logits = tiled_logits(network, list(channels), layout, engine.device)
         else:
             padded = send(np.stack([layout.cut(channel) for channel in channels]), torch.device(device.name))
-            logits = sliding_logits(network, padded, layout, engine, CaseNoise(plan.tta, seed=0))
+            logits = sliding_logits(
+                network, padded, layout, engine, CaseNoise(plan.tta, seed=0), regions=len(plan.regions)
+            )
     said = MemberPrediction(recipe.name, logits.sigmoid().cpu().numpy())
     return layout.paste(decide(Predictions((said,), layout), plan).labels, channels.shape[1:])
 

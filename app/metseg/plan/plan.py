@@ -108,7 +108,7 @@ PlanRegions = Annotated[
     PlainValidator(_as_regions),
     PlainSerializer(lambda regions: [{"name": region.name, "labels": list(region.labels)} for region in regions]),
 ]
-"""In YAML a list of `RegionSection`."""
+"""In YAML a list of `RegionSection`, or of the names that the system knows."""
 
 
 class WindowPlan(Section):
@@ -266,8 +266,10 @@ class Plan(Section):
     Attributes:
         name: how logs and reports call it.
         description: for people.
-        regions: what the members predict, in channel order, with the labels of each (`metseg.labels.Regions`). A plan
-            that does not list them has those that its system declares under the members' names.
+        regions: what label maps show, in channel order, with the labels of each (`metseg.labels.Regions`). A plan that
+            lists their names alone has those that its system declares, one that lists nothing those of its first
+            member. A voting member predicts all of them and may predict more; one that is added by maximum may leave
+            out disjoint ones.
         spacing_mm: of the network's grid.
         frame: voxels of that grid along x and y, about the images' own centre; None covers the images' field of view.
         intensity: how images become what the networks read.
@@ -300,15 +302,20 @@ class Plan(Section):
     @model_validator(mode="before")
     @classmethod
     def _listed_regions(cls, content: object) -> object:
-        if not isinstance(content, Mapping) or content.get("regions") is not None:
+        if not isinstance(content, Mapping):
             return content
-        names = _in_first_member(content, "regions") or BRATS_REGIONS.names
+        listed = content.get("regions")
+        named = isinstance(listed, list | tuple) and all(isinstance(name, str) for name in listed)
+        if listed is not None and not named:
+            return content
+        names = listed or _in_first_member(content, "regions") or BRATS_REGIONS.names
         if not isinstance(names, list | tuple):
             return {**content, "regions": BRATS_REGIONS}
         try:
             return {**content, "regions": system_of_regions(names).regions_named(names)}
         except (ValueError, TypeError) as error:
-            raise ValueError(f"regions of member {_in_first_member(content, 'name')!r}: {error}") from error
+            whose = "" if listed else f" of member {_in_first_member(content, 'name')!r}"
+            raise ValueError(f"regions{whose}: {error}") from error
 
     @model_validator(mode="after")
     def _unique_members(self) -> Self:
@@ -323,12 +330,13 @@ class Plan(Section):
     @model_validator(mode="after")
     def _one_system(self) -> Self:
         """Parts that only make sense together: a plan of one system must not be mistaken for another's."""
-        wrong = [member for member in self.members if member.regions != self.regions.names]
-        if wrong:
-            raise ValueError(
-                f"all members must have the plan's regions {list(self.regions.names)}, found "
-                f"{list(wrong[0].regions)} of {wrong[0].name!r}"
-            )
+        for member in self.members:
+            is_added = member.name in self.fusion.added_by_maximum
+            needed = [region.name for region in (self.regions.nested if is_added else self.regions)]
+            if not set(needed) <= set(member.regions):
+                raise ValueError(
+                    f"member {member.name!r} must predict the plan's {', '.join(needed)}, found {list(member.regions)}"
+                )
         rules = self.postprocess
         of_parts = (
             rules.min_further_core_mm3,

@@ -4,6 +4,7 @@ Shapes: an image is (channels, x, y, z), a batch (passes, channels, x, y, z), lo
 (regions, x, y, z).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,28 @@ def _predict_member(member: Member, inputs: Inputs, engine: Engine) -> MemberPre
             hint="Run this case with --device cpu; if that says the same, look at its images.",
         )
     probabilities = own.move(logits.sigmoid_().cpu().numpy(), inputs.layout)
+    probabilities = choose_regions(probabilities, member.plan.regions, engine.plan.regions.names)
     return MemberPrediction(member.plan.name, probabilities)
+
+
+def choose_regions(probabilities: Probabilities, found: Sequence[str], wanted: Sequence[str]) -> Probabilities:
+    """The probabilities of the plan's regions; 0 for one that the member does not know.
+
+    Args:
+        probabilities: shape (found regions, x, y, z).
+        found: the member's regions.
+        wanted: the plan's.
+
+    Returns:
+        Shape (wanted regions, x, y, z).
+    """
+    if tuple(found) == tuple(wanted):
+        return probabilities
+    chosen = np.zeros((len(wanted), *probabilities.shape[1:]), probabilities.dtype)
+    for place, name in enumerate(wanted):
+        if name in found:
+            chosen[place] = probabilities[found.index(name)]
+    return chosen
 
 
 def _member_logits(member: Member, inputs: Inputs, engine: Engine) -> "tuple[Tensor, Layout]":
@@ -94,7 +116,7 @@ def _member_logits(member: Member, inputs: Inputs, engine: Engine) -> "tuple[Ten
     own, spacing = inputs.layout_of_member(plan, engine.plan), plan.spacing_mm
     image = torch.stack([inputs.channel(name, spacing, own, engine.store) for name in plan.channels])
     noise = inputs.noise.sparing(find_constant(plan.channels, prepared.channels))
-    logits = sliding_logits(member.network, image, own, engine, noise)
+    logits = sliding_logits(member.network, image, own, engine, noise, regions=len(plan.regions))
     if spacing is None:
         return logits, own
     there = prepared.on_grid(spacing).resampling

@@ -197,10 +197,9 @@ def _networks_bytes(grid: Grid, plan: Plan) -> int:
         sides, covered = _window_and_box(grid, plan, *key)
         box, read = math.prod(covered), len(member.channels)
         boxes |= {(channel, *key): box for channel in member.channels}
+        own = len(member.regions)
         noise = (NOISE_DRAWS + 1) * read * box if uses_noise(plan.tta) else 0
-        image_and_sums = (
-            1.5 * read + regions + 1
-        ) * box  # a copy in the networks' precision, how often a voxel was seen
+        image_and_sums = (1.5 * read + own + 1) * box  # a copy in the networks' precision, how often a voxel was seen
         before = sum(boxes.values()) + number * regions * plan_box
         voxels = before + noise + image_and_sums
         at_once = max(math.prod(sides), usable_cpus() * CPU_VOXELS_PER_THREAD)

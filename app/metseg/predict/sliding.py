@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sliding_logits(network: Network, image: "Tensor", layout: Layout, engine: Engine, noise: CaseNoise) -> "Tensor":
+def sliding_logits(
+    network: Network, image: "Tensor", layout: Layout, engine: Engine, noise: CaseNoise, *, regions: int
+) -> "Tensor":
     """Mean logits over the windows that cover a voxel (Gaussian weighted) and over all passes.
 
     Args:
@@ -22,6 +24,7 @@ def sliding_logits(network: Network, image: "Tensor", layout: Layout, engine: En
         layout: the windows.
         engine: gives the device and how much of the image it takes at once.
         noise: gives the passes.
+        regions: of the network.
 
     Returns:
         Shape (regions, *layout.shape), float32, where the image is.
@@ -30,7 +33,7 @@ def sliding_logits(network: Network, image: "Tensor", layout: Layout, engine: En
 
     device, store = torch.device(engine.device.name), image.device
     weights = torch.from_numpy(gaussian_weights(layout.window)).to(store)
-    total = torch.zeros((len(engine.plan.regions), *layout.shape), device=store)
+    total = torch.zeros((regions, *layout.shape), device=store)
     coverage = torch.zeros(layout.shape, device=store)
     passes, at_once = count_passes(noise.plan), max(1, engine.execution.batch_voxels // math.prod(layout.window))
     for origin in layout.origins:

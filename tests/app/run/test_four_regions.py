@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 from evaluation import score_case
@@ -15,7 +17,7 @@ from metseg.decide.fusion import fuse_labels
 from metseg.decide.size_rules import apply_size_rules
 from metseg.errors import ExitCode
 from metseg.files.discovery import discover_cases
-from metseg.labels import BACKGROUND, ET, NETC, RC, SNFH, Regions
+from metseg.labels import BACKGROUND, BRATS_REGIONS, ET, NETC, RC, SNFH, Regions
 from metseg.plan.bundle import open_bundle
 from metseg.plan.plan import FusionPlan, Plan, PostprocessPlan
 from metseg.predict.device import choose_device
@@ -88,6 +90,46 @@ def test_a_case_goes_through_inference_fusion_and_rules(bundle, data):
     voted = fuse_labels(votes[:2], FusionPlan(method="majority"), FOUR)
     union = FOUR.split(voted) | FOUR.split(votes[2])
     np.testing.assert_array_equal(segmented.decision.labels, plain_decode(union))
+
+
+def test_a_plan_may_leave_out_a_region_of_its_members(bundle, data):
+    """For challenges without the cavity: the same networks, three regions."""
+    four = load_engine(open_bundle(bundle), choose_device("cpu", precision="float32"))
+    stated = four.plan.model_dump(mode="json")
+    plan = Plan.model_validate({**stated, "regions": ["WT", "TC", "ET"]})
+    assert plan.regions == BRATS_REGIONS
+    assert plan.sha256 != four.plan.sha256
+    files = discover_cases(data)[0]
+    segmented, whole = (segment(files, engine) for engine in (replace(four, plan=plan), four))
+    for ours, theirs in zip(segmented.decision.predictions.members, whole.decision.predictions.members, strict=True):
+        np.testing.assert_array_equal(ours.probabilities, theirs.probabilities[:3])
+    assert RC not in segmented.labels
+    assert RC in whole.labels
+
+
+def test_a_member_that_is_added_may_lack_the_cavity_and_no_other(bundle, data, tmp_path):
+    stated = open_bundle(bundle).plan.model_dump(mode="json")
+    three = write_bundle(tmp_path / "b", channels=(ALL,), regions=BRATS_REGIONS.names)
+    (small,) = open_bundle(three).plan.model_dump(mode="json")["members"]
+    mixed = shutil.copytree(bundle, tmp_path / "mixed")
+    shutil.copy(three / small["weights"], mixed / "small.safetensors")
+    small |= {"name": "small", "weights": "small.safetensors"}
+    voting = stated["members"][:2]
+    fusion = {"method": "majority", "added_by_maximum": ["small"]}
+    content = {**stated, "members": [*voting, small], "fusion": fusion}
+    (mixed / "plan.yaml").write_text(yaml.safe_dump(content))
+    engine = load_engine(open_bundle(mixed), choose_device("cpu", precision="float32"))
+    *_, last = segment(discover_cases(data)[0], engine).decision.predictions.members
+    assert last.name == "small"
+    assert last.probabilities.shape[0] == 4
+    assert last.probabilities[:3].any()
+    assert not last.probabilities[3].any()
+    with pytest.raises(
+        ValueError, match=r"'small' must predict the plan's WT, TC, ET, RC, found \['WT', 'TC', 'ET'\]"
+    ):
+        Plan.model_validate({**content, "fusion": {"method": "majority"}})
+    with pytest.raises(ValueError, match=r"member 'small' must predict the plan's WT, TC, ET, found \['WT', 'TC'\]"):
+        Plan.model_validate({**content, "members": [*voting, small | {"regions": ["WT", "TC"]}]})
 
 
 def test_size_rules_know_the_cavity():
