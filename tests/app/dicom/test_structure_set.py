@@ -1,6 +1,8 @@
 """RT Structure Sets: what they say, on which series, and what is refused."""
 
+import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_support import OBLIQUE, short, write_enhanced, write_series
@@ -8,9 +10,6 @@ from metseg.__main__ import run
 from metseg.errors import ExitCode
 from report_support import write_labels
 from rtstruct_support import DIRECTIONS, STRAIGHT, write_map, write_volume
-
-hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
-pydicom = pytest.importorskip("pydicom")
 
 SHAPE, SPACING = (24, 20, 12), (0.9, 0.7, 1.5)
 
