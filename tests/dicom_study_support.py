@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
+import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -16,6 +16,8 @@ from training.cohort.case import simulate_background
 from training.cohort.head import build_head
 from training.cohort.lesions import place_lesions
 from training.cohort.settings import load_settings
+
+pydicom = pytest.importorskip("pydicom")
 
 VOXEL_MM = 2.5
 """Of the head: a tiny one of the cohort, at 0.4 of its length, in voxels that bring it to full size."""

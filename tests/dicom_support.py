@@ -1,10 +1,12 @@
 """DICOM series of a phantom, of single-frame and of multi-frame images, and label maps on their grid."""
 
 import numpy as np
-import pydicom
+import pytest
 from scipy.spatial.transform import Rotation
 
 from metseg.labels import RC
+
+pydicom = pytest.importorskip("pydicom")
 
 COLUMNS, ROWS, SLICES = 14, 10, 6
 STRAIGHT = np.eye(3)

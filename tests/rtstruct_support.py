@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
 
 from dicom_support import LPS_TO_RAS, OBLIQUE, STRAIGHT, converted, short, start_dataset
 from report_support import write_labels
+
+pydicom = pytest.importorskip("pydicom")
 
 SAGITTAL = np.stack([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]], axis=1)
 DIRECTIONS = {"axial": STRAIGHT, "oblique": OBLIQUE, "sagittal": SAGITTAL}
