@@ -4,7 +4,6 @@ The same window gives the same bits with any number of threads and beside any ot
 one thread (`metseg.network.graph_layers.group_norm`).
 """
 
-import time
 from collections.abc import Mapping
 from functools import cache
 from threading import Lock
@@ -26,10 +25,6 @@ PRECISIONS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 PATIENCE_MS: Final = 100
 """How long one wait for a window lasts: Python hears of an interrupt only between two of them."""
-
-RELEASE_TRIALS: Final = 100
-RELEASE_PAUSE_S: Final = 0.01
-"""A request that has answered can hold its graph for a moment more, above all on a busy machine."""
 
 
 class GraphNetwork:
@@ -79,10 +74,10 @@ class GraphNetwork:
         return torch.from_numpy(results[0] if len(results) == 1 else np.concatenate(results))
 
     def rest(self) -> None:
-        """Gives back what the last windows took, unless OpenVINO goes on refusing; the next one takes it anew."""
+        """Gives back what the last windows took; the next one takes it anew."""
         with self._lock:
             if self._compiled is not None:
-                _release_memory(self._compiled)
+                self._compiled.release_memory()
 
     def _side_by_side(self, windows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Results of as many windows as there are requests, or fewer."""
@@ -117,16 +112,6 @@ def compile_settings(device: Device, streams: int) -> dict[str, Any]:
 @cache
 def _core() -> ov.Core:
     return ov.Core()
-
-
-def _release_memory(compiled: Any) -> None:
-    for _ in range(RELEASE_TRIALS):
-        try:
-            compiled.release_memory()
-        except RuntimeError:
-            time.sleep(RELEASE_PAUSE_S)
-        else:
-            return
 
 
 def _wait_for(request: Any) -> NDArray[np.float32]:

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -61,26 +59,6 @@ def test_after_a_rest_it_answers_the_same(module):
     graph.rest()
     before = graph(window)
     graph.rest()
-    assert torch.equal(graph(window), before)
-
-
-@pytest.mark.parametrize("refusals", [2, 1000])
-def test_memory_that_is_not_given_back_at_once_fails_no_case(module, monkeypatch, refusals):
-    """OpenVINO refuses while the thread that answered still holds the graph."""
-    monkeypatch.setattr(graph_network, "RELEASE_PAUSE_S", 0)
-    graph, window = graph_of(module), torch.rand(1, 2, 16, 16, 16)
-    before = graph(window)
-    compiled, trials = graph._compiled, []
-
-    def release():
-        trials.append(1)
-        if len(trials) <= refusals:
-            raise RuntimeError("a compiled model in a busy state")
-        compiled.release_memory()
-
-    graph._compiled = SimpleNamespace(release_memory=release)
-    graph.rest()
-    assert len(trials) == min(refusals + 1, graph_network.RELEASE_TRIALS)
     assert torch.equal(graph(window), before)
 
 
