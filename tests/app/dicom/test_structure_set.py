@@ -237,6 +237,6 @@ def test_a_label_map_that_lies_nowhere_can_not_be_moved(tmp_path, volume, capsys
 
 def test_a_set_that_does_not_read_back_is_not_written(tmp_path, volume, monkeypatch):
     label_map = write_map(tmp_path / "c.nii.gz", two_lesions(), volume)
-    monkeypatch.setattr("metseg.dicom.structure_set.decode_structure_set", lambda *_: ())
+    monkeypatch.setattr("metseg.dicom.export.decode_structure_set", lambda *_: ())
     assert export(label_map, volume.folder, tmp_path / "out", form="both") == ExitCode.OUTPUT
     assert not list((tmp_path / "out").iterdir())
