@@ -23,7 +23,8 @@ RUN /opt/venv/bin/python -m pip install --disable-pip-version-check --require-ha
 
 # What only building needs: headers, static libraries, tests, test programs. Of CUDA's packages, what nothing here loads:
 # Triton, which torch uses where it is there and which needs a C compiler, sources, and libraries that no other one names.
-# Of OpenVINO, all but the CPU: other devices, readers of other formats, converters and their telemetry.
+# Of OpenVINO, all but the CPU: other devices, readers of other formats, converters and their telemetry. Of pydicom, sample
+# images.
 FROM environment AS pruned
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/test \
@@ -32,7 +33,7 @@ RUN cd /opt/venv/lib/python3*/site-packages \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && find . -path './cuda/*' -name '*.cpp' -delete \
     && find . -path './nvidia/*' \( -name 'libcusolverMg.so*' -o -name '*.alt.so*' \) -delete \
-    && rm -rf openvino/include openvino/tools openvino/libs/cache.json \
+    && rm -rf openvino/include openvino/tools openvino/libs/cache.json pydicom/data/test_files pydicom/data/charset_files \
     && find openvino/libs \( -name '*_frontend.so*' -o -name '*_plugin.so' ! -name '*_intel_cpu_plugin.so' \) -delete \
     && echo /opt/metseg/app >metseg.pth \
     && /opt/venv/bin/python -m pip uninstall --quiet --yes openvino-telemetry triton pip

@@ -99,7 +99,8 @@ def test_no_leftovers(engine, image):
         "  [ ! -e $place ] || echo $place; done; "
         "ls -A /tmp /var/lib/apt/lists /var/cache/apt/archives 2>/dev/null | grep -vE '^(/.*:|lock|partial|)$'; "
         "command -v cc gcc g++ make git; "
-        "find /opt -name '*.whl' -o -name '*.a' -o -name '*.alt.so*' -o \\( -name pip -o -name triton \\) -type d; true"
+        "find /opt -name '*.whl' -o -name '*.a' -o -name '*.alt.so*' "
+        "  -o \\( -name pip -o -name triton -o -name test_files -o -name tests \\) -type d; true"
     )
     assert shell(engine, image, script).split() == []
 

@@ -99,7 +99,6 @@ def export_dicom(  # noqa: PLR0917 - typer passes options by name
     from metseg.dicom import export  # noqa: PLC0415 - heavy
     from metseg.systems import SystemName, find_system  # noqa: PLC0415 - imports numpy
 
-    export.require_highdicom("export-dicom")
     if import_json is None:
         destination = _find_series(dicom_series, registration)
     else:
@@ -129,7 +128,7 @@ def say_written(written: Mapping[Path, str]) -> None:
 
 def _find_series(folder: Path, registration: Path | None) -> "Destination":
     from metseg.dicom.export import Destination  # noqa: PLC0415 - heavy
-    from metseg.dicom.series import read_series  # noqa: PLC0415 - an optional extra
+    from metseg.dicom.series import read_series  # noqa: PLC0415 - heavy
     from metseg.dicom.transform_file import read_registration  # noqa: PLC0415 - imports numpy
 
     matrix = None if registration is None else read_registration(registration)
@@ -137,11 +136,11 @@ def _find_series(folder: Path, registration: Path | None) -> "Destination":
 
 
 def _name_outputs(output: Path, output_format: ExportFormat) -> dict["ObjectKind", Path]:
-    if output_format is ExportFormat.seg:
-        return {"seg": output}
-    if output_format is ExportFormat.rtstruct:
-        return {"rtstruct": output}
-    from metseg.run.output_folder import prepare_output  # noqa: PLC0415 - imports numpy
+    from metseg.run.output_folder import prepare_output, warn_of_loss  # noqa: PLC0415 - imports numpy
 
+    if output_format is not ExportFormat.both:
+        warn_of_loss(output.parent)
+        return {"seg" if output_format is ExportFormat.seg else "rtstruct": output}
     prepare_output(output)
+    warn_of_loss(output)
     return {"seg": output / "seg.dcm", "rtstruct": output / "rtstruct.dcm"}

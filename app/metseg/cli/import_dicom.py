@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -63,16 +62,15 @@ def import_dicom(
     on_error: OnStudyErrorOption = "stop",
 ) -> int:
     """Makes cases of DICOM studies: finds t1n, t1c, t2w, t2f and CT, registers them to t1c and takes the brain."""
-    if find_spec("pydicom") is None:
-        raise UsageError("import-dicom needs pydicom", hint="Install it: pip install 'metseg[dicom]'.")
     studies = [*(dicom_path or ()), *(more_studies or ())]
     if bool(studies) == (nifti is not None):
         raise UsageError("import-dicom needs --dicom-path or --nifti, one of them", hint="Name a study's folder.")
     check_studies(studies, series or (), case_id or (), brain_mask)
     from metseg.plan.bundle import bundle_folder, open_bundle  # noqa: PLC0415 - heavy
-    from metseg.run.output_folder import prepare_output  # noqa: PLC0415
+    from metseg.run.output_folder import prepare_output, warn_of_loss  # noqa: PLC0415
 
     prepare_output(output_path)
+    warn_of_loss(output_path)
     options = make_import_options(
         output_path, series=series or (), brain_mask=brain_mask, salt_file=salt_file, resume=resume
     )

@@ -41,6 +41,7 @@ def run_inference(
     grid: Modality = SOURCE_MODALITY,
 ) -> int:
     """Runs a batch and returns its exit code; see `segment_cases`."""
+    warn_of_loss(output_path)
     records = segment_cases(
         settings,
         data_path=data_path,
@@ -99,7 +100,6 @@ def segment_cases(
     cases = tuple(wanted[shard.index :: shard.count])
     check_report_dir(report_dir, output_path, save)
     prepare_output(output_path)
-    warn_of_loss(output_path)
     device = choose_device(settings.device)
     logger.info(
         "%d%s cases; plan %s (%s) of %s; %s, networks in %s",

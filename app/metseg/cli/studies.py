@@ -181,13 +181,14 @@ def attempt(name: str, make: Callable[[], T], *, is_last_word: bool) -> T | None
         is_last_word: whether a failure ends the command.
 
     Raises:
-        MetsegError: it failed, and that ends the command.
+        MetsegError: it failed, and that ends the command; its message names the study or case.
     """
     try:
         return make()
     except MetsegError as error:
-        if is_last_word:
-            raise
         what = str(error) if name in str(error) else f"{name}: {error}"
+        if is_last_word:
+            error.args = (what,)
+            raise
         logger.error("%s%s", what, f"  -> {error.hint}" if error.hint else "")  # noqa: TRY400 - not a bug
         return None

@@ -56,14 +56,13 @@ def study(
     check_studies(studies, series or (), case_id or (), brain_mask)
     from metseg.cli.run_studies import Folders, Ways, choose_settings, run_studies  # noqa: PLC0415 - heavy
     from metseg.cli.studies import make_import_options, name_cases  # noqa: PLC0415
-    from metseg.dicom.export import require_highdicom  # noqa: PLC0415
-    from metseg.run.output_folder import prepare_output  # noqa: PLC0415
+    from metseg.run.output_folder import prepare_output, warn_of_loss  # noqa: PLC0415
 
-    require_highdicom("study")
     choose = choose_settings(weights=weights, plan=plan, device=device, on_error=on_error)
     folders = Folders(output_path)
     for folder in (output_path, folders.cases, folders.labels, folders.dicom):
         prepare_output(folder)
+    warn_of_loss(output_path)
     options = make_import_options(
         folders.cases, series=series or (), brain_mask=brain_mask, salt_file=salt_file, resume=resume
     )

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,8 +17,10 @@ from metseg.dicom.seg import (
     encode_segmentation,
     to_frames,
 )
+from metseg.dicom.series import Series
+from metseg.dicom.structure_set import NOTHING_FOUND, Structure, decode_structure_set, encode_structure_set
 from metseg.dicom.targets import find_targets
-from metseg.errors import InputError, OutputError, UsageError
+from metseg.errors import InputError, OutputError
 from metseg.files.atomic import write_atomically
 from metseg.files.header import parse_header, states_orientation
 from metseg.files.label_sets import require_clear_maps
@@ -29,10 +30,6 @@ from metseg.space.components import find_components
 from metseg.space.grid import Affine, Grid
 from metseg.space.rigid import lesions_outside, move_labels
 from metseg.systems import SYSTEMS, System
-
-if TYPE_CHECKING:
-    from metseg.dicom.series import Series
-    from metseg.dicom.structure_set import Structure
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ class Destination:
             `infer --grid ct`.
     """
 
-    series: "Series"
+    series: Series
     registration: Affine | None = None
     may_hold_labels: bool = False
 
@@ -73,22 +70,9 @@ class Source:
 
     labels: LabelMap
     grid: Grid
-    series: "Series"
+    series: Series
     system: System
     frames: Frames | None
-
-
-def require_highdicom(command: str) -> None:
-    """Makes sure that DICOM can be read and written.
-
-    Args:
-        command: which needs it, for the message.
-
-    Raises:
-        UsageError: highdicom, which brings pydicom, is not installed.
-    """
-    if find_spec("highdicom") is None:
-        raise UsageError(f"{command} needs highdicom", hint="Install it: pip install 'metseg[dicom]'.")
 
 
 def export_dicom(
@@ -203,12 +187,6 @@ def _refuse_series(source: Source, lesions: int) -> InputError:
 
 def _make_structure_set(source: Source, path: Path) -> tuple[bytes, str]:
     """A structure set's bytes and what it holds."""
-    from metseg.dicom.structure_set import (  # noqa: PLC0415 - an optional extra
-        NOTHING_FOUND,
-        decode_structure_set,
-        encode_structure_set,
-    )
-
     if source.series.frames:
         logger.warning("DICOM series %s: %s", source.series.path, _MULTI_FRAME)
     structures = _place_targets(source) or (NOTHING_FOUND,)
@@ -219,14 +197,12 @@ def _make_structure_set(source: Source, path: Path) -> tuple[bytes, str]:
     return content, "; ".join(structure.name for structure in structures)
 
 
-def _place_targets(source: Source) -> tuple["Structure", ...]:
+def _place_targets(source: Source) -> tuple[Structure, ...]:
     """The targets that lie on the series.
 
     Raises:
         InputError: there are targets, and none of them does.
     """
-    from metseg.dicom.structure_set import Structure  # noqa: PLC0415 - an optional extra
-
     targets = find_targets(source.labels, source.grid, source.system)
     structures, outside, cut = [], [], []
     for target in targets:

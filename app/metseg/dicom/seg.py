@@ -2,20 +2,23 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import highdicom as hd
 import numpy as np
+from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 import metseg
 from metseg.dicom.placing import turn_onto
+from metseg.dicom.series import Series
+from metseg.dicom.tags import UNREADABLE, name_tag
 from metseg.errors import InputError
 from metseg.labels import LabelMap
 from metseg.space.grid import Grid
 from metseg.systems import LabelKind, System
-
-if TYPE_CHECKING:
-    from metseg.dicom.series import Series
 
 Frames = NDArray[np.uint8]
 """Shape (slices, rows, columns)."""
@@ -35,7 +38,7 @@ def count_voxels(frames: Frames, system: System) -> dict[str, int]:
     }
 
 
-def arrange_frames(labels: LabelMap, grid: Grid, series: "Series") -> Frames:
+def arrange_frames(labels: LabelMap, grid: Grid, series: Series) -> Frames:
     """The label map in the order of the series' slices, rows and columns.
 
     Raises:
@@ -56,14 +59,12 @@ def to_frames(labels: LabelMap) -> Frames:
     return np.ascontiguousarray(labels.transpose(2, 1, 0))
 
 
-def encode_segmentation(frames: Frames, series: "Series", system: System) -> bytes:
+def encode_segmentation(frames: Frames, series: Series, system: System) -> bytes:
     """A binary DICOM Segmentation with one segment per label of the system; that of a cavity only where it occurs.
 
     Raises:
         InputError: no Segmentation can be made on images of this class.
     """
-    from metseg.dicom.tags import UNREADABLE, name_tag  # noqa: PLC0415 - an optional extra
-
     try:
         segmentation = _build_segmentation(frames, series, system)
     except UNREADABLE as error:  # all else that highdicom reads is ours
@@ -78,10 +79,7 @@ def encode_segmentation(frames: Frames, series: "Series", system: System) -> byt
     return buffer.getvalue()
 
 
-def _build_segmentation(frames: Frames, series: "Series", system: System) -> Any:
-    import highdicom as hd  # noqa: PLC0415 - an optional extra
-    from pydicom.uid import ExplicitVRLittleEndian  # noqa: PLC0415
-
+def _build_segmentation(frames: Frames, series: Series, system: System) -> Any:
     algorithm = hd.AlgorithmIdentificationSequence(
         name="metseg", version=metseg.__version__, family=_make_code(("123109", "DCM", "Artificial Intelligence"))
     )
@@ -105,11 +103,8 @@ def _build_segmentation(frames: Frames, series: "Series", system: System) -> Any
     )
 
 
-def decode_segmentation(content: bytes, series: "Series") -> Frames:
+def decode_segmentation(content: bytes, series: Series) -> Frames:
     """Labels of a Segmentation's bytes on the slices of the series."""
-    import highdicom as hd  # noqa: PLC0415 - an optional extra
-    from pydicom import dcmread  # noqa: PLC0415
-
     segmentation = hd.seg.Segmentation.from_dataset(dcmread(io.BytesIO(content)), copy=False)
     uids = [str(image.SOPInstanceUID) for image in series.images]
     if series.frames:
@@ -123,7 +118,7 @@ def decode_segmentation(content: bytes, series: "Series") -> Frames:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def _arrange_as_filed(frames: Frames, series: "Series") -> Frames:
+def _arrange_as_filed(frames: Frames, series: Series) -> Frames:
     """The slices in the order of the source's frames, which a multi-frame image files in any."""
     if not series.frames:
         return frames
@@ -133,8 +128,6 @@ def _arrange_as_filed(frames: Frames, series: "Series") -> Frames:
 
 
 def _describe_segments(labels: Sequence[int], algorithm: Any, kinds: Mapping[int, LabelKind]) -> list[Any]:
-    import highdicom as hd  # noqa: PLC0415 - an optional extra
-
     return [
         hd.seg.SegmentDescription(
             segment_number=label,
@@ -149,7 +142,5 @@ def _describe_segments(labels: Sequence[int], algorithm: Any, kinds: Mapping[int
 
 
 def _make_code(code: tuple[str, str, str]) -> Any:
-    from highdicom.sr import CodedConcept  # noqa: PLC0415 - an optional extra
-
     value, scheme, meaning = code
     return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)

@@ -57,7 +57,7 @@ def warn_of_loss(output_path: Path) -> None:
     """Warns of an output folder in the image's own file system, which ends with the container."""
     if IMAGE_VARIABLE in os.environ and not _is_on_mount(output_path.resolve()):
         logger.warning(
-            "output %s is not mounted: the label maps are lost with the container  -> docker run -v LABELS:%s",
+            "output %s is not mounted: what is written there is lost with the container  -> docker run -v FOLDER:%s",
             output_path,
             output_path.resolve(),
         )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_study_support import CT, T1C, T1N, make_head, small, write_study
@@ -15,9 +16,6 @@ from metseg.errors import ExitCode
 from metseg.files.header import make_header
 from metseg.files.write import write_label_map
 from support import names_in, write_bundle
-
-pytest.importorskip("highdicom", reason="highdicom is not installed")
-pydicom = pytest.importorskip("pydicom")
 
 COARSE = small(T1C)
 PLANNING = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
@@ -29,8 +30,6 @@ from metseg.dicom.import_case import recognise_study
 from metseg.dicom.reading import SourceFile, read_header, read_pixels
 from metseg.dicom.volume import read_volume
 from metseg.errors import ExitCode, InputError
-
-pydicom = pytest.importorskip("pydicom")
 
 
 def edit(folder: Path, change, only=lambda _number: True):

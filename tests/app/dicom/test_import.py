@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_study_support import (
@@ -30,8 +31,6 @@ from metseg.files.header import make_header
 from metseg.files.read import read_case
 from metseg.files.write import write_image, write_label_map
 from metseg.systems import RADIOSURGERY
-
-pydicom = pytest.importorskip("pydicom")
 
 
 def write_mask(path):

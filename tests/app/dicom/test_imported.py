@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_study_support import CT, T1C, write_study
@@ -12,9 +13,6 @@ from metseg.errors import ExitCode
 from metseg.files.image import read_image
 from report_support import write_labels
 from rtstruct_support import STRAIGHT, write_map, write_volume
-
-pytest.importorskip("highdicom", reason="highdicom is not installed")
-pydicom = pytest.importorskip("pydicom")
 
 SHAPE, SPACING = (24, 20, 12), (0.9, 0.7, 1.5)
 TO_CT = np.array([[1, 0, 0, 4.0], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]])

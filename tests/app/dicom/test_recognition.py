@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from dicom_study_support import CT, LOCALISER, T1C, T1N, T2F, T2W, Sequence, small, times, write_sequence, write_study
@@ -12,8 +13,6 @@ from metseg.dicom.import_case import recognise_study
 from metseg.dicom.recognition import recognise
 from metseg.dicom.study import read_study
 from metseg.errors import InputError
-
-pydicom = pytest.importorskip("pydicom")
 
 PROTOCOLS = {
     "siemens mprage": ("t1c", times(2.26, 1900, 900, kind=["GR", "IR"], acquired="3D"), "t1_mprage_sag_p2_iso_KM"),

@@ -15,8 +15,6 @@ from rtstruct_support import DIRECTIONS, STRAIGHT, dice, read_back, write_map, w
 
 READERS = ["plastimatch", "dicomrttool"]
 
-pytest.importorskip("highdicom", reason="highdicom is not installed")
-
 
 def draw_lesions(volume):
     """Label map with what is hard to draw: a shell in several slices, one voxel, two by a corner, oedema alone."""

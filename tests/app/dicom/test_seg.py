@@ -1,6 +1,8 @@
 import io
 
+import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_support import COLUMNS, OBLIQUE, ROWS, SLICES, SPACING, STRAIGHT, converted, volume, write_series
@@ -10,9 +12,6 @@ from metseg.dicom.series import read_series
 from metseg.errors import ExitCode, InputError
 from metseg.systems import BRATS
 from report_support import write_labels
-
-hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
-pydicom = pytest.importorskip("pydicom")
 
 
 @pytest.mark.parametrize("direction", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
@@ -134,13 +133,6 @@ def test_folders_that_make_no_volume_are_refused(tmp_path):
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             read_series(tmp_path / name)
-
-
-def test_without_highdicom_the_message_says_how_to_get_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("metseg.dicom.export.find_spec", lambda _name: None)
-    options = [f"--label-map={tmp_path}", f"--dicom-series={tmp_path}", f"--output={tmp_path / 'x.dcm'}"]
-    assert run(["export-dicom", *options]) == ExitCode.USAGE
-    assert "metseg[dicom]" in capsys.readouterr().err
 
 
 def test_a_file_that_does_not_read_back_is_not_written(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """RT Structure Sets: what they say, on which series, and what is refused."""
 
+import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_support import OBLIQUE, short, write_enhanced, write_series
@@ -8,9 +10,6 @@ from metseg.__main__ import run
 from metseg.errors import ExitCode
 from report_support import write_labels
 from rtstruct_support import DIRECTIONS, STRAIGHT, write_map, write_volume
-
-hd = pytest.importorskip("highdicom", reason="highdicom is not installed")
-pydicom = pytest.importorskip("pydicom")
 
 SHAPE, SPACING = (24, 20, 12), (0.9, 0.7, 1.5)
 
@@ -238,6 +237,6 @@ def test_a_label_map_that_lies_nowhere_can_not_be_moved(tmp_path, volume, capsys
 
 def test_a_set_that_does_not_read_back_is_not_written(tmp_path, volume, monkeypatch):
     label_map = write_map(tmp_path / "c.nii.gz", two_lesions(), volume)
-    monkeypatch.setattr("metseg.dicom.structure_set.decode_structure_set", lambda *_: ())
+    monkeypatch.setattr("metseg.dicom.export.decode_structure_set", lambda *_: ())
     assert export(label_map, volume.folder, tmp_path / "out", form="both") == ExitCode.OUTPUT
     assert not list((tmp_path / "out").iterdir())

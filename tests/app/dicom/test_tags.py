@@ -4,6 +4,7 @@ import io
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_support import COLUMNS, OBLIQUE, ROWS, SLICES, SPACING, STRAIGHT, volume, write_enhanced, write_series
@@ -18,9 +19,6 @@ from metseg.errors import ExitCode, InputError
 from metseg.space.grid import Grid
 from metseg.systems import BRATS
 from report_support import write_labels
-
-pytest.importorskip("highdicom", reason="highdicom is not installed")
-pydicom = pytest.importorskip("pydicom")
 
 SHAPE = (COLUMNS, ROWS, SLICES)
 NOT_TO_INVENT = {"StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns"}

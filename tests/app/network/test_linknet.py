@@ -39,7 +39,7 @@ def test_bundled_weights_load_strictly_and_give_probabilities(name):
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
 
 
-@pytest.mark.skipif(deepbet_root() is None, reason="deepbet is not installed (pip install --no-deps deepbet==1.0.2)")
+@pytest.mark.skipif(deepbet_root() is None, reason="deepbet is not installed (see .ci/run)")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["locate", "segment"])
 def test_it_is_deepbets_network(name):
