@@ -4,7 +4,8 @@ The same window gives the same bits with any number of threads and beside any ot
 one thread (`metseg.network.graph_layers.group_norm`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -82,10 +83,14 @@ class GraphNetwork:
     def _side_by_side(self, windows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Results of as many windows as there are requests, or fewer."""
         started = self._requests[: len(windows)]
-        for number, request in enumerate(started):
-            request.set_input_tensor(ov.Tensor(windows[number : number + 1], shared_memory=True))
-            request.start_async()
-        return [_wait_for(request) for request in started]
+        try:
+            for number, request in enumerate(started):
+                request.set_input_tensor(ov.Tensor(windows[number : number + 1], shared_memory=True))
+                request.start_async()
+            return [_wait_for(request) for request in started]
+        except BaseException:  # an interrupt, too: nothing may run on that reads the windows
+            _call_off(started)
+            raise
 
     def _compile(self, sides: tuple[int, ...], streams: int) -> None:
         """Makes the graph ready for windows of these sides, unless it is."""
@@ -118,3 +123,11 @@ def _wait_for(request: Any) -> NDArray[np.float32]:
     while not request.wait_for(PATIENCE_MS):
         pass
     return np.array(request.get_output_tensor().data)
+
+
+def _call_off(requests: Sequence[Any]) -> None:
+    for request in requests:
+        request.cancel()
+    for request in requests:
+        with suppress(RuntimeError):  # it says that it was cancelled
+            request.wait()

@@ -78,3 +78,19 @@ def test_it_is_compiled_once_for_windows_of_one_size(module, monkeypatch):
         graph(batch[:count])
     assert made == [(16, 16, 16)]
     assert np.isfinite(graph(batch).numpy()).all()
+
+
+def test_an_interrupt_leaves_nothing_running(module, monkeypatch):
+    """Memory can be given back at once, and the next windows are answered."""
+    graph, batch = graph_of(module), torch.rand(2, 2, 64, 64, 64)
+    expected = graph(batch)
+
+    def interrupt(_request):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(graph_network, "_wait_for", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            graph(batch)
+    graph.rest()
+    assert torch.equal(graph(batch), expected)
