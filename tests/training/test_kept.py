@@ -11,6 +11,7 @@ import torch
 from metseg.errors import UsageError, WeightsError
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.runs.checkpoint import read_checkpoint, trained_weights
+from training.runs.end import Ended
 from training.runs.files import BEST, LAST
 from training.runs.kept import find_kept_run, keep_run
 from training.runs.metrics import read_metrics
@@ -74,7 +75,7 @@ def test_a_kept_run_has_half_the_averaged_weights_and_a_thinned_log(root, ran, k
 
 def test_a_kept_run_is_known_as_finished_and_does_not_go_on(root, ran, kept, recipe):
     request, progress = ran
-    assert find_kept_run(kept) == progress
+    assert find_kept_run(kept) == Ended(progress.step, progress.elapsed_s)
     assert find_kept_run(root / "run") is None
     assert find_kept_run(root / "nothing") is None
     with pytest.raises(UsageError, match="without the optimiser's state"):

@@ -28,6 +28,7 @@ class Progress:
         best_score: of the validations so far; None before the first.
         validated_step: the last step that was followed by a validation.
         recipe_sha256: a run continues with the recipe that it began with.
+        validated_elapsed_s: seconds of training before the last validation.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     best_score: float | None = None
     validated_step: int = 0
     recipe_sha256: str = ""
+    validated_elapsed_s: float = 0.0
 
 
 def save_checkpoint(

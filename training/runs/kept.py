@@ -6,7 +6,7 @@ optimiser's state: it doesn't go on.
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,16 +16,14 @@ from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.network.segresnet import VAE_PREFIX
 from training.provenance import ENTRIES_HASH, hash_entries
-from training.runs.checkpoint import FORMAT, Progress, has_optimizer, read_checkpoint, trained_weights
+from training.runs.checkpoint import FORMAT, has_optimizer, read_checkpoint, trained_weights
+from training.runs.end import ENDED, Ended, find_end
 from training.runs.files import BEST, LAST, METRICS_FILE, RECIPE_FILE, RUN_FILE, SPLIT_FILE
 from training.runs.members import pack_weights
 from training.runs.metrics import read_metrics
 
 METRICS_EVERY: Final = 50
 """Of the steps, every so many-th is kept in metrics.jsonl; validations are all kept."""
-
-ENDED: Final = "ended"
-"""Key of a kept run's run.json: `step` and `elapsed_s` of the whole run, later than its best checkpoint's."""
 
 
 def keep_run(run: Path, output: Path, checkpoint: str = LAST) -> int:
@@ -62,8 +60,8 @@ def keep_run(run: Path, output: Path, checkpoint: str = LAST) -> int:
     return len(content)
 
 
-def find_kept_run(folder: Path) -> Progress | None:
-    """How far a kept run went; None where the folder holds none: nothing, or a run that goes on.
+def find_kept_run(folder: Path) -> Ended | None:
+    """Where a kept run ended; None where the folder holds none: nothing, or a run with all it needs to go on.
 
     Raises:
         WeightsError: the checkpoint can't be read.
@@ -74,8 +72,7 @@ def find_kept_run(folder: Path) -> Progress | None:
     tensors, progress = read_checkpoint(path)
     if has_optimizer(tensors):
         return None
-    ended = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")).get(ENDED, {})
-    return replace(progress, **ended)
+    return find_end(folder) or Ended(progress.step, progress.elapsed_s)
 
 
 def _halved(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -102,5 +99,5 @@ def _describe(run: Path) -> dict[str, Any]:
     if "entries" in content:
         content[ENTRIES_HASH] = hash_entries(content)
     _, progress = read_checkpoint(run / LAST)
-    content[ENDED] = {"step": progress.step, "elapsed_s": progress.elapsed_s}
+    content[ENDED] = asdict(Ended(progress.step, progress.elapsed_s))
     return {key: value for key, value in content.items() if key not in {"entries", "cache"}}
