@@ -97,12 +97,15 @@ def test_every_network_of_the_radiosurgery_tables_has_a_pace():
     }
 
 
-def test_a_curve_has_ten_points_of_whatever_validations_there_are(tmp_path):
+def test_a_curve_has_ten_points_each_of_the_nearest_validation(tmp_path):
     assert read_curve(tmp_path, 100) == ()
-    lines = [{"kind": "validation", "step": step, "score": step / 100} for step in (9, 21, 30, 40, 52, 60, 70, 80, 100)]
+    steps = (5, 9, 21, 30, 40, 52, 60, 70, 80, 100)
+    lines = [{"kind": "validation", "step": step, "score": step / 100} for step in steps]
     text = "".join(json.dumps(line) + "\n" for line in [{"kind": "train", "step": 50, "loss": 1.0}, *lines])
     (tmp_path / "metrics.jsonl").write_text(text)
     assert read_curve(tmp_path, 100) == (0.09, 0.21, 0.3, 0.4, 0.52, 0.6, 0.7, 0.8, 0.8, 1.0)
+    (tmp_path / "metrics.jsonl").write_text("".join(text.splitlines(keepends=True)[:-1]))
+    assert read_curve(tmp_path, 100) == ()
 
 
 def test_the_page_shows_steps_hours_and_the_mean_curve_of_each_model():

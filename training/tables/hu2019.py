@@ -78,7 +78,7 @@ def train_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Traine
     constants = scale_constants(tumours)
     lambdas = {loss: item.ours for loss, item in constants.items()}
     recipes = {model: experiment.make_recipe(model, lambdas) for model in MODELS}
-    runs = train_runs(lay_runs(recipes, experiment, PACE), request)
+    runs = train_runs(lay_runs(recipes, experiment, PACE), request, "best")
     tests = [(1, first[case_id]) for case_id in split.test] + [(2, files) for files in later.values()]
     return TrainedHu2019(tuple(tests), split, constants, runs)
 

@@ -11,6 +11,7 @@ from metseg.systems import modalities_to_find
 from training.data.cache import prepare_entry
 from training.data.cases import find_cases
 from training.data.split import read_split
+from training.freeze.member import CheckpointName
 from training.recipe import Recipe
 from training.runs.end import Ended, find_end
 from training.runs.files import SPLIT_FILE
@@ -101,8 +102,15 @@ def _counts_steps(model: str, pace: Mapping[str, Pace]) -> bool:
     return own is None or (own.by == "steps" and _counts_steps(own.leader, pace))
 
 
-def train_runs(runs: Sequence[TableRun], request: TablesRequest) -> tuple[TrainedRun, ...]:
+def train_runs(
+    runs: Sequence[TableRun], request: TablesRequest, checkpoint: CheckpointName = "last"
+) -> tuple[TrainedRun, ...]:
     """Trains the runs one after the other, or those that are asked for; a finished one is left as it is.
+
+    Args:
+        runs: of `lay_runs`.
+        request: folders, budget, device.
+        checkpoint: the weights that the tables are made of; a kept run must have them.
 
     Raises:
         UsageError: a model that is asked for is none of these, or the run that sets its length has not ended.
@@ -111,14 +119,14 @@ def train_runs(runs: Sequence[TableRun], request: TablesRequest) -> tuple[Traine
     trained = []
     for run in _choose(runs, request.only):
         folder = request.run_folder(run.name)
-        ended = _accept_kept(run, request)
+        ended = _accept_kept(run, request, checkpoint)
         if ended is None:
             max_hours, max_steps = _limit(run, request, share)
             progress = train_run(run.recipe, _request_run(request, folder, max_hours, max_steps))
             ended = Ended(progress.step, progress.elapsed_s)
         curve = read_curve(folder, ended.step)
         trained.append(TrainedRun(run.model, run.recipe.seed, ended.step, ended.elapsed_s, curve))
-        score = f"validation {curve[-1]:.3f}" if curve else "no validation"
+        score = f"validation {curve[-1]:.3f}" if curve else "too few validations for a curve"
         logger.info("run %s: %d steps in %.2f h, %s", run.name, ended.step, ended.elapsed_s / 3600, score)
     return tuple(trained)
 
@@ -169,19 +177,24 @@ def _request_run(request: TablesRequest, folder: Path, max_hours: float | None, 
     )
 
 
-def _accept_kept(run: TableRun, request: TablesRequest) -> Ended | None:
+def _accept_kept(run: TableRun, request: TablesRequest, checkpoint: CheckpointName) -> Ended | None:
     """Where a run ended of which a repository kept the weights (`training.runs.kept`); None where it is to be trained.
 
     Its freezing needs one prepared case, which is made here.
 
     Raises:
-        UsageError: it was trained with another recipe, or on another split.
+        UsageError: it was trained with another recipe, on another split, or other weights were kept.
     """
     folder = request.run_folder(run.name)
     ended = find_kept_run(folder)
     if ended is None:
         return None
     identify_recipe(run.recipe, folder)
+    if not (folder / f"{checkpoint}.safetensors").is_file():
+        raise UsageError(
+            f"run {folder}: has no {checkpoint}.safetensors, which the tables are made of",
+            hint=f"scripts/keep-run --checkpoint {checkpoint} keeps it.",
+        )
     known = modalities_to_find(run.recipe.member.modalities)
     cases = find_cases(request.cases_in, modalities=known, regions=run.recipe.regions, convention=request.convention)
     split = read_split(folder / SPLIT_FILE, cases)

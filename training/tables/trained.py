@@ -19,7 +19,7 @@ class TrainedRun:
         seed: with which seed.
         step: optimiser steps.
         elapsed_s: seconds of training.
-        curve: validation scores at `CURVE_POINTS` equal shares of the steps; empty without validation.
+        curve: see `read_curve`.
     """
 
     model: str
@@ -30,7 +30,12 @@ class TrainedRun:
 
 
 def read_curve(folder: Path, steps: int) -> tuple[float, ...]:
-    """A run's validation scores at equal shares of its steps: each the nearest one's."""
+    """A run's validation scores at `CURVE_POINTS` equal shares of its steps, each the nearest one's.
+
+    Empty where it has fewer validations than that.
+    """
     scores = {line["step"]: float(line["score"]) for line in read_metrics(folder) if line["kind"] == "validation"}
+    if len(scores) < CURVE_POINTS:
+        return ()
     points = [steps * number / CURVE_POINTS for number in range(1, CURVE_POINTS + 1)]
-    return tuple(scores[min(scores, key=lambda step: abs(step - point))] for point in points) if scores else ()
+    return tuple(scores[min(scores, key=lambda step: abs(step - point))] for point in points)
