@@ -88,6 +88,12 @@ def test_only_trains_what_it_names_and_says_what_is_missing(tmp_path, limits):
     assert limits["blob_2"] == (None, 41)
 
 
+def test_a_kept_run_that_had_not_ended_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "find_kept_run", lambda _: Ended(300, 60.0))
+    with pytest.raises(UsageError, match="kept after 300 of 500 steps"):
+        train_runs(laid(SMALL.model_copy(update={"steps": 500})), TablesRequest(tmp_path))
+
+
 def test_every_network_of_the_radiosurgery_tables_has_a_pace():
     pace = hu2019_experiment.PACE
     assert {model: (own.leader, own.by) for model, own in pace.items()} == {

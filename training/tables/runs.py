@@ -119,9 +119,9 @@ def train_runs(
     trained = []
     for run in _choose(runs, request.only):
         folder = request.run_folder(run.name)
-        ended = _accept_kept(run, request, checkpoint)
+        max_hours, max_steps = _limit(run, request, share)
+        ended = _accept_kept(run, request, checkpoint, max_steps)
         if ended is None:
-            max_hours, max_steps = _limit(run, request, share)
             progress = train_run(run.recipe, _request_run(request, folder, max_hours, max_steps))
             ended = Ended(progress.step, progress.elapsed_s)
         curve = read_curve(folder, ended.step)
@@ -177,18 +177,22 @@ def _request_run(request: TablesRequest, folder: Path, max_hours: float | None, 
     )
 
 
-def _accept_kept(run: TableRun, request: TablesRequest, checkpoint: CheckpointName) -> Ended | None:
+def _accept_kept(run: TableRun, request: TablesRequest, checkpoint: CheckpointName, steps: int | None) -> Ended | None:
     """Where a run ended of which a repository kept the weights (`training.runs.kept`); None where it is to be trained.
 
     Its freezing needs one prepared case, which is made here.
 
     Raises:
-        UsageError: it was trained with another recipe, on another split, or other weights were kept.
+        UsageError: it made fewer steps, has another recipe or split, or other weights were kept.
     """
     folder = request.run_folder(run.name)
     ended = find_kept_run(folder)
     if ended is None:
         return None
+    if steps and ended.step < steps:
+        raise UsageError(
+            f"run {folder}: was kept after {ended.step} of {steps} steps and can't go on", hint="Remove it."
+        )
     identify_recipe(run.recipe, folder)
     if not (folder / f"{checkpoint}.safetensors").is_file():
         raise UsageError(
