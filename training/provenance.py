@@ -15,6 +15,9 @@ HANDED_ON: Final = ("init", "init_sha256", "predictions_sha256")
 
 PREDICTIONS: Final = "predictions"
 
+ENTRIES_HASH: Final = "data_sha256"
+"""Key of a kept run's run.json (`training.runs.kept`), which does not list its entries."""
+
 
 def record_provenance(init: Path | None, checkpoint: Path | None, predictions: Sequence[Path]) -> dict[str, Any]:
     """Describes what a run begins with, for its run.json.
@@ -43,6 +46,16 @@ def keep_provenance(run: Path) -> dict[str, Any]:
     path = run / RUN_FILE
     content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {key: content[key] for key in (*HANDED_ON, PREDICTIONS) if key in content}
+
+
+def hash_entries(content: Mapping[str, Any]) -> str:
+    """Hash over the names of a run's cache entries, which are hashes of the cases' files.
+
+    Args:
+        content: of its run.json; one that lists none may state the hash.
+    """
+    stated: str | None = content.get(ENTRIES_HASH)
+    return stated or hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest()
 
 
 def _label_maps_sha256(folders: Sequence[Path]) -> str:

@@ -337,6 +337,7 @@ class ValidationRecipe(Section):
 
     Attributes:
         every_epochs: between two validations; the last step is always followed by one.
+        times: in place of `every_epochs`: so many validations, evenly over the run's steps or hours; None for none.
         max_cases: only so many validation cases, the first by ID; None for all.
         window: the sliding window; validation uses no test-time augmentation.
         threshold: on the probabilities.
@@ -344,6 +345,7 @@ class ValidationRecipe(Section):
     """
 
     every_epochs: int = Field(5, ge=1)
+    times: int | None = Field(None, ge=1)
     max_cases: int | None = Field(None, ge=1)
     window: WindowPlan = WindowPlan(overlap=0.5)
     threshold: float = Field(0.5, gt=0, lt=1)

@@ -20,8 +20,8 @@ from training.data.false_positives import find_false_positives
 from training.data.prepared import prepare_training_case
 from training.references import bring_to_network, find_reference
 from training.tables.experiment import load_experiment
-from training.tables.model_steps import run_model_steps
-from training.tables.stages import TablesRequest
+from training.tables.model_steps import train_model_steps
+from training.tables.request import TablesRequest
 from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
@@ -53,7 +53,7 @@ def test_training_and_tables_refuse_an_id_in_two_folders(two_folders, tmp_path):
     with pytest.raises(UsageError, match="found P-00000-000 in"):
         train_run(small_recipe(), request)
     with pytest.raises(UsageError, match="found P-00000-000 in"):
-        run_model_steps(load_experiment("tiny"), TablesRequest(tmp_path / "out", data=two_folders))
+        train_model_steps(load_experiment("tiny"), TablesRequest(tmp_path / "out", data=two_folders))
 
 
 def test_a_key_follows_images_and_reference(two_folders):

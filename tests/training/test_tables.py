@@ -1,7 +1,9 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation import score_case
 from evaluation.summary import Interval, PairedComparison
@@ -18,18 +20,21 @@ from support import write_bundle
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.recipe import load_recipe
 from training.references import find_reference
-from training.runs.checkpoint import Progress
+from training.runs.checkpoint import trained_weights
+from training.runs.files import LAST
+from training.runs.kept import keep_run
 from training.tables import stages
-from training.tables.command import write_section
+from training.tables.command import ReportSection, write_section
 from training.tables.comparing import cases_needed, compare_rows, judge, published_difference
 from training.tables.composition import score_bundle
-from training.tables.experiment import MODELS, Experiment, load_experiment
-from training.tables.hu2019 import PACED_BY
-from training.tables.model_steps import recall_scores, run_model_steps
+from training.tables.experiment import MODELS, Experiment, Requirement, Variant, load_experiment
+from training.tables.model_steps import recall_scores, score_model_steps, train_model_steps
+from training.tables.page import Page, require_known_notes
 from training.tables.published import METRICS, PUBLISHED, TABLES, Pair
-from training.tables.rendering import render_report
-from training.tables.scoring import CaseScores, ModelSteps, average_regions, score_steps
-from training.tables.stages import TablesRequest
+from training.tables.rendering import lay_tables, measure_reached, name_directions, render_report
+from training.tables.request import TablesRequest
+from training.tables.runs import lay_runs, train_runs
+from training.tables.scoring import CaseScores, ModelSteps, average_regions, pool_seeds, score_steps
 from training_support import small_recipe, write_labelled_case, write_labelled_cohort
 
 
@@ -99,13 +104,51 @@ def test_comparisons_follow_the_figures():
     assert differences["lHD95"].verdict in {"undecided", "reproduced", "opposite"}
 
 
+def test_without_enough_training_nothing_is_decided():
+    asked = Requirement(model="baseline", metric="lDSC", at_least=0.4)
+    reached = measure_reached(asked, synthetic_scores())
+    assert reached.figure == pytest.approx(0.3, abs=0.01)
+    assert not reached.enough
+    report = render_report(Page("what was run", ["a fact."], reached=reached), synthetic_scores())
+    beginning = " ".join(report.splitlines()[:4])
+    assert "Not enough training" in beginning
+    assert f"lDSC {reached.figure:.3f}" in beginning
+    assert "| undecided: not enough training | |" in report
+    assert "cases would decide" not in report
+    assert "| reproduced |" not in report
+    assert "| opposite |" not in report
+    enough = measure_reached(asked.model_copy(update={"at_least": 0.2}), synthetic_scores())
+    assert "| reproduced |" in render_report(Page("what was run", [], reached=enough), synthetic_scores())
+
+
+def test_a_note_stands_under_the_table_of_its_direction():
+    name = "baseline > + blob loss, FP"
+    require_known_notes({name: ""}, name_directions(TABLES))
+    with pytest.raises(UsageError, match="which no table has"):
+        require_known_notes({"baseline > nothing, FP": ""}, name_directions(TABLES))
+    report = render_report(Page("what was run", [], notes={name: "Looked into."}), synthetic_scores())
+    assert report.index("### Table 3") < report.index(f"**{name}**: Looked into.") < report.index("### Table 4")
+
+
+def test_a_case_counts_once_with_the_mean_of_its_seeds():
+    first, second = synthetic_scores(cases=3), synthetic_scores(cases=3, seed=1)
+    pooled = pool_seeds([first, second])
+    assert [case.case_id for case in pooled] == ["c0", "c1", "c2"]
+    own = [case.scores["sub+post"]["TC"] for case in (first[1], second[1])]
+    assert pooled[1].scores["sub+post"]["TC"] == pytest.approx(np.mean(own, axis=0))
+    pair = Pair(("baseline", True), ("sub", True))
+    means = [compare_rows(pair, cases)[0].paired for cases in (first, second, pooled)]
+    assert means[2].cases == 3
+    assert means[2].mean_difference == pytest.approx((means[0].mean_difference + means[1].mean_difference) / 2)
+
+
 def test_means_are_of_the_three_regions():
     scores = {"WT": (1.0,) * 6, "TC": (2.0,) * 6, "ET": (6.0,) * 6}
     assert average_regions(scores) == (3.0,) * 6
 
 
 def test_the_report_shows_every_table_with_cases_and_intervals():
-    report = render_report(load_experiment("tiny").description, synthetic_scores(), ["a fact."])
+    report = render_report(Page("what was run", ["a fact."]), synthetic_scores())
     for number in (3, 4, 5, 6):
         assert f"### Table {number}:" in report
     assert "| small-lesion model alone | 24 |" in report  # every second case has a small lesion
@@ -119,21 +162,27 @@ def test_the_report_shows_every_table_with_cases_and_intervals():
 def test_a_section_replaces_its_predecessor_alone(tmp_path):
     path = tmp_path / "results.md"
     path.write_text("# Results\n\nBefore.\n")
-    write_section(path, "tiny", "one\n", title="The paper's models, tiny")
-    write_section(path, "full", "two\n", title="The paper's models, full")
-    write_section(path, "tiny", "three \\1\n", title="unused")
+    write_section(path, ReportSection("erdur2023", "The paper's models, tiny", "one\n"))
+    write_section(path, ReportSection("bundle", "The members", "two\n"))
+    write_section(path, ReportSection("erdur2023", "The paper's models, small", "three \\1\n"))
     text = path.read_text()
     assert text.startswith("# Results\n\nBefore.\n")
     assert "one" not in text
-    assert "three \\1\n<!-- tables tiny: end -->" in text
-    assert "two\n<!-- tables full: end -->" in text
+    assert text.count("## The paper's models") == 1
+    assert "## The paper's models, small\n\nthree \\1\n<!-- tables erdur2023: end -->" in text
+    assert "two\n<!-- tables bundle: end -->" in text
 
 
 def test_the_experiments_can_be_read():
-    tiny, full = load_experiment("tiny"), load_experiment("full")
-    assert tiny.cohort.test >= 40
+    tiny, small, full = (load_experiment(name) for name in ("tiny", "small", "full"))
     assert tiny.cohort.cohort_settings().grid.shape == (96, 96, 64)
     assert tiny.load_recipe("small").data.max_lesion_voxels == tiny.small_voxels
+    assert small.cohort.test >= 60
+    assert len(small.seeds) == 2
+    assert (small.reaches.model, small.reaches.metric, small.reaches.at_least) == ("baseline", "lDSC", 0.4)
+    assert small.load_recipe("small").data.max_lesion_voxels == small.small_voxels
+    assert all(small.load_recipe(model).validation.times >= 10 for model in MODELS)
+    assert all(small.load_recipe(model).loss.vae_weight == 0 for model in MODELS)
     assert full.load_recipe("small").data.max_lesion_voxels == full.small_voxels == 1000
     assert full.load_recipe("baseline").crops.size == (192, 192, 32)
 
@@ -158,6 +207,10 @@ def small_experiment(monkeypatch):
         update={
             "window": tiny.window.model_copy(update={"size": (32, 40, 24)}),
             "tta": tiny.tta.model_copy(update={"variant": "flips"}),
+            "seeds": (1, 2),
+            "variants": {
+                "few": Variant(title="fewer windows", like="tta", window={"size": (32, 40, 24), "overlap": 0})
+            },
         }
     )
 
@@ -165,66 +218,71 @@ def small_experiment(monkeypatch):
 def test_the_steps_from_cases_to_scores_and_again(tmp_path, small_experiment, monkeypatch):
     write_labelled_cohort(tmp_path / "data", 8)
     request = TablesRequest(tmp_path / "out", data=(tmp_path / "data",), max_steps=2, device="cpu", threads=1)
-    result = run_model_steps(small_experiment, request)
-    assert set(result.trained.steps) == set(MODELS)
-    assert set(result.trained.steps.values()) == {2}
-    assert len(result.cases) == len(result.split.test) == 2
-    assert all(len(case.scores) == 18 for case in result.cases)
-    assert "### Table 6" in render_report(small_experiment.description, result.cases, [])
+    trained = train_model_steps(small_experiment, request)
+    result = score_model_steps(small_experiment, trained, request)
+    assert [(run.model, run.seed) for run in trained.runs] == [(model, seed) for seed in (1, 2) for model in MODELS]
+    assert {run.step for run in trained.runs} == {2}
+    assert len(result.cases) == len(trained.split.test) == 2
+    assert all(len(case.scores) == 2 * (9 + len(small_experiment.variants)) for case in result.cases)
+    tables = lay_tables(small_experiment.variants)
+    report = render_report(Page("the steps", [], trained.runs), result.cases, tables)
+    assert "### Table 6" in report
+    assert "| + TTA > fewer windows | FP |" in report
+    _check_seeds_differ(request)
     _check_steps_of_a_bundle(tmp_path, request, small_experiment)
-    # Everything is there: nothing is trained or scored again.
+    # Everything is there: nothing is trained or scored again. A kept run stands for the one it was made of.
     monkeypatch.setattr("training.tables.model_steps.score_steps", None)
-    again = run_model_steps(small_experiment, request)
-    assert again.cases == result.cases
+    assert score_model_steps(small_experiment, trained, request) == result
+    _keep_all(request, monkeypatch)
+    with pytest.raises(UsageError, match=r"has no best\.safetensors"):
+        train_runs(
+            lay_runs({"baseline": small_experiment.load_recipe("baseline")}, small_experiment, {}), request, "best"
+        )
+    again = train_model_steps(small_experiment, request)
+    assert again.runs == trained.runs
+    with pytest.raises(TypeError):  # half-precision weights are other weights: their cases are scored anew
+        score_model_steps(small_experiment, again, request)
 
 
-def test_a_paced_model_makes_the_steps_of_its_pacemaker(tmp_path, monkeypatch):
-    limits = []
-
-    def train(_recipe, request):
-        limits.append((request.max_hours, request.max_steps))
-        return Progress(step=40 + len(limits), elapsed_s=60.0)
-
-    monkeypatch.setattr(stages, "train_run", train)
-    recipes, pace = dict.fromkeys("abcd"), {"b": "a", "d": "c"}
-    trained = stages.train_models(recipes, TablesRequest(tmp_path, hours=16), paced_by=pace)
-    assert limits == [(3.0, None), (None, 41), (3.0, None), (None, 43)]
-    assert trained.steps == {"a": 41, "b": 42, "c": 43, "d": 44}
-    limits.clear()
-    stages.train_models(recipes, TablesRequest(tmp_path, max_steps=7), paced_by=pace)
-    assert limits == [(None, 7)] * 4
+def _check_seeds_differ(request):
+    weights = [trained_weights(request.run_folder(name) / LAST) for name in ("baseline_1", "baseline_2")]
+    assert any(not torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
-def test_networks_of_the_radiosurgery_tables_are_paced_by_their_own_kind():
-    assert {
-        **{f"unet_{loss}": "unet_dice" for loss in ("batch", "500", "1000", "2500", "5000", "batch_mr")},
-        "deepmedic_mr": "deepmedic",
-    } == PACED_BY
+def _keep_all(request, monkeypatch):
+    """As in a fresh checkout that has the kept runs alone."""
+    for folder in sorted((request.output / "runs").iterdir()):
+        keep_run(folder, folder.with_name(f"{folder.name}-kept"))
+        shutil.rmtree(folder)
+        folder.with_name(f"{folder.name}-kept").rename(folder)
+    shutil.rmtree(request.cache)
+    monkeypatch.setattr("training.tables.runs.train_run", None)
 
 
 def _check_steps_of_a_bundle(folder, request, experiment):
-    runs = [request.run_folder(model) for model in ("baseline", "blob", "sub")]
+    composed = replace(request, output=folder / "composed", data=(write_labelled_cohort(folder / "few", 2),))
+    runs = [request.run_folder(f"{model}_1") for model in ("baseline", "blob", "sub")]
     plan = {"window": experiment.window.model_dump(mode="json"), "tta": {"variant": "flips"}}
     freeze_bundle(runs, folder / "three", FreezeOptions(name="three", plan=plan, checkpoint="last"))
-    scored = score_bundle(folder / "three", None, replace(request, output=folder / "composed"))
-    assert len(scored) == 8
+    scored = score_bundle(folder / "three", None, composed)
+    assert len(scored) == 2
     assert {name for name in scored[0].scores if not name.endswith("+post")} == {
         "baseline", "blob", "sub", "tta", "mean", "simple", "frozen"
     }  # fmt: skip
-    report = render_report("the steps", scored, [])
+    report = render_report(Page("the steps", []), scored)
     assert "### Table 5" in report
     assert "### Table 6" not in report
 
-    small = request.run_folder("small")
+    small = request.run_folder("small_1")
     name = load_recipe(str(small / "recipe.yaml")).name
     plan |= {"fusion": {"added_by_maximum": [name]}, "tta": {"variant": "none"}}
     options = FreezeOptions(name="four", plan=plan, small_lesions=small, checkpoint="last")
     freeze_bundle(runs, folder / "four", options)
-    scored = score_bundle(folder / "four", None, replace(request, output=folder / "composed"))
+    scored = score_bundle(folder / "four", None, composed)
     assert {"small", "simple_small", "frozen"} <= set(scored[0].scores)
-    assert "### Table 6" in render_report("the steps", scored, [])
+    assert "### Table 6" in render_report(Page("the steps", []), scored)
     with pytest.raises(UsageError, match="5 members"):
-        score_bundle(request.output / "bundle", None, request)
+        score_bundle(request.bundle(1), None, request)
 
 
 @pytest.fixture

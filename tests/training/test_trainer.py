@@ -85,6 +85,23 @@ def test_micro_batches_change_nothing(entries, tmp_path):
     assert [one[step] for step in (1, 2, 3)] == pytest.approx([every[step] for step in (1, 2, 3)], rel=1e-3)
 
 
+def test_validations_are_spread_evenly_over_the_run_also_when_it_is_resumed(entries, tmp_path, monkeypatch):
+    recipe = small_recipe(epochs=30, validation={"times": 5})
+    stopped = trainer_of(entries, tmp_path, recipe, max_steps=23)
+    step = stopped._step
+
+    def step_and_stop(*arguments):
+        stopped._stop_signal = signal.SIGTERM if stopped.progress.step == 9 else None  # a validation is due after it
+        return step(*arguments)
+
+    monkeypatch.setattr(stopped, "_step", step_and_stop)
+    with pytest.raises(InterruptedRunError, match="after step 10"):
+        stopped.run()
+    trainer_of(entries, tmp_path, recipe, max_steps=23).run()
+    steps = [line["step"] for line in read_metrics(tmp_path) if line["kind"] == "validation"]
+    assert steps == [5, 10, 14, 19, 23]
+
+
 def test_a_finished_run_is_left_as_it_is(entries, tmp_path):
     trainer_of(entries, tmp_path, max_steps=2).run()
     before = weights_of(tmp_path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from metseg.decide.threshold import member_labels
 from metseg.errors import WeightsError
+from metseg.network.segresnet import VAE_PREFIX
 from metseg.space.blocks import cut_padded
 from training.data.cache import find_problem, open_entry
 from training.data.whole import lay_out_channels
@@ -66,7 +67,10 @@ def _rounded(tensor: Tensor, stored: torch.dtype) -> Tensor:
 
 def _logits(recipe: Recipe, weights: dict[str, Tensor], window: Tensor) -> Tensor:
     trained = TrainingNetwork(recipe)
-    trained.net.load_state_dict(weights, strict=True)
+    fit = trained.net.load_state_dict(weights, strict=False)  # a kept run has no VAE branch, logits need none
+    wrong = [*fit.unexpected_keys, *(name for name in fit.missing_keys if not name.startswith(VAE_PREFIX))]
+    if wrong:
+        raise WeightsError(f"recipe {recipe.name}: {len(wrong)} tensors are not its network's, first {wrong[0]}")
     trained.eval()
     with torch.inference_mode():
         logits: Tensor = trained(window).logits

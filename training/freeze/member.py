@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from metseg.network.segresnet import VAE_PREFIX
 from metseg.plan.bundle import describe_member, read_metadata
 from metseg.plan.plan import MemberPlan
 from metseg.predict.weights import load_member
-from training.provenance import HANDED_ON
+from training.provenance import HANDED_ON, hash_entries
 from training.recipe import Recipe
 from training.revision import git_revision
 from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
@@ -135,12 +136,23 @@ def _find_entry(run: Path, cache: Path | None) -> Path:
     split = json.loads((run / SPLIT_FILE).read_text(encoding="utf-8"))
     case_id = [*split["validation"], *split["train"]][0]
     folder = cache or (Path(content["cache"]) if "cache" in content else None)
-    if folder is None or not (folder / content["entries"][case_id]).is_dir():
+    entry = _entry_of(case_id, folder, content.get("entries", {})) if folder is not None else None
+    if entry is None:
         raise UsageError(
             f"run {run}: the prepared volumes of case {case_id} are not in {folder or 'a cache that it names'}",
             hint="Name the folder that the run was trained with: --cache.",
         )
-    return folder / str(content["entries"][case_id])
+    return entry
+
+
+def _entry_of(case_id: str, folder: Path, entries: Mapping[str, str]) -> Path | None:
+    """The case's entry that the run names, or, for a kept run, which names none, any of that case."""
+    if entries:
+        return folder / entries[case_id] if (folder / entries[case_id]).is_dir() else None
+    for path in sorted(folder.glob("*/entry.json")):
+        if json.loads(path.read_text(encoding="utf-8"))["case_id"] == case_id:
+            return path.parent
+    return None
 
 
 def _describe_provenance(run: Path, checkpoint: Path, recipe: Recipe, step: int, provenance: str) -> dict[str, str]:
@@ -155,7 +167,7 @@ def _describe_provenance(run: Path, checkpoint: Path, recipe: Recipe, step: int,
         "training_revision": str(content.get("git_revision", "unknown")),
         "freezing_revision": git_revision(),
         "training_cases": json.dumps(content.get("cases", {}), sort_keys=True),
-        "data_sha256": hashlib.sha256(json.dumps(content.get("entries", {}), sort_keys=True).encode()).hexdigest(),
+        "data_sha256": hash_entries(content),
         "begun_with": json.dumps({key: content[key] for key in HANDED_ON if key in content}, sort_keys=True),
         "provenance": provenance,
     } | ({BRAIN_SHARE: str(content[BRAIN_SHARE])} if content.get(BRAIN_SHARE) is not None else {})

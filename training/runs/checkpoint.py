@@ -1,6 +1,7 @@
 """A run's state on disk: one safetensors file, written as a whole or not at all."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from metseg.errors import WeightsError
+from metseg.errors import UsageError, WeightsError
 from metseg.files.atomic import write_atomically
 from metseg.plan.bundle import read_metadata
 
@@ -27,6 +28,7 @@ class Progress:
         best_score: of the validations so far; None before the first.
         validated_step: the last step that was followed by a validation.
         recipe_sha256: a run continues with the recipe that it began with.
+        validated_elapsed_s: seconds of training before the last validation.
     """
 
     step: int = 0
@@ -34,6 +36,7 @@ class Progress:
     best_score: float | None = None
     validated_step: int = 0
     recipe_sha256: str = ""
+    validated_elapsed_s: float = 0.0
 
 
 def save_checkpoint(
@@ -59,8 +62,14 @@ def load_checkpoint(
 
     Raises:
         WeightsError: the file is damaged or belongs to another network.
+        UsageError: it is a kept run's (`training.runs.kept`), which can't go on.
     """
     tensors, progress = read_checkpoint(path)
+    if progress.step and not has_optimizer(tensors):
+        raise UsageError(
+            f"checkpoint {path}: holds a finished run's weights alone, without the optimiser's state",
+            hint="Begin another run with it (--init), in another folder.",
+        )
     try:
         network.load_state_dict(_part(tensors, "model."), strict=True)
         if average is not None:
@@ -92,6 +101,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
         return load(content), Progress(**json.loads(metadata["progress"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"checkpoint {path}: can't be read: {error}") from error
+
+
+def has_optimizer(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint's tensors hold the state that a run needs to go on."""
+    return any(name.startswith("optimizer.") for name in tensors)
 
 
 def trained_weights(path: Path) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""The paper's methods, trained and scored, beside Tables 3 to 6 of Erdur et al. 2023."""
+"""The papers' methods, trained and scored, beside the tables of Erdur et al. 2023 and Hu et al. 2019."""

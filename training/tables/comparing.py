@@ -12,7 +12,7 @@ from metseg.labels import BRATS_REGIONS
 from training.tables.published import METRICS, PUBLISHED, Metric, Pair
 from training.tables.scoring import CaseScores, average_regions, entry_name
 
-Verdict = Literal["reproduced", "undecided", "opposite", "not published"]
+Verdict = Literal["reproduced", "undecided", "opposite", "not published", "undecided: not enough training"]
 
 EXTREME_CASES = 3
 """An opposite direction is also looked at without the cases that pull it most."""
@@ -48,22 +48,25 @@ class Difference:
     looked_into: str = ""
 
 
-def compare_rows(pair: Pair, cases: Sequence[CaseScores]) -> tuple[Difference, ...]:
-    """Every metric of a pair of rows over the same cases."""
-    before, after = (entry_name(method, postprocessed=flag) for method, flag in (pair.before, pair.after))
-    values = [[average_regions(case.scores[name]) for case in cases] for name in (before, after)]
+def compare_rows(pair: Pair, cases: Sequence[CaseScores], *, enough: bool = True) -> tuple[Difference, ...]:
+    """Every metric of a pair of rows over the same cases; `enough` as for `judge`."""
+    before, after = (
+        np.array([average_regions(case.scores[entry_name(method, postprocessed=flag)]) for case in cases])
+        for method, flag in (pair.before, pair.after)
+    )
     return tuple(
-        _difference(pair, metric, [row[index] for row in values[0]], [row[index] for row in values[1]], cases)
+        _difference(
+            pair, metric, compare_paired(before[:, index].tolist(), after[:, index].tolist()), cases, enough=enough
+        )
         for index, metric in enumerate(METRICS)
     )
 
 
 def _difference(
-    pair: Pair, metric: Metric, before: Sequence[float], after: Sequence[float], cases: Sequence[CaseScores]
+    pair: Pair, metric: Metric, paired: PairedComparison, cases: Sequence[CaseScores], *, enough: bool
 ) -> Difference:
-    paired = compare_paired(before, after)
     published = published_difference(pair, metric)
-    verdict = judge(published, paired)
+    verdict = judge(published, paired, enough=enough)
     if verdict == "undecided":
         return Difference(pair, metric, published, paired, verdict, cases_to_decide=cases_needed(paired))
     if verdict == "opposite":
@@ -80,15 +83,18 @@ def published_difference(pair: Pair, metric: Metric) -> float | None:
     return round(rows[1].figures[index] - rows[0].figures[index], 6)
 
 
-def judge(published: float | None, paired: PairedComparison) -> Verdict:
+def judge(published: float | None, paired: PairedComparison, *, enough: bool = True) -> Verdict:
     """The rule: a direction counts only when the paired 95 % interval excludes zero.
 
     Args:
         published: the paper's difference; None or 0 claims no direction.
         paired: ours.
+        enough: whether the models were trained enough for any direction to count.
     """
     if not published:
         return "not published"
+    if not enough:
+        return "undecided: not enough training"
     low, high = paired.interval.low, paired.interval.high
     if not (low > 0 or high < 0):
         return "undecided"

@@ -15,8 +15,8 @@ from metseg.predict.engine import load_engine
 from training.data.cases import find_plan_cases
 from training.tables.experiment import SMALL_VOXELS
 from training.tables.model_steps import recall_scores
+from training.tables.request import TablesRequest
 from training.tables.scoring import CaseScores, ModelSteps
-from training.tables.stages import TablesRequest
 
 ROLES = ("baseline", "blob", "sub")
 """Of a bundle's voting members, in the paper's order (Erdur et al. 2023, Table 3)."""

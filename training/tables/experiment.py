@@ -1,19 +1,20 @@
 """An experiment: all that the tables depend on, readable in one YAML file."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metseg.plan.document import Section, read_document
 from metseg.plan.plan import PostprocessPlan, TtaPlan, WindowPlan
 from training.cohort.settings import CohortSettings, SizeName, load_settings
 from training.recipe import Recipe, load_recipe
+from training.tables.published import METRICS, TITLES
 
 EXPERIMENTS_FOLDER = Path(__file__).parent
-ExperimentName = Literal["tiny", "full"]
+ExperimentName = Literal["tiny", "small", "full"]
 
-HINT = "training/tables/full.yaml shows every key."
+HINT = "training/tables/small.yaml shows every key."
 
 SMALL_VOXELS = 1000
 """The small-lesion model alone is scored on the cases with a lesion (WT) under so many voxels (Table 6)."""
@@ -54,6 +55,45 @@ class CohortPlan(Section):
         return own.model_copy(update={"grid": grid})
 
 
+class Requirement(Section):
+    """What a trained model must reach on the test cases before any verdict counts.
+
+    Attributes:
+        model: whose figure.
+        metric: which; `training.tables.requirement` reads it off the scores.
+        at_least: the figure.
+    """
+
+    model: str
+    metric: str
+    at_least: float
+
+
+class TablesExperiment(Section):
+    """What the experiments of both papers state.
+
+    Attributes:
+        description: what it can show and what it can't.
+        cohort: synthetic cases.
+        seeds: every model is trained once with each; a case's scores are their mean. They change weights and crops.
+        steps: of each run whose length is not another's hours; None for its recipe's epochs.
+        reaches: what must be reached before a verdict counts; None for nothing.
+        notes: what was found about a direction that does not come out: `difference, metric` as the page names them ->
+            a paragraph, which stands under the table.
+        window: of inference.
+        threshold: on probabilities.
+    """
+
+    description: str
+    cohort: CohortPlan
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    steps: int | None = Field(None, gt=0)
+    reaches: Requirement | None = None
+    notes: dict[str, str] = Field(default_factory=dict)
+    window: WindowPlan = WindowPlan()
+    threshold: float = Field(0.5, gt=0, lt=1)
+
+
 class RecipeNames(Section):
     """Which recipe trains which model."""
 
@@ -64,28 +104,47 @@ class RecipeNames(Section):
     centred: str
 
 
-class Experiment(Section):
-    """The paper's models on one cohort.
+class Variant(Section):
+    """Further inference settings for the network of `+ subtraction`, in a table of their own.
 
     Attributes:
-        description: what it can show and what it can't.
-        cohort: synthetic cases.
-        recipes: of the five models.
-        window: of inference.
-        tta: of the method `+ TTA`; the others see one plain pass.
-        threshold: on probabilities.
-        postprocess: the size rules, at the cohort's scale.
-        small_voxels: the small-lesion model alone is scored on the cases with a reference lesion (WT) under so many.
+        title: of the row.
+        like: the method that it differs from: `sub`, with one plain pass, or `tta`.
+        window: in place of the experiment's; None for that.
+        tta: in place of the method's; None for that.
     """
 
-    description: str
-    cohort: CohortPlan
+    title: str
+    like: Literal["sub", "tta"]
+    window: WindowPlan | None = None
+    tta: TtaPlan | None = None
+
+
+class Experiment(TablesExperiment):
+    """The models of Erdur et al. on one cohort.
+
+    Attributes:
+        recipes: of the five models; the experiment's seeds replace theirs.
+        tta: of the method `+ TTA`; the others see one plain pass.
+        postprocess: the size rules, at the cohort's scale.
+        small_voxels: the small-lesion model alone is scored on the cases with a reference lesion (WT) under so many.
+        variants: name -> further inference settings.
+    """
+
     recipes: RecipeNames
-    window: WindowPlan = WindowPlan()
     tta: TtaPlan = TtaPlan()
-    threshold: float = Field(0.5, gt=0, lt=1)
     postprocess: PostprocessPlan = PostprocessPlan()
     small_voxels: int = Field(SMALL_VOXELS, gt=0)
+    variants: dict[str, Variant] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        if self.reaches and (self.reaches.model not in TITLES or self.reaches.metric not in METRICS):
+            raise ValueError(f"reaches: expected a metric of {METRICS} and a method of {tuple(TITLES)}")
+        taken = sorted(set(self.variants) & set(TITLES))
+        if taken:
+            raise ValueError(f"variants: {taken[0]} is a method's name")
+        return self
 
     def load_recipe(self, model: str) -> Recipe:
         """The recipe of one of the five models."""
@@ -97,5 +156,5 @@ MODELS = tuple(RecipeNames.model_fields)
 
 
 def load_experiment(name: ExperimentName) -> Experiment:
-    """Reads `tiny.yaml` or `full.yaml`."""
+    """Reads `tiny.yaml`, `small.yaml` or `full.yaml`."""
     return read_document(EXPERIMENTS_FOLDER / f"{name}.yaml", Experiment, what="experiment", hint=HINT)

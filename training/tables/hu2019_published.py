@@ -15,6 +15,19 @@ LOSS_TITLES: Final[dict[Loss, str]] = {
     "5000": "volume-aware, 5000",
 }
 
+CONSTANTS: Final[tuple[Loss, ...]] = ("500", "1000", "2500", "5000")
+"""The losses that are named by their lambda, in voxels."""
+
+VOXEL_MM3: Final = 0.6 * 0.6 * 2
+"""Of the paper's images."""
+
+MEDIAN_MM3: Final = 760.0
+MEAN_MM3: Final = 3400.0
+"""Of its metastases, which reach 110,000 mm3."""
+
+VOXEL_COLUMNS: Final = ("dsc", "precision", "recall")
+"""Columns of the protocol `hu2019` that Tables 1 and 3 have."""
+
 Triple = tuple[float, float, float]
 """DSC, precision, recall."""
 

@@ -1,12 +1,15 @@
 """The radiosurgery system's tables as Markdown, beside the published figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
 
 import numpy as np
 
-from evaluation.summary import PairedComparison, compare_paired
+from evaluation.summary import compare_paired
 from training.tables.comparing import judge
-from training.tables.hu2019 import Figures, Hu2019Case, Hu2019Experiment
+from training.tables.experiment import Requirement
+from training.tables.hu2019_constants import COLLAPSE_FACTOR, ScaledConstant, show_constants
 from training.tables.hu2019_published import (
     DICE_FIGURES,
     LOSS_TITLES,
@@ -16,41 +19,83 @@ from training.tables.hu2019_published import (
     TABLE_1,
     TABLE_2,
     TABLE_3,
+    VOXEL_COLUMNS,
     Loss,
+    System,
 )
-
-VOXEL_COLUMNS = ("dsc", "precision", "recall")
-COLLAPSE_FACTOR = 16
-"""Tumours of more voxels than this times lambda are best predicted by less than a half (docs/radiosurgery.md)."""
+from training.tables.hu2019_scoring import Figures, Hu2019Case
+from training.tables.page import Page, Reached, begin_page, show_notes
 
 Reader = Callable[[Hu2019Case], Figures]
 
 
-def render_hu2019(experiment: Hu2019Experiment, cases: Sequence[Hu2019Case], facts: Sequence[str]) -> str:
+READING = (
+    "Figures are `ours (published)`: the mean of the two test cohorts' means, each case's the mean of the seeds. A "
+    "case without a figure is left out of it, for example the recall of large metastases if it has none. Differences "
+    "are paired over the cases of both cohorts and have the 95 % bootstrap interval of their mean. The verdict is "
+    "`reproduced` or `opposite` only if that interval excludes zero; otherwise it is `undecided`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """One published difference, or one of ours, whose `published` is None.
+
+    Attributes:
+        title: of the two rows.
+        column: of the protocol `hu2019`.
+        published: the paper's difference.
+        before: reads the first row's figures off a case.
+        after: reads the second's.
+    """
+
+    title: str
+    column: str
+    published: float | None
+    before: Reader
+    after: Reader
+
+    @property
+    def name(self) -> str:
+        """As a note names it."""
+        return f"{self.title}, {self.column}"
+
+
+def measure_reached(requirement: Requirement | None, cases: Sequence[Hu2019Case]) -> Reached:
+    """What the U-Net with the requirement's loss reached."""
+    if requirement is None:
+        return Reached()
+    loss = cast("Loss", requirement.model.removeprefix("unet_"))
+    return Reached(requirement, mean_of_cohorts(cases, _of_loss(loss), requirement.metric))
+
+
+def name_directions() -> list[str]:
+    """Every direction of the three tables as a note names it."""
+    return [item.name for item in (*_directions_1(), *_directions_2(), *_directions_3())]
+
+
+def render_hu2019(
+    page: Page, cases: Sequence[Hu2019Case], constants: Mapping[Loss, ScaledConstant], *, large_volume_mm3: float
+) -> str:
     """All tables.
 
     Args:
-        experiment: what was run.
+        page: what is said beside them.
         cases: of both test cohorts.
-        facts: sentences about the run.
+        constants: of the volume-aware loss.
+        large_volume_mm3: from which on metastases are large.
     """
-    lines = [f"{experiment.description.strip().capitalize()}.", "", *(f"- {fact}" for fact in facts), ""]
-    lines += [
-        (
-            "Figures are `ours (published)`: the mean of the two test cohorts' means. A case without a figure is left "
-            "out of it, for example the recall of large metastases if it has none. Differences are paired over the "
-            "cases of both cohorts and have the 95 % bootstrap interval of their mean. The verdict is `reproduced` or "
-            "`opposite` only if that interval excludes zero; otherwise it is `undecided`."
-        ),
-        "",
-    ]
-    return "\n".join([*lines, *_table_1(cases), *_table_2(cases), *_table_3(cases)]).rstrip() + "\n"
+    lines = [*begin_page(page, READING), *show_constants(constants)]
+    lines += [*_table_1(cases, constants), *_show_directions(_directions_1(), cases, page)]
+    lines += [*_table_2(cases, large_volume_mm3), *_show_directions(_directions_2(), cases, page)]
+    lines += [*_table_3(cases), *_show_directions(_directions_3(), cases, page)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def _table_1(cases: Sequence[Hu2019Case]) -> list[str]:
+def _table_1(cases: Sequence[Hu2019Case], constants: Mapping[Loss, ScaledConstant]) -> list[str]:
     volumes = np.array([voxels for case in cases for voxels in case.tumour_voxels])
     lines = ["### Table 1: the U-Net's loss", ""]
-    lines += ["| loss | DSC | precision | recall | small ones found | tumours above 16 lambda |"]
+    lines += ["| loss | DSC | precision | recall | small ones found | test tumours above 16 lambda |"]
     lines += ["|---|---|---|---|---|---|"]
     dice = DICE_FIGURES
     for loss in LOSSES:
@@ -61,33 +106,50 @@ def _table_1(cases: Sequence[Hu2019Case]) -> list[str]:
             for column, value in zip(VOXEL_COLUMNS, published, strict=True)
         ]
         found = f"{mean_of_cohorts(cases, _of_loss(loss), 'small_lesion_recall'):.3f}"
-        above = f"{(volumes > COLLAPSE_FACTOR * float(loss)).mean():.0%}" if loss.isdecimal() and volumes.size else "-"
+        above = "-"
+        if loss in constants and volumes.size:
+            above = f"{(volumes > COLLAPSE_FACTOR * constants[loss].ours).mean():.1%}"
         lines.append(f"| {LOSS_TITLES[loss]} | {' | '.join(cells)} | {found} | {above} |")
-    lines += ["", *_header()]
-    for loss in LOSSES[1:]:
-        for index, column in enumerate(VOXEL_COLUMNS):
-            published_difference = dice[index] * TABLE_1[loss][index] / 100
-            title = f"{LOSS_TITLES['dice']} > {LOSS_TITLES[loss]}"
-            lines.append(_difference(title, column, published_difference, cases, (_of_loss("dice"), _of_loss(loss))))
-    return [*lines, ""]
+    return lines
 
 
-def _table_2(cases: Sequence[Hu2019Case]) -> list[str]:
-    lines = ["### Table 2: small (under 1500 mm3) and large metastases", ""]
+def _directions_1() -> list[Direction]:
+    return [
+        Direction(
+            f"{LOSS_TITLES['dice']} > {LOSS_TITLES[loss]}",
+            column,
+            DICE_FIGURES[index] * TABLE_1[loss][index] / 100,
+            _of_loss("dice"),
+            _of_loss(loss),
+        )
+        for loss in LOSSES[1:]
+        for index, column in enumerate(VOXEL_COLUMNS)
+    ]
+
+
+def _table_2(cases: Sequence[Hu2019Case], large_volume_mm3: float) -> list[str]:
+    lines = [f"### Table 2: small (under {large_volume_mm3:g} mm3) and large metastases", ""]
     lines += ["| loss | size | recall of voxels | metastases found |", "|---|---|---|---|"]
     for loss, published in TABLE_2.items():
         for size, (voxels, lesions) in published.items():
             own = [mean_of_cohorts(cases, _of_loss(loss), f"{size}_{name}") for name in ("recall", "lesion_recall")]
             cells = f"{own[0]:.3f} ({voxels:.3f}) | {own[1]:.3f} ({lesions:.3f})"
             lines.append(f"| {LOSS_TITLES[loss]} | {size} | {cells} |")
-    lines += ["", *_header()]
-    for size in ("small", "large"):
-        for index, name in enumerate(("recall", "lesion_recall")):
-            difference = TABLE_2["batch"][size][index] - TABLE_2["dice"][size][index]
-            title = f"{LOSS_TITLES['dice']} > {LOSS_TITLES['batch']}"
-            column = f"{size}_{name}"
-            lines.append(_difference(title, column, difference, cases, (_of_loss("dice"), _of_loss("batch"))))
-    return [*lines, ""]
+    return lines
+
+
+def _directions_2() -> list[Direction]:
+    return [
+        Direction(
+            f"{LOSS_TITLES['dice']} > {LOSS_TITLES['batch']}",
+            f"{size}_{name}",
+            TABLE_2["batch"][size][index] - TABLE_2["dice"][size][index],
+            _of_loss("dice"),
+            _of_loss("batch"),
+        )
+        for size in ("small", "large")
+        for index, name in enumerate(("recall", "lesion_recall"))
+    ]
 
 
 def _table_3(cases: Sequence[Hu2019Case]) -> list[str]:
@@ -101,15 +163,27 @@ def _table_3(cases: Sequence[Hu2019Case]) -> list[str]:
             for index, column in enumerate(VOXEL_COLUMNS)
         ]
         lines.append(f"| {SYSTEM_TITLES[system]} | {' | '.join(cells)} |")
-    lines += ["", *_header()]
-    pairs = (("unet", "both"), ("deepmedic", "both"), ("both", "both_aware"), ("both_aware_mr", "both_aware"))
-    for before, after in pairs:
+    return lines
+
+
+PAIRS_3: Final[tuple[tuple[System, System], ...]] = (
+    ("unet", "both"),
+    ("deepmedic", "both"),
+    ("both", "both_aware"),
+    ("both_aware_mr", "both_aware"),
+)
+"""Rows of Table 3 whose difference is tested."""
+
+
+def _directions_3() -> list[Direction]:
+    found = []
+    for before, after in PAIRS_3:
+        rows = (TABLE_3.get(before), TABLE_3.get(after))
         for index, column in enumerate(VOXEL_COLUMNS):
-            rows = [TABLE_3.get(before), TABLE_3.get(after)]  # type: ignore[call-overload]
-            known = rows[1][index] - rows[0][index] if rows[0] and rows[1] else None
-            title = f"{SYSTEM_TITLES[before]} > {SYSTEM_TITLES[after]}"  # type: ignore[index]
-            lines.append(_difference(title, column, known, cases, (_of_system(before), _of_system(after))))
-    return [*lines, ""]
+            published = rows[1][index] - rows[0][index] if rows[0] and rows[1] else None
+            title = f"{SYSTEM_TITLES[before]} > {SYSTEM_TITLES[after]}"
+            found.append(Direction(title, column, published, _of_system(before), _of_system(after)))
+    return found
 
 
 def mean_of_cohorts(cases: Sequence[Hu2019Case], read: Reader, column: str) -> float:
@@ -127,23 +201,23 @@ def _of_loss(loss: Loss) -> Reader:
     return lambda case: case.losses[loss]
 
 
-def _of_system(system: str) -> Reader:
-    return lambda case: case.systems[system]  # type: ignore[index]  # one of SYSTEMS
+def _of_system(system: System) -> Reader:
+    return lambda case: case.systems[system]
 
 
-def _header() -> list[str]:
-    return ["| difference | figure | published | ours, 95 % interval | verdict |", "|---|---|---|---|---|"]
+def _show_directions(directions: Sequence[Direction], cases: Sequence[Hu2019Case], page: Page) -> list[str]:
+    lines = ["", "| difference | figure | published | ours, 95 % interval | verdict |", "|---|---|---|---|---|"]
+    lines += [_show_direction(item, cases, enough=page.reached.enough) for item in directions]
+    return [*lines, "", *show_notes(page.notes, [item.name for item in directions])]
 
 
-def _difference(
-    title: str, column: str, published: float | None, cases: Sequence[Hu2019Case], rows: tuple[Reader, Reader]
-) -> str:
-    before, after = rows
-    paired: PairedComparison = compare_paired(
-        [before(case)[column] for case in cases], [after(case)[column] for case in cases]
+def _show_direction(item: Direction, cases: Sequence[Hu2019Case], *, enough: bool) -> str:
+    paired = compare_paired(
+        [item.before(case)[item.column] for case in cases], [item.after(case)[item.column] for case in cases]
     )
     ours = f"{paired.mean_difference:+.3f} [{paired.interval.low:+.3f}, {paired.interval.high:+.3f}], n {paired.cases}"
     if not paired.cases:
         ours = "no case has both figures"
-    stated = "-" if published is None else f"{published:+.3f}"
-    return f"| {title} | {column} | {stated} | {ours} | {judge(published, paired)} |"
+    stated = "-" if item.published is None else f"{item.published:+.3f}"
+    verdict = judge(item.published, paired, enough=enough)
+    return f"| {item.title} | {item.column} | {stated} | {ours} | {verdict} |"

@@ -1,10 +1,11 @@
-"""The whole way of the tables: cohort, five runs, a bundle of them, scores; each part is continued where it stopped."""
+"""The tables of Erdur et al.: cohort, runs, a bundle per seed, scores; each is continued where it stopped."""
 
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from metseg.errors import InputError
 from metseg.files.atomic import write_atomically
@@ -16,64 +17,72 @@ from training.data.cases import case_key, find_cases
 from training.data.split import Split, read_split, split_patients, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
 from training.tables.experiment import MODELS, Experiment
-from training.tables.scoring import CaseScores, ModelSteps, score_steps
-from training.tables.stages import (
-    TablesRequest,
-    TrainedModels,
-    complete_cohort,
-    make_scores_key,
-    split_in_order,
-    train_models,
-)
+from training.tables.request import TablesRequest
+from training.tables.runs import Pace, lay_runs, name_run, train_runs
+from training.tables.scoring import CaseScores, ModelSteps, pool_seeds, score_steps
+from training.tables.stages import complete_cohort, make_scores_key, split_in_order
+from training.tables.trained import TrainedRun
 
 logger = logging.getLogger(__name__)
 
-SCORES_FORMAT = "tables-1"
+PACE: Final = {model: Pace(MODELS[0]) for model in MODELS[1:]}
+"""All models make as many steps as the baseline."""
+
+SCORES_FORMAT = "tables-2"
 """Changed when the meaning of a stored score changes."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelStepsResult:
+class TrainedSteps:
+    """The cohort and the runs.
+
+    Attributes:
+        cases: by ID.
+        split: which case is used for what.
+        runs: what training took.
+    """
+
+    cases: dict[str, CaseFiles]
+    split: Split
+    runs: tuple[TrainedRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSteps:
     """What the tables are made of.
 
     Attributes:
-        cases: the test cases' scores.
-        trained: what training took.
-        split: which case was used for what.
+        cases: the test cases' scores, each the mean over the seeds.
         device: where.
     """
 
     cases: tuple[CaseScores, ...]
-    trained: TrainedModels
-    split: Split
     device: str
 
 
-def run_model_steps(experiment: Experiment, request: TablesRequest) -> ModelStepsResult:
-    """Makes what is missing of the tables.
+def train_model_steps(experiment: Experiment, request: TablesRequest) -> TrainedSteps:
+    """Makes what is missing of the cohort and the runs.
 
     Raises:
         InputError: real data leave fewer than two test cases.
-        UsageError: two folders of `request.data` hold a case of the same ID.
+        UsageError: two folders of `request.data` hold a case of the same ID; see also `train_runs`.
     """
     cases, split = _prepare_cohort(experiment, request)
-    trained = train_models(
-        {model: experiment.load_recipe(model) for model in MODELS},
-        request,
-        paced_by=dict.fromkeys(MODELS[1:], MODELS[0]),
-    )
-    models = _freeze(experiment, request)
-    scored = [recall_scores(cases[case_id], models, request.scores) for case_id in split.test]
-    return ModelStepsResult(
-        cases=tuple(scored),
-        trained=trained,
-        split=split,
-        device=models.engine.device.description,
-    )
+    recipes = {model: experiment.load_recipe(model) for model in MODELS}
+    return TrainedSteps(cases, split, train_runs(lay_runs(recipes, experiment, PACE), request))
+
+
+def score_model_steps(experiment: Experiment, trained: TrainedSteps, request: TablesRequest) -> ScoredSteps:
+    """Freezes each seed's models into a bundle and scores it on the test cases, where that was not done before."""
+    scored = []
+    for seed in experiment.seeds:
+        models = _freeze(experiment, seed, request)
+        scored.append([recall_scores(trained.cases[case_id], models, request.scores) for case_id in trained.split.test])
+    return ScoredSteps(pool_seeds(scored), models.engine.device.description)
 
 
 def _prepare_cohort(experiment: Experiment, request: TablesRequest) -> tuple[dict[str, CaseFiles], Split]:
-    """The cases, and the split that all five runs share."""
+    """The cases, and the split that all runs share."""
     request.output.mkdir(parents=True, exist_ok=True)
     if request.data:
         cases = find_cases(request.data, convention=request.convention)
@@ -94,23 +103,24 @@ def _prepare_cohort(experiment: Experiment, request: TablesRequest) -> tuple[dic
     return cases, split
 
 
-def _freeze(experiment: Experiment, request: TablesRequest) -> ModelSteps:
+def _freeze(experiment: Experiment, seed: int, request: TablesRequest) -> ModelSteps:
     plan = {
         "window": experiment.window.model_dump(mode="json"),
         "threshold": experiment.threshold,
         "postprocess": experiment.postprocess.model_dump(mode="json"),
     }
-    bundle = request.output / "bundle"
-    runs = [request.run_folder(model) for model in MODELS]
-    freeze_bundle(runs, bundle, FreezeOptions(name="tables", plan=plan, checkpoint="last"))
-    engine = load_engine(open_bundle(bundle), choose_device(request.device))
+    runs = [request.run_folder(name_run(model, seed)) for model in MODELS]
+    options = FreezeOptions(name="tables", plan=plan, checkpoint="last", cache=request.cache)
+    freeze_bundle(runs, request.bundle(seed), options)
+    engine = load_engine(open_bundle(request.bundle(seed)), choose_device(request.device))
     members = {model: experiment.load_recipe(model).name for model in MODELS}
-    return ModelSteps(engine, members, experiment.tta, experiment.small_voxels)
+    return ModelSteps(engine, members, experiment.tta, experiment.small_voxels, variants=experiment.variants)
 
 
 def recall_scores(files: CaseFiles, models: ModelSteps, folder: Path) -> CaseScores:
     """A case's scores, from disk where the same models made them of the same files before."""
-    facts = [SCORES_FORMAT, models.tta.model_dump(), models.small_voxels, models.as_frozen]
+    variants = {name: variant.model_dump(mode="json") for name, variant in models.variants.items()}
+    facts = [SCORES_FORMAT, models.tta.model_dump(), models.small_voxels, models.as_frozen, variants]
     path = folder / make_scores_key(models.engine, facts) / f"{case_key(files)}.json"
     return _recall(path, lambda: score_steps(files, models))
 

@@ -1,6 +1,7 @@
 """What Erdur et al. 2023 (arXiv 2310.02829) published, and the names of methods and metrics."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Literal, get_args
 
@@ -9,7 +10,7 @@ Metric = Literal["lDSC", "cDSC", "lHD95", "cHD95", "FP", "FN"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
 Method = Literal["baseline", "blob", "sub", "tta", "mean", "simple", "small", "simple_small", "centred", "frozen"]
-TITLES: Final[dict[Method, str]] = {
+TITLES: Final[dict[str, str]] = {
     "baseline": "baseline",
     "blob": "+ blob loss",
     "sub": "+ subtraction",
@@ -59,7 +60,7 @@ _WITH: Final[dict[Method, Figures]] = {
     "small": (0.27, 0.27, 334, 67, 0.80, 1.52),
     "simple_small": (0.48, 0.74, 239, 24, 0.84, 0.37),
 }
-PUBLISHED: Final[dict[tuple[Method, bool], Row]] = {
+PUBLISHED: Final[dict[tuple[str, bool], Row]] = {
     (method, postprocessed): Row(method, postprocessed, figures)
     for postprocessed, rows in ((False, _WITHOUT), (True, _WITH))
     for method, figures in rows.items()
@@ -68,10 +69,10 @@ PUBLISHED: Final[dict[tuple[Method, bool], Row]] = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two rows whose difference is a claim: `after` against `before`."""
+    """Two rows whose difference is a claim: `after` against `before`, each a method and whether postprocessed."""
 
-    before: tuple[Method, bool]
-    after: tuple[Method, bool]
+    before: tuple[str, bool]
+    after: tuple[str, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +82,16 @@ class Table:
     Attributes:
         number: in the paper; None for our own.
         title: what it shows.
-        rows: method and whether postprocessed.
+        rows: method, or an experiment's variant, and whether postprocessed.
         pairs: claims; where the paper has no figure the difference is shown without a verdict.
+        titles: of rows that are no `Method`.
     """
 
     number: int | None
     title: str
-    rows: tuple[tuple[Method, bool], ...]
+    rows: tuple[tuple[str, bool], ...]
     pairs: tuple[Pair, ...]
+    titles: Mapping[str, str] = field(default_factory=dict)
 
 
 _STEPS: Final[tuple[Method, ...]] = ("baseline", "blob", "sub", "tta", "simple")

@@ -1,7 +1,7 @@
 """One test case through every method of the paper, and its scores; all arithmetic is the app's and evaluation's."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from metseg.decide.size_rules import apply_size_rules
 from metseg.decide.threshold import member_labels
 from metseg.files.case import CaseFiles
 from metseg.labels import BRATS_REGIONS, LabelMap
-from metseg.plan.plan import FusionPlan, TtaPlan
+from metseg.plan.plan import FusionPlan, TtaPlan, WindowPlan
 from metseg.predict.engine import Engine, Member
 from metseg.predict.fallback import predict
 from metseg.predict.inputs import lay_inputs
@@ -23,6 +23,7 @@ from metseg.run.pipeline import read
 from metseg.space.components import find_components
 from metseg.space.resampling import labels_to_source
 from training.references import read_reference_map
+from training.tables.experiment import Variant
 from training.tables.published import METRICS, Method
 
 Scores = Mapping[str, tuple[float, ...]]
@@ -42,6 +43,7 @@ class ModelSteps:
         tta: of the method `+ TTA`.
         small_voxels: see Experiment; 0 where no table asks for small lesions.
         as_frozen: whether the engine with its own plan is a method too: every member with `tta`, then its fusion.
+        variants: name -> further inference settings, which are methods too.
     """
 
     engine: Engine
@@ -49,6 +51,7 @@ class ModelSteps:
     tta: TtaPlan
     small_voxels: int = 0
     as_frozen: bool = False
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,28 @@ class CaseScores:
     scores: Mapping[str, Scores]
 
 
-def entry_name(method: Method, *, postprocessed: bool) -> str:
+def pool_seeds(by_seed: Sequence[Sequence[CaseScores]]) -> tuple[CaseScores, ...]:
+    """The mean of each case's scores over the seeds, so that a case counts once.
+
+    Args:
+        by_seed: the same cases in the same order for each seed.
+    """
+    return tuple(_mean_scores(of_case) for of_case in zip(*by_seed, strict=True))
+
+
+def _mean_scores(of_case: Sequence[CaseScores]) -> CaseScores:
+    first = of_case[0]
+    scores = {
+        name: {
+            region: tuple(np.mean([scored.scores[name][region] for scored in of_case], axis=0).tolist())
+            for region in regions
+        }
+        for name, regions in first.scores.items()
+    }
+    return replace(first, scores=scores)
+
+
+def entry_name(method: str, *, postprocessed: bool) -> str:
     """The key of a method's scores in `CaseScores`."""
     return f"{method}+post" if postprocessed else method
 
@@ -79,7 +103,9 @@ def score_steps(files: CaseFiles, models: ModelSteps) -> CaseScores:
     reference = read_reference_map(files)
     scores: dict[str, Scores] = {}
     layout, by_method = segment_by_method(prepared, models)
-    for method, labels in by_method.items():
+    outcomes: dict[str, tuple[Layout, LabelMap]] = {method: (layout, labels) for method, labels in by_method.items()}
+    outcomes |= _segment_variants(prepared, models)
+    for method, (layout, labels) in outcomes.items():
         clean = apply_size_rules(labels, plan.postprocess, plan.regions, voxel_volume_mm3=plan.voxel_volume_mm3)
         for name, final in ((method, labels), (f"{method}+post", clean)):
             pasted = labels_to_source(layout.paste(final, resampling.network.shape), resampling, plan.regions)
@@ -124,10 +150,25 @@ def segment_by_method(prepared: PreparedCase, models: ModelSteps) -> tuple[Layou
     return plain.layout, labels
 
 
-def _predict(prepared: PreparedCase, models: ModelSteps, tta: TtaPlan, names: set[str]) -> Predictions:
-    """What the members of these names say with these passes."""
+def _segment_variants(prepared: PreparedCase, models: ModelSteps) -> dict[str, tuple[Layout, LabelMap]]:
+    """The same for the network of `+ subtraction` with each variant's passes and windows."""
+    plan, names = models.engine.plan, {models.members["sub"]}
+    usual = {"sub": TtaPlan(variant="none"), "tta": models.tta}
+    found = {}
+    for name, variant in models.variants.items():
+        said = _predict(prepared, models, variant.tta or usual[variant.like], names, variant.window)
+        labels = member_labels(said.members[0].probabilities, plan.threshold, plan.regions)
+        found[name] = (said.layout, labels)
+    return found
+
+
+def _predict(
+    prepared: PreparedCase, models: ModelSteps, tta: TtaPlan, names: set[str], window: WindowPlan | None = None
+) -> Predictions:
+    """What the members of these names say with these passes, and windows other than the plan's."""
     members: tuple[Member, ...] = tuple(item for item in models.engine.members if item.plan.name in names)
-    engine = replace(models.engine, plan=models.engine.plan.model_copy(update={"tta": tta}), members=members)
+    changes = {"tta": tta} | ({"window": window} if window else {})
+    engine = replace(models.engine, plan=models.engine.plan.model_copy(update=changes), members=members)
     return predict(lay_inputs(prepared, engine), engine)
 
 

@@ -34,6 +34,7 @@ from training.ranks import Ranks, joined_ranks
 from training.recipe import Recipe
 from training.revision import git_revision
 from training.runs.checkpoint import Progress
+from training.runs.end import Ended, write_end
 from training.runs.files import LAST, RECIPE_FILE, RUN_FILE, SPLIT_FILE
 from training.runs.recipes import hash_written_recipe
 from training.train.trainer import RunSettings, Trainer
@@ -118,7 +119,10 @@ def train_run(recipe: Recipe, request: RunRequest) -> Progress:
         trainer = Trainer(
             recipe, entries, train_ids, split.validation, settings=settings, ranks=ranks, false_positives=false
         )
-        return trainer.run()
+        progress = trainer.run()
+        if ranks.is_first:
+            write_end(request.output, Ended(progress.step, progress.elapsed_s))
+        return progress
 
 
 def _check_predictions(recipe: Recipe, request: RunRequest) -> None:

@@ -33,6 +33,9 @@ from training.train.validation import ValidationResult, ValidationTotals, figure
 
 logger = logging.getLogger(__name__)
 
+ROUNDING = 1e-9
+"""Of a share of the run."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
@@ -204,11 +207,14 @@ class Trainer:
 
     def _share_done(self) -> float:
         """Of the run, by steps or by the clock, whichever is further; the same number on every rank."""
-        by_steps = self.progress.step / self._limit()
+        return self._share_at(self.progress.step, self.progress.elapsed_s)
+
+    def _share_at(self, step: int, elapsed_s: float) -> float:
+        by_steps = step / self._limit()
         hours = self.settings.max_hours
         if not hours:
             return by_steps
-        by_clock = self.ranks.mean(self.progress.elapsed_s / 3600 / hours, self.device)
+        by_clock = self.ranks.mean(elapsed_s / 3600 / hours, self.device)
         return max(by_steps, by_clock)
 
     def _step(self, batch: Batch, rate: float) -> tuple[Tensor, float]:
@@ -275,10 +281,14 @@ class Trainer:
                 self.average[name].lerp_(tensor, 1 - decay)
 
     def _validation_is_due(self, share_done: float) -> bool:
-        """After every so many epochs and at the end; once for each step, also when a resumed run begins there."""
-        step = self.progress.step
-        if not self.validation_entries or step in {0, self.progress.validated_step}:
+        """As the recipe says and at the end; once for each step, also when a resumed run begins there."""
+        step, validated = self.progress.step, self.progress.validated_step
+        if not self.validation_entries or step in {0, validated}:
             return False
+        times = self.recipe.validation.times
+        if times is not None:
+            before = self._share_at(validated, self.progress.validated_elapsed_s)
+            return share_done >= 1 or int(share_done * times + ROUNDING) > int(before * times + ROUNDING)
         return step % (self.recipe.validation.every_epochs * self.schedule.steps_per_epoch) == 0 or share_done >= 1
 
     def _validate(self, entries: Sequence[Path]) -> ValidationResult:
@@ -308,7 +318,7 @@ class Trainer:
         self._save(LAST)
         result = self._validate(self.validation_entries)
         step, best = self.progress.step, self.progress.best_score
-        self.progress = replace(self.progress, validated_step=step)
+        self.progress = replace(self.progress, validated_step=step, validated_elapsed_s=self.progress.elapsed_s)
         figures = {"score": result.score, **dict(zip(figure_names(self.recipe), result.figures, strict=True))}
         monitor.write("validation", step, figures, share_done)
         logger.info("step %d validation %s", step, {name: round(value, 3) for name, value in figures.items()})
