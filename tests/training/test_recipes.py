@@ -21,9 +21,9 @@ from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 RESOLVED = {
-    "any_baseline": "1c9dee74c818a6e9",
-    "any_blob": "5b432fe3cc63ce64",
-    "any_blob_sub": "e3ec580c89ebc2df",
+    "any_baseline": "d0b046469b5354dd",
+    "any_blob": "84faf489bddd5528",
+    "any_blob_sub": "f309ffba17684811",
     "any_small": "1abfb6d821eb7665",
     "baseline": "43afa5ae16bd8fbd",
     "baseline_centred": "a07b50c66093772d",
@@ -44,8 +44,8 @@ RESOLVED = {
     "mets_warmup_blob": "478c78dce93880e7",
     "mets_wide": "ba1a249054ba5f5f",
     "small_lesions": "7c921119ae7213d7",
-    "srs_deepmedic": "8a9db7c4770ab7e7",
-    "srs_unet": "d37c976841c4ead0",
+    "srs_deepmedic": "32e8c868e18ee92f",
+    "srs_unet": "f8215d7b585d65f4",
     "tables_baseline": "8b86671157da8315",
     "tables_baseline_centred": "d5f9bf7411541b1a",
     "tables_blob": "dedab547af52db57",

@@ -124,9 +124,7 @@ def test_a_member_that_is_added_may_lack_the_cavity_and_no_other(bundle, data, t
     assert last.probabilities.shape[0] == 4
     assert last.probabilities[:3].any()
     assert not last.probabilities[3].any()
-    with pytest.raises(
-        ValueError, match=r"'small' must predict the plan's WT, TC, ET, RC, found \['WT', 'TC', 'ET'\]"
-    ):
+    with pytest.raises(ValueError, match=r"'small' must predict the plan's WT, TC, ET, RC, found \['WT', 'TC', 'ET'\]"):
         Plan.model_validate({**content, "fusion": {"method": "majority"}})
     with pytest.raises(ValueError, match=r"member 'small' must predict the plan's WT, TC, ET, found \['WT', 'TC'\]"):
         Plan.model_validate({**content, "members": [*voting, small | {"regions": ["WT", "TC"]}]})
