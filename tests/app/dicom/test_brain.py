@@ -114,11 +114,11 @@ def test_a_field_of_view_that_cuts_the_brain_is_said(head, networks):
 
 @pytest.mark.parametrize(("volume_ml", "is_usual"), [(899, False), (901, True), (2099, True), (2101, False)])
 def test_a_mask_of_the_callers_own_is_weighed_as_the_networks_are(tmp_path, volume_ml, is_usual):
-    mask = np.ones((10, 10, 10), np.float32)
+    mask = np.pad(np.ones((10, 10, 10), np.float32), 1)
     grid = Grid(mask.shape, np.diag([*[volume_ml ** (1 / 3)] * 3, 1.0]))
     write_image(tmp_path / "mask.nii.gz", mask, make_header(grid))
     found = brain_from_file(tmp_path / "mask.nii.gz")(Scan(mask, grid, b""))
-    assert found.mask.all()
+    assert np.array_equal(found.mask, mask)
     assert found.findings == weigh_brain(volume_ml)
     assert [item.code for item in found.findings] == ([] if is_usual else ["brain-mask"])
 
