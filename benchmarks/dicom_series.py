@@ -86,4 +86,4 @@ def write_images(folder: Path, images: Iterator[pydicom.Dataset]) -> None:
     """One file each."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, data in enumerate(images):
-        data.save_as(folder / f"IM{index:04d}", enforce_file_format=True)
+        data.save_as(folder / f"{index:03d}.dcm", enforce_file_format=True)
