@@ -4,7 +4,10 @@
 
 STUDY and OUT are the folders that `metseg study` had, for one study with a planning CT. Each panel is the slice on
 which the named structure is largest. --with-brain draws the edge of the brain that was found, too.
-docs/images/study.webp is a study of benchmarks.studies (see docs/for-hospitals.md).
+docs/images/study.webp:
+
+    python -m benchmarks.studies --work WORK --first 1 --studies 1
+    python -m benchmarks.study_picture WORK/01/study WORK/01/out --output docs/images/study.webp
 """
 
 import argparse
