@@ -360,7 +360,7 @@ def summarise(rows: list[Row]) -> None:
         own = [item for row in done for item in row["structures"] if item["on"] == name and not item["is_outside"]]
         outside = sum(item["on"] == name and item["is_outside"] for row in done for item in row["structures"])
         there = sum(item["is_there"] for item in own)
-        print(f"structures read on {name}: {there} of {len(own)} there, {outside} outside the field of view")
+        print(f"lesions on {name}, of each reader: {there} of {len(own)} there, {outside} outside the field of view")
         big = [item for row in done for item in large(row, name)]
         if big:
             for key, words in (("dice", "Dice"), ("dice_same_volume", "Dice, same volume")):
