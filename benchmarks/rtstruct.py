@@ -17,12 +17,12 @@ from pathlib import Path
 import cv2
 import nibabel as nib
 import numpy as np
-import pydicom
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import generate_uid
 from scipy.spatial.transform import Rotation
 from skimage.draw import polygon2mask
 from skimage.measure import find_contours
 
+from benchmarks.dicom_series import LPS_TO_RAS, make_images, write_images
 from metseg.dicom.contours import trace_mask
 from metseg.dicom.export import Destination, export_dicom
 from metseg.dicom.placing import place_by_volume
@@ -31,7 +31,6 @@ from metseg.space.grid import Grid
 from metseg.space.rigid import resample_rigid
 from metseg.systems import BRATS
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MR_GRIDS = ((1.0, 1.0, 1.0), (0.86, 0.86, 1.5))
 CT_GRIDS = ((0.6, 0.6, 2.0), (0.98, 0.98, 2.5), (0.7, 0.7, 1.0), (1.17, 1.17, 3.0))
 SIZES_MM3 = {"under 30": 30.0, "30 to 100": 100.0, "100 to 1000": 1000.0, "over 1000": np.inf}
@@ -40,23 +39,12 @@ SIZES_MM3 = {"under 30": 30.0, "30 to 100": 100.0, "100 to 1000": 1000.0, "over 
 # ---- seconds
 
 
-def write_series(folder: Path, shape: Sequence[int], spacing: Sequence[float], storage: str) -> np.ndarray:
+def write_series(folder: Path, shape: Sequence[int], spacing: Sequence[float], *, is_ct: bool) -> np.ndarray:
     """Writes axial images without pixels of interest; returns voxel to RAS mm."""
-    folder.mkdir()
-    study, series, frame = (generate_uid() for _ in range(3))
-    for number in range(shape[2]):
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.SOPClassUID, data.SOPInstanceUID = storage, generate_uid()
-        data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study, series, frame
-        data.PatientID, data.Modality, data.SeriesNumber, data.InstanceNumber = "P1", "MR", 1, number + 1
-        data.Columns, data.Rows, data.PixelSpacing, data.SliceThickness = *shape[:2], list(spacing[1::-1]), spacing[2]
-        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        data.ImagePositionPatient = [-spacing[0] * shape[0] / 2, -spacing[1] * shape[1] / 2, number * spacing[2]]
-        data.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
     affine = np.diag([*spacing, 1.0])
     affine[:2, 3] = -np.array(spacing[:2]) * shape[:2] / 2
+    uids = [generate_uid() for _ in range(3)]
+    write_images(folder, make_images(np.zeros(shape, np.int16), LPS_TO_RAS @ affine, {}, uids, is_ct=is_ct))
     return LPS_TO_RAS @ affine
 
 
@@ -77,8 +65,8 @@ def draw_balls(shape: Sequence[int], spacing: np.ndarray, count: int) -> np.ndar
 def time_exports(lesions: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, shape, spacing = Path(name), (256, 256, 180), np.array([0.94, 0.94, 1.0])
-        affine = write_series(folder / "mr", shape, spacing, MRImageStorage)
-        write_series(folder / "ct", (512, 512, 200), (0.6, 0.6, 1.0), CTImageStorage)
+        affine = write_series(folder / "mr", shape, spacing, is_ct=False)
+        write_series(folder / "ct", (512, 512, 200), (0.6, 0.6, 1.0), is_ct=True)
         nib.save(nib.Nifti1Image(draw_balls(shape, spacing, lesions), affine), folder / "c.nii.gz")
         turn = np.eye(4)
         turn[:3, :3] = Rotation.from_euler("xyz", (3, -4, 5), degrees=True).as_matrix()

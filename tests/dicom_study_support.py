@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from dicom_support import LPS_TO_RAS, short, start_dataset
+from dicom_support import LPS_TO_RAS, make_images, pydicom, short, start_dataset
 from metseg.space.grid import Grid
 from training.cohort.case import simulate_background
 from training.cohort.head import build_head
 from training.cohort.lesions import place_lesions
 from training.cohort.settings import load_settings
-
-pydicom = pytest.importorskip("pydicom")
 
 VOXEL_MM = 2.5
 """Of the head: a tiny one of the cohort, at 0.4 of its length, in voxels that bring it to full size."""
@@ -167,38 +164,20 @@ def write_sequence(
 ) -> str:
     """Writes a series, one file per slice; `write(dataset, path)` saves them in another way. Returns its UID."""
     voxels, affine = acquire(sequence, head or make_head())
-    lps = LPS_TO_RAS @ affine
-    columns, rows, _ = sequence.spacing_mm
-    series, frame = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+    uids = (study or pydicom.uid.generate_uid(), pydicom.uid.generate_uid(), pydicom.uid.generate_uid())
+    tags = {"SeriesNumber": number, **sequence.tags}
     folder.mkdir(parents=True, exist_ok=True)
     is_ct = sequence.image == "ct"
-    stored = np.rint(voxels + (1024 if is_ct else 0)).clip(0, 4095).astype(np.uint16)
-    for index in range(sequence.shape[2]):
+    images = make_images(voxels.clip(None, 3071 if is_ct else 4095), affine, tags, uids, is_ct=is_ct, patient=patient)
+    for index, data in enumerate(images):
         if index in sequence.drop:
             continue
-        sop = pydicom.uid.CTImageStorage if is_ct else pydicom.uid.MRImageStorage
-        data = start_dataset(sop, (study or pydicom.uid.generate_uid(), series, frame))
-        data.PatientID, data.SeriesNumber, data.InstanceNumber = patient, number, index + 1
-        data.Columns, data.Rows = sequence.shape[:2]
-        data.PixelSpacing, data.SliceThickness = [rows, columns], sequence.spacing_mm[2]
-        data.ImageOrientationPatient = [*map(short, (*(lps[:3, 0] / columns), *(lps[:3, 1] / rows)))]
-        data.ImagePositionPatient = [*map(short, lps[:3, 3] + index * lps[:3, 2])]
-        data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL" if is_ct else "M"]
-        data.BodyPartExamined = "HEAD"
-        if is_ct:
-            data.RescaleSlope, data.RescaleIntercept = 1, -1024
-        for keyword, value in sequence.tags.items():
-            if value is None:
-                data.pop(keyword, None)
-            else:
-                setattr(data, keyword, value)
-        data.PixelData = stored[:, :, index].T.tobytes()
         path = folder / f"IM{number:02d}{(index * 7919) % 10007:05d}"
         if write is None:
             data.save_as(path, enforce_file_format=True)
         else:
             write(data, path)
-    return series
+    return uids[1]
 
 
 def write_enhanced_sequence(folder: Path, sequence: Sequence, *, shuffled=False) -> str:

@@ -8,17 +8,16 @@ from metseg.labels import RC
 
 pydicom = pytest.importorskip("pydicom")
 
+from benchmarks.dicom_series import LPS_TO_RAS, make_images, short, write_images  # noqa: E402
+from benchmarks.dicom_series import start_dataset as start_image  # noqa: E402
+
+__all__ = ["make_images", "write_images"]
+
 COLUMNS, ROWS, SLICES = 14, 10, 6
 STRAIGHT = np.eye(3)
 OBLIQUE = Rotation.from_euler("xyz", (10, -20, 15), degrees=True).as_matrix()
 ORIGIN = np.array([-50.0, -40.0, 20.0])
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SPACING = (0.9, 0.7, 2.5)  # along columns, rows, slices
-
-
-def short(number):
-    """As a decimal string of DICOM, 16 characters at most."""
-    return float(f"{number:.9f}")
 
 
 def series_affine(direction):
@@ -30,22 +29,9 @@ def series_affine(direction):
 
 
 def start_dataset(sop_class, uids=None):
-    """What every image has, without its place; `uids` are study, series and frame of reference."""
-    data = pydicom.Dataset()
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    uids = uids or [pydicom.uid.generate_uid() for _ in range(3)]
-    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = uids
-    data.PatientID, data.PatientName = "P1", "Phantom^One"
-    data.PatientBirthDate = data.PatientSex = data.StudyID = data.AccessionNumber = ""
-    data.StudyDate, data.StudyTime, data.ReferringPhysicianName = "20240101", "120000", ""
-    data.Modality, data.SeriesNumber, data.InstanceNumber = "MR", 3, 1
-    data.PositionReferenceIndicator = data.Laterality = ""
+    """What every image has, without its place, of the phantom's size; `uids` are study, series, frame of reference."""
+    data = start_image(sop_class, uids)
     data.Rows, data.Columns = ROWS, COLUMNS
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
     return data
 
 

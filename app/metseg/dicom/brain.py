@@ -14,7 +14,7 @@ from metseg.predict.brain_networks import BrainNetworks, load_brain_networks
 from metseg.space.components import bounding_box, largest_component
 from metseg.space.grid import Affine, FloatVolume, Grid
 
-__all__ = ["BrainMask", "BrainNotFoundError", "extract_brain"]
+__all__ = ["BrainMask", "BrainNotFoundError", "extract_brain", "weigh_brain"]
 
 HALF: Final = 0.5
 
@@ -86,8 +86,17 @@ def extract_brain(
         grown_ml = float(rim.cut.sum()) * millilitres
         mask = _largest_filled(mask & ~rim.dark | rim.cut)
     volume_ml = float(mask.sum()) * millilitres
-    findings = _look_at(volume_ml, grown_ml, stray, _cut_cm2(mask, grid))
+    findings = weigh_brain(volume_ml) + _look_at(grown_ml, stray, _cut_cm2(mask, grid))
     return BrainMask(mask, volume_ml, grown_ml, networks.package, findings)
+
+
+def weigh_brain(volume_ml: float) -> tuple[Finding, ...]:
+    """A warning where a mask, of the networks or of the caller, is smaller or larger than adults' brains."""
+    low, high = USUAL_ML
+    if low <= volume_ml <= high:
+        return ()
+    what = f"brain mask of {volume_ml:.0f} ml, expected {low:.0f} to {high:.0f} ml: look at it"
+    return (warning("brain-mask", what, BRAIN_MASK_HINT),)
 
 
 def _finite(image: FloatVolume) -> FloatVolume:
@@ -127,12 +136,9 @@ def _cut_cm2(mask: NDArray[np.bool_], grid: Grid) -> float:
     return max(areas)
 
 
-def _look_at(volume_ml: float, grown_ml: float, stray: float, cut_cm2: float) -> tuple[Finding, ...]:
-    """What makes a mask doubtful."""
-    low, high = USUAL_ML
+def _look_at(grown_ml: float, stray: float, cut_cm2: float) -> tuple[Finding, ...]:
+    """What makes the networks' mask doubtful, beside its volume."""
     found: list[str] = []
-    if not low <= volume_ml <= high:
-        found.append(f"brain mask of {volume_ml:.0f} ml, expected {low:.0f} to {high:.0f} ml")
     if stray > STRAY_SHARE:
         found.append(f"{stray:.0%} of the brain found lies apart from the largest part and was left out")
     if cut_cm2 > CUT_CM2:

@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from metseg.errors import InputError
 from metseg.files.case import Scan
 from metseg.files.image import ImageError, read_image
-from metseg.findings import Finding, warning
+from metseg.findings import Finding
 from metseg.space.rigid import resample_rigid
 
 HALF: Final = 0.5
-
-BRAIN_ML: Final = (800.0, 2000.0)
-"""Volume of an adult's brain with its CSF spaces; children and swollen brains lie outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,8 @@ def brain_from_file(path: Path) -> BrainFinder:
     """A finder that takes a mask made elsewhere: any grid that covers t1c's, such as that of another converter."""
 
     def find(source: Scan) -> FoundBrain:
+        from metseg.dicom.brain import weigh_brain  # noqa: PLC0415 - heavy
+
         try:
             image = read_image(path)
         except ImageError as error:
@@ -72,11 +71,3 @@ def brain_from_file(path: Path) -> BrainFinder:
         return FoundBrain(mask, "file", weigh_brain(volume_ml))
 
     return find
-
-
-def weigh_brain(volume_ml: float) -> tuple[Finding, ...]:
-    """A warning where a mask is too small or too large for a brain."""
-    low, high = BRAIN_ML
-    if low <= volume_ml <= high:
-        return ()
-    return (warning("brain-mask", f"brain mask of {volume_ml:.0f} ml, expected {low:g} to {high:g} ml: look at it"),)

@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metseg.dicom.brain import BrainNotFoundError, extract_brain
+from metseg.dicom.brain import BrainNotFoundError, extract_brain, weigh_brain
 from metseg.dicom.brain_rim import examine_rim
+from metseg.dicom.stripping import brain_from_file
 from metseg.errors import InputError
+from metseg.files.case import Scan
+from metseg.files.header import make_header
+from metseg.files.write import write_image
 from metseg.predict.brain_networks import load_brain_networks
 from metseg.space.grid import Grid
 from metseg.space.rigid import resample_rigid
@@ -106,6 +110,17 @@ def test_a_field_of_view_that_cuts_the_brain_is_said(head, networks):
     top = int(np.flatnonzero(head.brain.any(axis=(0, 1)))[-1])
     found = extract_brain(image[:, :, : top - 14], head.grid.affine, networks=networks)
     assert [item.code for item in found.findings if "cuts the brain" in item.what] == ["brain-mask"]
+
+
+@pytest.mark.parametrize(("volume_ml", "is_usual"), [(899, False), (901, True), (2099, True), (2101, False)])
+def test_a_mask_of_the_callers_own_is_weighed_as_the_networks_are(tmp_path, volume_ml, is_usual):
+    mask = np.pad(np.ones((10, 10, 10), np.float32), 1)
+    grid = Grid(mask.shape, np.diag([*[volume_ml ** (1 / 3)] * 3, 1.0]))
+    write_image(tmp_path / "mask.nii.gz", mask, make_header(grid))
+    found = brain_from_file(tmp_path / "mask.nii.gz")(Scan(mask, grid, b""))
+    assert np.array_equal(found.mask, mask)
+    assert found.findings == weigh_brain(volume_ml)
+    assert [item.code for item in found.findings] == ([] if is_usual else ["brain-mask"])
 
 
 def ball(shape, centre, radius):
