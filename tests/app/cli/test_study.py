@@ -15,6 +15,8 @@ from metseg.dicom.stripping import brain_from_file
 from metseg.errors import ExitCode
 from metseg.files.header import make_header
 from metseg.files.write import write_label_map
+from metseg.systems import SYSTEMS
+from radiosurgery_support import write_untrained_bundle
 from support import names_in, write_bundle
 
 COARSE = small(T1C)
@@ -167,6 +169,10 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_made(work, tmp_p
 def test_studies_of_both_systems_run_one_bundle_after_the_other(work, tmp_path, monkeypatch):
     """CT and t1c alone are radiosurgery; the other study is of the default bundle."""
     write_study(tmp_path / "planning", PLANNING)
+    root = tmp_path / "weights"
+    grid = {"spacing_mm": (3.0, 3.0, 4.0), "frame": (96, 96), "registration": {"grids_mm": (8.0, 4.0)}}
+    write_untrained_bundle(root / SYSTEMS["radiosurgery"].bundle, {"unet": ("ct", "t1c")}, **grid)
+    monkeypatch.setattr("metseg.plan.bundle.bundles_root", lambda: root)
     monkeypatch.setenv("METSEG_WEIGHTS", str(work / "bundle"))
     monkeypatch.setenv("METSEG_DEVICE", "cpu")
     output = tmp_path / "out"
