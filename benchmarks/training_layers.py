@@ -63,7 +63,7 @@ def main() -> None:
     recipe = load_recipe(options.recipe)
     if recipe.loss.vae_weight:
         raise SystemExit(f"recipe {recipe.name}: expected one without the VAE branch, such as mets_coarse")
-    objective = build_objective(recipe.loss)
+    objective = build_objective(recipe.loss, recipe.regions.names)
     network = TrainingNetwork(recipe).train()
     arranged = arrange_for_cpu(copy.deepcopy(network))
     plain = network.to(memory_format=torch.channels_last_3d)

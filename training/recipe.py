@@ -127,6 +127,11 @@ class Recipe(Section):
             raise ValueError(
                 f"crops.lesion_region must be one of {', '.join(self.regions.names)}, found {self.crops.lesion_region}"
             )
+        rare = getattr(self.loss, "dice_where_present", ())
+        if not set(rare) <= set(self.regions.names):
+            raise ValueError(
+                f"loss.dice_where_present must name some of {', '.join(self.regions.names)}, found {', '.join(rare)}"
+            )
         self.make_validation_plan()  # what it refuses is refused now
         return self
 

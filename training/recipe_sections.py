@@ -222,6 +222,7 @@ class LossRecipe(Section):
         blob_weight: 0 or 1 in the paper.
         vae_weight: of the VAE branch's reconstruction and KL terms (Myronenko 2018); 0 leaves the branch out.
         dice_smoothing: above and below in DiceCE's Dice.
+        dice_where_present: regions whose Dice counts in crops that hold them alone: rare ones, such as RC.
         blob_smoothing: above and below in the blob loss's Dice.
     """
 
@@ -231,6 +232,7 @@ class LossRecipe(Section):
     blob_weight: float = Field(0.0, ge=0)
     vae_weight: float = Field(0.1, ge=0)
     dice_smoothing: float = Field(1e-5, ge=0)
+    dice_where_present: tuple[str, ...] = ()
     blob_smoothing: float = Field(1e-5, gt=0)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from metseg.labels import BRATS_REGIONS
 from training.losses import BlobLoss, DiceCELoss, Objective, Outputs, VaeLoss, count_terms
 from training.network import TrainingNetwork
 from training.recipe_sections import LossRecipe
@@ -143,6 +144,20 @@ def test_dice_ce_equals_the_formula_channel_by_channel():
     assert_same(DiceCELoss()(logits, target), torch.stack(expected).mean(), logits)
 
 
+def test_dice_of_a_rare_region_counts_where_it_is_present_alone():
+    logits = random_logits((2, 3, 6, 5, 4))
+    target = torch.randint(0, 2, logits.shape, generator=torch.Generator().manual_seed(1))
+    target[0, 2] = 0
+    loss, plain = DiceCELoss(where_present=[2]), DiceCELoss()
+    with_it, without = (one.per_sample(logits, target) for one in (loss, plain))
+    assert with_it[1] == without[1]
+    # Dice of the empty channel is 0, but for its smoothing, and its loss 1 of three channels'.
+    assert (without[0] - with_it[0]).item() == pytest.approx(1 / 3, abs=1e-4)
+    (gradient,) = torch.autograd.grad(with_it[0], logits)
+    voxels = logits[0, 2].numel()
+    torch.testing.assert_close(gradient[0, 2], torch.sigmoid(logits[0, 2]) / (3 * voxels))  # cross-entropy's alone
+
+
 def test_nested_regions_are_no_softmax():
     """On an ET voxel all three regions are 1; a cross-entropy over channels would not move, this one does."""
     logits = torch.zeros((1, 3, 2, 2, 2), requires_grad=True)
@@ -180,7 +195,7 @@ def test_any_division_of_a_batch_gives_the_same_loss_and_gradient(cuts):
     components = components_of([[3, 0, 1], [0, 0, 2], [5, 1, 0], [0, 0, 0]])
     outputs = (random_logits(components.shape), torch.rand((4, 2, *SHAPE)), torch.rand((4, 16)))
     images, weights = torch.rand((4, 2, *SHAPE)), torch.ones(4)
-    objective = Objective(LossRecipe(dice_ce_weight=2, blob_weight=1, vae_weight=0.1))
+    objective = Objective(LossRecipe(dice_ce_weight=2, blob_weight=1, vae_weight=0.1), BRATS_REGIONS.names)
     whole, whole_gradient = parts_of(outputs, images, components, weights, slices=[slice(None)], objective=objective)
     slices = [slice(first, end) for first, end in pairwise([0, *cuts, 4])]
     divided, divided_gradient = parts_of(outputs, images, components, weights, slices=slices, objective=objective)
@@ -195,7 +210,7 @@ def test_a_duplicate_of_weight_0_changes_nothing():
     components = components_of([[3, 0, 1], [2, 1, 2]])
     outputs = (random_logits(components.shape), torch.rand((2, 2, *SHAPE)), torch.rand((2, 16)))
     images = torch.rand((2, 2, *SHAPE))
-    objective = Objective(LossRecipe(dice_ce_weight=2, blob_weight=1, vae_weight=0.1))
+    objective = Objective(LossRecipe(dice_ce_weight=2, blob_weight=1, vae_weight=0.1), BRATS_REGIONS.names)
     one, two = torch.tensor([1.0]), torch.tensor([1.0, 0.0])
     first, both = [slice(0, 1)], [slice(None)]
     expected, gradient = parts_of(outputs, images, components[:1], one, slices=first, objective=objective)
@@ -209,7 +224,7 @@ def test_a_region_without_voxels_costs_what_is_invented_there_and_no_more(weight
     """RC is in few cases: without any, the step has a finite loss, which falls with what is predicted there."""
     components = torch.zeros(2, 4, *SHAPE, dtype=torch.int32)
     components[:, :3, 4:8, 4:8, 4:8] = 1
-    objective = Objective(LossRecipe(vae_weight=0, dice_smoothing=1, **weights))
+    objective = Objective(LossRecipe(vae_weight=0, dice_smoothing=1, **weights), BRATS_REGIONS.names)
     counts = count_terms(components, torch.ones(2))
     assert counts.with_blob.tolist() == [2, 2, 2, 0]
     found = torch.where(components > 0, 14.0, -14.0)

@@ -21,9 +21,9 @@ from training.train.run import RunRequest, train_run
 from training_support import small_recipe, write_labelled_cohort
 
 RESOLVED = {
-    "any_baseline": "d0b046469b5354dd",
-    "any_blob": "84faf489bddd5528",
-    "any_blob_sub": "f309ffba17684811",
+    "any_baseline": "cb03a4ab5582f63a",
+    "any_blob": "df7edf0079c15360",
+    "any_blob_sub": "2511cd02333fab95",
     "any_small": "1abfb6d821eb7665",
     "baseline": "43afa5ae16bd8fbd",
     "baseline_centred": "a07b50c66093772d",

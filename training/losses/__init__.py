@@ -1,5 +1,7 @@
 """The losses, each a documented `nn.Module`; all work on nested regions, one channel against the rest."""
 
+from collections.abc import Sequence
+
 from training.losses.blob import BlobLoss
 from training.losses.dice_ce import DiceCELoss
 from training.losses.objective import Counts, Objective, Outputs, Terms, count_terms
@@ -25,6 +27,6 @@ __all__ = [
 ]
 
 
-def build_objective(recipe: LossRecipe | SingleLossRecipe) -> Objective | SingleTermObjective:
-    """Builds the loss that a recipe names."""
-    return SingleTermObjective(recipe) if isinstance(recipe, SingleLossRecipe) else Objective(recipe)
+def build_objective(recipe: LossRecipe | SingleLossRecipe, regions: Sequence[str]) -> Objective | SingleTermObjective:
+    """Builds the loss that a recipe names, for a network of these regions."""
+    return SingleTermObjective(recipe) if isinstance(recipe, SingleLossRecipe) else Objective(recipe, regions)

@@ -4,6 +4,7 @@ What a mean divides by is known before the network runs: the samples' weights, a
 counts are summed over micro-batches and ranks first; each part of the batch then adds its share of the whole.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,10 +88,10 @@ class Objective(nn.Module):
     names = ("loss", "dice_ce", "blob", "vae")
     """Of `Terms.detached`."""
 
-    def __init__(self, recipe: LossRecipe) -> None:
+    def __init__(self, recipe: LossRecipe, regions: Sequence[str]) -> None:
         super().__init__()
         self.recipe = recipe
-        self.dice_ce = DiceCELoss(recipe.dice_smoothing)
+        self.dice_ce = DiceCELoss(recipe.dice_smoothing, [regions.index(name) for name in recipe.dice_where_present])
         self.blob = BlobLoss(recipe.blob_smoothing)
         self.vae = VaeLoss()
 

@@ -94,7 +94,7 @@ class Trainer:
         self.dataset = CropDataset({case_id: entries[case_id] for case_id in train}, recipe, false_positives)
         self.validation_entries = [entries[case_id] for case_id in validation[: recipe.validation.max_cases]]
         self.total_steps = recipe.epochs * self.schedule.steps_per_epoch
-        self.objective = build_objective(recipe.loss)
+        self.objective = build_objective(recipe.loss, recipe.regions.names)
         torch.manual_seed(recipe.seed)
         self.network = TrainingNetwork(recipe).to(self.device)
         if self.device.type == "cpu":
