@@ -240,6 +240,7 @@ def test_the_last_layer_is_matched_by_region(tmp_path):
     assert torch.equal(layer.weight[:3], first.net.conv_final[2].conv.weight)
     assert torch.equal(layer.bias[:3], first.net.conv_final[2].conv.bias)
     assert torch.equal(layer.weight[3], random[3])
+    assert torch.sigmoid(layer.bias[3]).item() == pytest.approx(0.01)
 
 
 def test_a_frozen_member_is_begun_with_too():

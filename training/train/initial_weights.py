@@ -1,9 +1,11 @@
 """A network begins with the weights of another run, or of a frozen member (`train --init`)."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +25,9 @@ FIRST_LAYER = "net.convInit.conv.weight"
 
 LAST_LAYER = ("net.conv_final.2.conv.weight", "net.conv_final.2.conv.bias")
 """Shapes (regions, filters, 1, 1, 1) and (regions): the only layer that knows the regions."""
+
+FIRST_PROBABILITY: Final = 0.01
+"""Of a region that is new beside trained ones: near its share of the voxels, so that it hardly disturbs the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ def begin_with(network: nn.Module, recipe: Recipe, initial: InitialWeights) -> N
     """Gives a network the weights of another one; the VAE branch where both have one.
 
     The first layer is matched by channel name, the last by region: what the other network did not know keeps its random
-    weights. A network with a half or a third of the filters is widened (`training.widening`).
+    weights, and such a region begins with a probability of about `FIRST_PROBABILITY`. A network with a half or a third
+    of the filters is widened (`training.widening`).
 
     Args:
         network: changed in place.
@@ -96,7 +102,8 @@ def _fit(name: str, given: Tensor, own: Tensor, theirs: Recipe, ours: Recipe) ->
         return _matched(wide, theirs.data.channels, own, ours.data.channels, dim=1)
     if name in LAST_LAYER and theirs.member.regions != ours.member.regions:
         wide = widen(given, torch.Size((given.shape[0], *own.shape[1:])))
-        return _matched(wide, theirs.member.regions, own, ours.member.regions, dim=0)
+        new = torch.full_like(own, math.log(FIRST_PROBABILITY / (1 - FIRST_PROBABILITY))) if own.dim() == 1 else own
+        return _matched(wide, theirs.member.regions, new, ours.member.regions, dim=0)
     return widen(given, own.shape)
 
 
