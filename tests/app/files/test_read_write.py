@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -321,7 +321,10 @@ def test_a_label_is_a_whole_number_up_to_the_highest(voxels, highest_label):
     whole = np.arange(highest_label + 1)
     is_label = np.isin(voxels, whole)
     with np.errstate(invalid="ignore"):
-        is_near = (np.abs(voxels[..., np.newaxis].astype(np.float64) - whole) <= 1.00003e-3).any(axis=-1)
+        distance = np.abs(voxels[..., np.newaxis].astype(np.float64) - whole).min(axis=-1)
+    # Nearer to the limit, single precision decides.
+    assume(not ((distance > 0.999e-3) & (distance < 1.1e-3)).any())
+    is_near = distance <= 1e-3
     np.testing.assert_array_equal(found.labels[is_near], np.rint(voxels[is_near]))
     np.testing.assert_array_equal(found.rounded, np.unique(voxels[is_near & ~is_label]))
     np.testing.assert_array_equal(found.wrong, np.unique(voxels[~is_near]))
