@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from metseg.errors import UsageError
+from metseg.files.hashing import hash_file
+from metseg.predict.weights import load_parameters
 from training.recipe import Recipe, load_recipe
 from training.runs.checkpoint import trained_weights
 from training.runs.files import RECIPE_FILE
@@ -50,13 +51,14 @@ def read_initial_weights(path: Path) -> InitialWeights:
 
     Raises:
         UsageError: there is no recipe.
-        WeightsError: the checkpoint can't be read.
+        WeightsError: the file can't be read, or is not what its recipe makes.
     """
     if (path.parent / RECIPE_FILE).is_file():
         recipe, tensors = load_recipe(str(path.parent / RECIPE_FILE)), trained_weights(path)
     else:
         recipe = read_member_recipe(path)
-        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        frozen = {"weights": path.name, "sha256": hash_file(path)}
+        tensors = load_parameters(path.parent, recipe.member.model_copy(update=frozen))
     return InitialWeights(path, {f"net.{name}": tensor for name, tensor in tensors.items()}, recipe)
 
 

@@ -195,9 +195,8 @@ def _networks_bytes(grid: Grid, plan: Plan) -> int:
     for number, member in enumerate(plan.members, 1):
         key = plan.choose_window(member), plan.choose_spacing(member)
         sides, covered = _window_and_box(grid, plan, *key)
-        box, read = math.prod(covered), len(member.channels)
+        box, read, own = math.prod(covered), len(member.channels), len(member.regions)
         boxes |= {(channel, *key): box for channel in member.channels}
-        own = len(member.regions)
         noise = (NOISE_DRAWS + 1) * read * box if uses_noise(plan.tta) else 0
         image_and_sums = (1.5 * read + own + 1) * box  # a copy in the networks' precision, how often a voxel was seen
         before = sum(boxes.values()) + number * regions * plan_box
