@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from dicom_support import LPS_TO_RAS, make_images, pydicom, short, start_dataset
+from benchmarks.dicom_series import LPS_TO_RAS, make_images, short
+from dicom_support import start_dataset
 from metseg.space.grid import Grid
 from training.cohort.case import simulate_background
 from training.cohort.head import build_head

@@ -1,17 +1,12 @@
 """DICOM series of a phantom, of single-frame and of multi-frame images, and label maps on their grid."""
 
 import numpy as np
-import pytest
+import pydicom
 from scipy.spatial.transform import Rotation
 
+from benchmarks.dicom_series import LPS_TO_RAS, short
+from benchmarks.dicom_series import start_dataset as start_image
 from metseg.labels import RC
-
-pydicom = pytest.importorskip("pydicom")
-
-from benchmarks.dicom_series import LPS_TO_RAS, make_images, short, write_images  # noqa: E402
-from benchmarks.dicom_series import start_dataset as start_image  # noqa: E402
-
-__all__ = ["make_images", "write_images"]
 
 COLUMNS, ROWS, SLICES = 14, 10, 6
 STRAIGHT = np.eye(3)

@@ -1,10 +1,12 @@
 """Series of any size and orientation, label maps with lesions, and what other readers of RT Structure Sets see."""
 
 import numpy as np
+import pydicom
 import pytest
 
+from benchmarks.dicom_series import LPS_TO_RAS, make_images, write_images
 from benchmarks.structure_readers import Volume, find_readers, read_structures
-from dicom_support import LPS_TO_RAS, OBLIQUE, STRAIGHT, converted, make_images, pydicom, write_images
+from dicom_support import OBLIQUE, STRAIGHT, converted
 from report_support import write_labels
 
 SAGITTAL = np.stack([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]], axis=1)
