@@ -1,6 +1,7 @@
 """Seconds per training step, and the share of them that waits for data, with 1 and with 2 ranks on this machine.
 
     python -m benchmarks.training --data COHORT [--recipe tiny_blob] [--steps 20] [--ranks 1 2] [--threads 1]
+        [--micro-batch N]
 
 Warms the cache, then runs `python -m training train` once per number of ranks (behind torchrun for more than one). The
 first quarter of the steps is left out.
@@ -24,6 +25,7 @@ def train(options: argparse.Namespace, folder: Path, ranks: int, steps: int) -> 
     command = [sys.executable, "-m", *launcher, "training", "train", options.recipe, f"--max-steps={steps}"]
     command += [f"--data={options.data}", f"--output={output}", f"--cache={folder / 'cache'}", "--checkpoint-s=1e9"]
     command += [f"--threads={options.threads}", f"--workers={options.workers}", f"--device={options.device}"]
+    command += [f"--micro-batch={options.micro_batch}"] if options.micro_batch else []
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"training failed: {done.stderr[-2000:]}")
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each rank")
     parser.add_argument("--workers", type=int, default=1, help="loader processes of each rank")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--micro-batch", type=int, default=None, help="crops at once; default that of `train`")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
