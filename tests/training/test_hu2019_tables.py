@@ -9,7 +9,12 @@ from training.data.cases import find_cases
 from training.losses import SingleTermObjective, SquaredDiceLoss, VolumeAwareDiceLoss
 from training.references import read_reference_map
 from training.tables.experiment import Requirement
-from training.tables.hu2019_constants import count_tumour_voxels, published_share, scale_constants
+from training.tables.hu2019_constants import (
+    count_tumour_voxels,
+    published_share,
+    scale_constants,
+    settle_constants,
+)
 from training.tables.hu2019_experiment import MEMBERS_OF, MODELS, load_hu2019
 from training.tables.hu2019_published import CONSTANTS, LOSSES, SYSTEMS, TABLE_3
 from training.tables.hu2019_rendering import mean_of_cohorts, measure_reached, name_directions, render_hu2019
@@ -42,7 +47,7 @@ SCALED = scale_constants(PAPERS_SIZES)
 
 
 def show(cases, **page):
-    return render_hu2019(Page("what was run", ["Command: none."], **page), cases, SCALED, large_volume_mm3=187.5)
+    return render_hu2019(Page("what was run", ["Command: none."], **page), [cases], SCALED, large_volume_mm3=187.5)
 
 
 @pytest.mark.parametrize("size", ["tiny", "small"])
@@ -86,6 +91,15 @@ def test_constants_keep_the_papers_shares():
     assert scale_constants([1.0])["500"].ours == 1
 
 
+def test_constants_stay_once_they_are_settled(tmp_path):
+    file = tmp_path / "constants.json"
+    first = settle_constants(PAPERS_SIZES / 8, file)
+    assert first == scale_constants(PAPERS_SIZES / 8)
+    again = settle_constants(PAPERS_SIZES, file)
+    assert [again[loss].ours for loss in CONSTANTS] == [first[loss].ours for loss in CONSTANTS]
+    assert again["500"].share > first["500"].share
+
+
 def test_tumours_are_counted_in_voxels_of_the_networks_grid(tmp_path):
     (files,) = find_cases([write_labelled_cohort(tmp_path / "data", 1)]).values()
     counts = count_tumour_voxels([files], 2.0)
@@ -102,6 +116,16 @@ def test_seeds_are_pooled_over_those_that_have_a_figure():
         (first.losses["batch"]["dsc"] + second.losses["batch"]["dsc"]) / 2
     )
     assert math.isnan(pool_seeds([[first], [first]])[0].losses["dice"]["large_recall"])
+
+
+def test_a_difference_is_taken_within_each_seed():
+    first, second = case(0, 1, shift=0.1), case(0, 1, shift=0.3)
+    first.losses["batch"]["precision"] = math.nan  # nothing was predicted
+    second.losses["dice"]["precision"], second.losses["batch"]["precision"] = 0.2, 0.5
+    text = render_hu2019(Page("", []), [[first], [second]], SCALED, large_volume_mm3=187.5)
+    (line,) = (line for line in text.splitlines() if line.startswith("| Dice > volume-aware, batch | precision"))
+    assert "+0.300 [" in line
+    assert "| -, +0.300 |" in line
 
 
 def test_without_enough_training_nothing_is_decided():

@@ -94,7 +94,7 @@ def synthetic_scores(cases=48, seed=0):
 
 def test_comparisons_follow_the_figures():
     differences = {
-        item.metric: item for item in compare_rows(Pair(("baseline", True), ("blob", True)), synthetic_scores())
+        item.metric: item for item in compare_rows(Pair(("baseline", True), ("blob", True)), [synthetic_scores()])
     }
     assert tuple(differences) == METRICS
     assert differences["lDSC"].verdict == "reproduced"
@@ -109,7 +109,7 @@ def test_without_enough_training_nothing_is_decided():
     reached = measure_reached(asked, synthetic_scores())
     assert reached.figure == pytest.approx(0.3, abs=0.01)
     assert not reached.enough
-    report = render_report(Page("what was run", ["a fact."], reached=reached), synthetic_scores())
+    report = render_report(Page("what was run", ["a fact."], reached=reached), [synthetic_scores()])
     beginning = " ".join(report.splitlines()[:4])
     assert "Not enough training" in beginning
     assert f"lDSC {reached.figure:.3f}" in beginning
@@ -118,7 +118,7 @@ def test_without_enough_training_nothing_is_decided():
     assert "| reproduced |" not in report
     assert "| opposite |" not in report
     enough = measure_reached(asked.model_copy(update={"at_least": 0.2}), synthetic_scores())
-    assert "| reproduced |" in render_report(Page("what was run", [], reached=enough), synthetic_scores())
+    assert "| reproduced |" in render_report(Page("what was run", [], reached=enough), [synthetic_scores()])
 
 
 def test_a_note_stands_under_the_table_of_its_direction():
@@ -126,7 +126,7 @@ def test_a_note_stands_under_the_table_of_its_direction():
     require_known_notes({name: ""}, name_directions(TABLES))
     with pytest.raises(UsageError, match="which no table has"):
         require_known_notes({"baseline > nothing, FP": ""}, name_directions(TABLES))
-    report = render_report(Page("what was run", [], notes={name: "Looked into."}), synthetic_scores())
+    report = render_report(Page("what was run", [], notes={name: "Looked into."}), [synthetic_scores()])
     assert report.index("### Table 3") < report.index(f"**{name}**: Looked into.") < report.index("### Table 4")
 
 
@@ -137,9 +137,12 @@ def test_a_case_counts_once_with_the_mean_of_its_seeds():
     own = [case.scores["sub+post"]["TC"] for case in (first[1], second[1])]
     assert pooled[1].scores["sub+post"]["TC"] == pytest.approx(np.mean(own, axis=0))
     pair = Pair(("baseline", True), ("sub", True))
-    means = [compare_rows(pair, cases)[0].paired for cases in (first, second, pooled)]
+    means = [compare_rows(pair, [cases])[0].paired for cases in (first, second, pooled)]
     assert means[2].cases == 3
     assert means[2].mean_difference == pytest.approx((means[0].mean_difference + means[1].mean_difference) / 2)
+    both = compare_rows(pair, [first, second])[0]
+    assert both.paired == means[2]
+    assert both.of_seeds == pytest.approx([means[0].mean_difference, means[1].mean_difference])
 
 
 def test_means_are_of_the_three_regions():
@@ -148,7 +151,7 @@ def test_means_are_of_the_three_regions():
 
 
 def test_the_report_shows_every_table_with_cases_and_intervals():
-    report = render_report(Page("what was run", ["a fact."]), synthetic_scores())
+    report = render_report(Page("what was run", ["a fact."]), [synthetic_scores()])
     for number in (3, 4, 5, 6):
         assert f"### Table {number}:" in report
     assert "| small-lesion model alone | 24 |" in report  # every second case has a small lesion
@@ -225,7 +228,7 @@ def test_the_steps_from_cases_to_scores_and_again(tmp_path, small_experiment, mo
     assert len(result.cases) == len(trained.split.test) == 2
     assert all(len(case.scores) == 2 * (9 + len(small_experiment.variants)) for case in result.cases)
     tables = lay_tables(small_experiment.variants)
-    report = render_report(Page("the steps", [], trained.runs), result.cases, tables)
+    report = render_report(Page("the steps", [], trained.runs), result.by_seed, tables)
     assert "### Table 6" in report
     assert "| + TTA > fewer windows | FP |" in report
     _check_seeds_differ(request)
@@ -269,7 +272,7 @@ def _check_steps_of_a_bundle(folder, request, experiment):
     assert {name for name in scored[0].scores if not name.endswith("+post")} == {
         "baseline", "blob", "sub", "tta", "mean", "simple", "frozen"
     }  # fmt: skip
-    report = render_report(Page("the steps", []), scored)
+    report = render_report(Page("the steps", []), [scored])
     assert "### Table 5" in report
     assert "### Table 6" not in report
 
@@ -280,7 +283,7 @@ def _check_steps_of_a_bundle(folder, request, experiment):
     freeze_bundle(runs, folder / "four", options)
     scored = score_bundle(folder / "four", None, composed)
     assert {"small", "simple_small", "frozen"} <= set(scored[0].scores)
-    assert "### Table 6" in render_report(Page("the steps", []), scored)
+    assert "### Table 6" in render_report(Page("the steps", []), [scored])
     with pytest.raises(UsageError, match="5 members"):
         score_bundle(request.bundle(1), None, request)
 
@@ -367,4 +370,7 @@ def test_the_cohort_is_completed_where_it_was_left(tmp_path, monkeypatch):
         (folder / f"{name}-seg.nii.gz").touch()
     settings = load_experiment("tiny").cohort.cohort_settings()
     stages.complete_cohort(settings, seed=1, folder=tmp_path / "cohort", cases=4)
+    assert made == [(1, 3)]
+    with pytest.raises(UsageError, match="another seed or other settings"):
+        stages.complete_cohort(settings, seed=2, folder=tmp_path / "cohort", cases=4)
     assert made == [(1, 3)]

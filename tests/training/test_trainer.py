@@ -67,6 +67,19 @@ def test_a_run_learns_validates_and_keeps_its_best(entries, tmp_path):
     assert any(name.startswith("average.") for name in weights_of(tmp_path))
 
 
+def test_the_average_keeps_up_with_batch_norm(entries, tmp_path):
+    trainer = trainer_of(entries, tmp_path, small_recipe(optimizer={"ema_decay": 0.5}))
+    trainer.network = nn.BatchNorm3d(2)
+    trainer.average = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.network(torch.randn(1, 2, 3, 3, 3))
+    trainer._update_average()
+    assert trainer.average["num_batches_tracked"] == 1
+    mean = trainer.network.running_mean
+    torch.testing.assert_close(
+        trainer.average["running_mean"], mean * 0.9
+    )  # a young average keeps (1 + 0) / (10 + 0) of itself
+
+
 def test_one_validation_comes_before_step_1(entries, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("validation is broken")

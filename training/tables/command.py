@@ -119,7 +119,7 @@ def _erdur2023(size: ExperimentName, command: str, request: TablesRequest) -> Re
         measure_reached(experiment.reaches, scored.cases),
         experiment.notes,
     )
-    return ReportSection("erdur2023", f"The paper's models, {size}", render_report(page, scored.cases, laid))
+    return ReportSection("erdur2023", f"The paper's models, {size}", render_report(page, scored.by_seed, laid))
 
 
 def _hu2019(size: ExperimentName, command: str, request: TablesRequest) -> ReportSection | None:
@@ -147,7 +147,7 @@ def _hu2019(size: ExperimentName, command: str, request: TablesRequest) -> Repor
         measure_reached(experiment.reaches, scored.cases),
         experiment.notes,
     )
-    report = render_hu2019(page, scored.cases, trained.constants, large_volume_mm3=experiment.large_volume_mm3)
+    report = render_hu2019(page, scored.by_seed, trained.constants, large_volume_mm3=experiment.large_volume_mm3)
     return ReportSection("hu2019", f"The radiosurgery system, {size}", report)
 
 
@@ -171,7 +171,7 @@ def _bundle(bundle: Path, plan: str | None, request: TablesRequest) -> ReportSec
         f"{len(cases)} cases given with --data.",
     ]
     page = Page(f"{name}: its members are baseline, + blob loss and + subtraction", facts)
-    return ReportSection(f"bundle {name}", f"The members of {name}", render_report(page, cases))
+    return ReportSection(f"bundle {name}", f"The members of {name}", render_report(page, [cases]))
 
 
 def _made_with(command: str) -> str:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.summary import PairedComparison, compare_paired
 from metseg.labels import BRATS_REGIONS
 from training.tables.published import METRICS, PUBLISHED, Metric, Pair
-from training.tables.scoring import CaseScores, average_regions, entry_name
+from training.tables.scoring import CaseScores, average_regions, entry_name, pool_seeds
 
 Verdict = Literal["reproduced", "undecided", "opposite", "not published", "undecided: not enough training"]
 
@@ -32,7 +33,8 @@ class Difference:
         pair: which rows.
         metric: which metric.
         published: the paper's difference; None where it has none.
-        paired: ours, case by case.
+        paired: ours, case by case, each the mean over the seeds.
+        of_seeds: the mean difference of each seed.
         verdict: `reproduced` or `opposite` only when the interval excludes zero.
         cases_to_decide: for `undecided`: about how many cases would exclude zero, were mean and spread to stay; None
             when no number would (see `cases_needed`).
@@ -43,35 +45,47 @@ class Difference:
     metric: Metric
     published: float | None
     paired: PairedComparison
+    of_seeds: tuple[float, ...]
     verdict: Verdict
     cases_to_decide: int | None = None
     looked_into: str = ""
 
 
-def compare_rows(pair: Pair, cases: Sequence[CaseScores], *, enough: bool = True) -> tuple[Difference, ...]:
-    """Every metric of a pair of rows over the same cases; `enough` as for `judge`."""
-    before, after = (
-        np.array([average_regions(case.scores[entry_name(method, postprocessed=flag)]) for case in cases])
-        for method, flag in (pair.before, pair.after)
-    )
-    return tuple(
-        _difference(
-            pair, metric, compare_paired(before[:, index].tolist(), after[:, index].tolist()), cases, enough=enough
+def compare_rows(pair: Pair, by_seed: Sequence[Sequence[CaseScores]], *, enough: bool = True) -> tuple[Difference, ...]:
+    """Every metric of a pair of rows.
+
+    Args:
+        pair: which rows.
+        by_seed: for each seed the same cases in the same order.
+        enough: as for `judge`.
+    """
+    cases = pool_seeds(by_seed)
+    before, after = (_figures(row, cases) for row in (pair.before, pair.after))
+    of_seeds = [(_figures(pair.after, one) - _figures(pair.before, one)).mean(axis=0) for one in by_seed]
+    found = []
+    for index, metric in enumerate(METRICS):
+        paired = compare_paired(before[:, index].tolist(), after[:, index].tolist())
+        published = published_difference(pair, metric)
+        verdict = judge(published, paired, enough=enough)
+        found.append(
+            Difference(
+                pair,
+                metric,
+                published,
+                paired,
+                tuple(float(one[index]) for one in of_seeds),
+                verdict,
+                cases_to_decide=cases_needed(paired) if verdict == "undecided" else None,
+                looked_into=_look_into(pair, metric, cases) if verdict == "opposite" else "",
+            )
         )
-        for index, metric in enumerate(METRICS)
-    )
+    return tuple(found)
 
 
-def _difference(
-    pair: Pair, metric: Metric, paired: PairedComparison, cases: Sequence[CaseScores], *, enough: bool
-) -> Difference:
-    published = published_difference(pair, metric)
-    verdict = judge(published, paired, enough=enough)
-    if verdict == "undecided":
-        return Difference(pair, metric, published, paired, verdict, cases_to_decide=cases_needed(paired))
-    if verdict == "opposite":
-        return Difference(pair, metric, published, paired, verdict, looked_into=_look_into(pair, metric, cases))
-    return Difference(pair, metric, published, paired, verdict)
+def _figures(row: tuple[str, bool], cases: Sequence[CaseScores]) -> NDArray[np.float64]:
+    """Shape (cases, metrics)."""
+    method, flag = row
+    return np.array([average_regions(case.scores[entry_name(method, postprocessed=flag)]) for case in cases])
 
 
 def published_difference(pair: Pair, metric: Metric) -> float | None:

@@ -12,7 +12,7 @@ from metseg.systems import modalities_to_find
 from training.data.cases import find_cases
 from training.data.split import Split, write_split
 from training.freeze.freeze import FreezeOptions, freeze_bundle
-from training.tables.hu2019_constants import ScaledConstant, count_tumour_voxels, scale_constants
+from training.tables.hu2019_constants import ScaledConstant, count_tumour_voxels, settle_constants
 from training.tables.hu2019_experiment import MODELS, PACE, SYSTEM, Hu2019Experiment
 from training.tables.hu2019_published import Loss
 from training.tables.hu2019_scoring import Hu2019Case, pool_seeds, recall_hu2019
@@ -23,6 +23,9 @@ from training.tables.trained import TrainedRun
 
 SECOND_SEED_OFFSET: Final = 1000
 """Between the seeds of the two test cohorts."""
+
+CONSTANTS_FILE: Final = "constants.json"
+"""In the output folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,17 @@ class ScoredHu2019:
     """What the tables are made of.
 
     Attributes:
-        cases: of both test cohorts, each the mean over the seeds.
+        by_seed: for each seed the cases of both test cohorts, in the same order.
         device: where.
     """
 
-    cases: tuple[Hu2019Case, ...]
+    by_seed: tuple[tuple[Hu2019Case, ...], ...]
     device: str
+
+    @property
+    def cases(self) -> tuple[Hu2019Case, ...]:
+        """Each the mean over the seeds."""
+        return pool_seeds(self.by_seed)
 
 
 def train_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> TrainedHu2019:
@@ -75,7 +83,7 @@ def train_hu2019(experiment: Hu2019Experiment, request: TablesRequest) -> Traine
         find_cases([folder], modalities=known, regions=SYSTEM.regions) for folder in (request.cohort, second)
     )
     tumours = count_tumour_voxels([first[case_id] for case_id in split.train], experiment.voxel_mm3)
-    constants = scale_constants(tumours)
+    constants = settle_constants(tumours, request.output / CONSTANTS_FILE)
     lambdas = {loss: item.ours for loss, item in constants.items()}
     recipes = {model: experiment.make_recipe(model, lambdas) for model in MODELS}
     runs = train_runs(lay_runs(recipes, experiment, PACE), request, "best")
@@ -89,9 +97,9 @@ def score_trained_hu2019(experiment: Hu2019Experiment, trained: TrainedHu2019, r
     for seed in experiment.seeds:
         engine = _freeze(experiment, seed, request)
         scored.append(
-            [recall_hu2019(files, cohort, engine, experiment, request.scores) for cohort, files in trained.tests]
+            tuple(recall_hu2019(files, cohort, engine, experiment, request.scores) for cohort, files in trained.tests)
         )
-    return ScoredHu2019(pool_seeds(scored), engine.device.description)
+    return ScoredHu2019(tuple(scored), engine.device.description)
 
 
 def _freeze(experiment: Hu2019Experiment, seed: int, request: TablesRequest) -> Engine:

@@ -4,13 +4,16 @@ For one tumour of V voxels the best constant prediction is under a half if V exc
 What a constant does depends on the share of tumours beyond that; each is scaled to keep its share.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from metseg.files.atomic import write_atomically
 from metseg.files.case import CaseFiles
 from metseg.space.components import find_components
 from training.references import read_reference_map
@@ -42,17 +45,32 @@ def published_share(constant_voxels: float) -> float:
     return 0.5 * math.erfc(above / math.sqrt(2))
 
 
-def scale_constants(tumour_voxels: Sequence[float]) -> dict[Loss, ScaledConstant]:
+def settle_constants(tumour_voxels: Sequence[float], file: Path) -> dict[Loss, ScaledConstant]:
+    """The constants that `file` has, else `scale_constants`, which it then keeps.
+
+    Another processor may round a simulated image otherwise; a constant that moved by a voxel would make other recipes.
+    """
+    if file.exists():
+        return scale_constants(tumour_voxels, json.loads(file.read_text(encoding="utf-8")))
+    scaled = scale_constants(tumour_voxels)
+    write_atomically(file, json.dumps({loss: item.ours for loss, item in scaled.items()}).encode())
+    return scaled
+
+
+def scale_constants(
+    tumour_voxels: Sequence[float], known: Mapping[str, int] | None = None
+) -> dict[Loss, ScaledConstant]:
     """Brings each of the paper's constants to a cohort.
 
     Args:
         tumour_voxels: volume of every training tumour in voxels of the networks' grid; at least one.
+        known: constants that stand already, by the paper's.
     """
     volumes = np.asarray(tumour_voxels)
     scaled = {}
     for loss in CONSTANTS:
         wanted = published_share(float(loss))
-        ours = max(1, round(float(np.quantile(volumes, 1 - wanted)) / COLLAPSE_FACTOR))
+        ours = (known or {}).get(loss) or max(1, round(float(np.quantile(volumes, 1 - wanted)) / COLLAPSE_FACTOR))
         scaled[loss] = ScaledConstant(ours, wanted, float((volumes > COLLAPSE_FACTOR * ours).mean()))
     return scaled
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.summary import compare_paired
 from training.tables.comparing import judge
@@ -23,8 +24,8 @@ from training.tables.hu2019_published import (
     Loss,
     System,
 )
-from training.tables.hu2019_scoring import Figures, Hu2019Case
-from training.tables.page import Page, Reached, begin_page, show_notes
+from training.tables.hu2019_scoring import Figures, Hu2019Case, pool_seeds
+from training.tables.page import SEEDS_HEADING, Page, Reached, begin_page, show_notes, show_seeds
 
 Reader = Callable[[Hu2019Case], Figures]
 
@@ -32,7 +33,8 @@ Reader = Callable[[Hu2019Case], Figures]
 READING = (
     "Figures are `ours (published)`: the mean of the two test cohorts' means, each case's the mean of the seeds. A "
     "case without a figure is left out of it, for example the recall of large metastases if it has none. Differences "
-    "are paired over the cases of both cohorts and have the 95 % bootstrap interval of their mean. The verdict is "
+    "are paired over the cases of both cohorts and have the 95 % bootstrap interval of their mean; the interval does "
+    "not know how far two trainings of one model differ, for which each seed's mean stands beside it. The verdict is "
     "`reproduced` or `opposite` only if that interval excludes zero; otherwise it is `undecided`."
 )
 
@@ -75,20 +77,25 @@ def name_directions() -> list[str]:
 
 
 def render_hu2019(
-    page: Page, cases: Sequence[Hu2019Case], constants: Mapping[Loss, ScaledConstant], *, large_volume_mm3: float
+    page: Page,
+    by_seed: Sequence[Sequence[Hu2019Case]],
+    constants: Mapping[Loss, ScaledConstant],
+    *,
+    large_volume_mm3: float,
 ) -> str:
     """All tables.
 
     Args:
         page: what is said beside them.
-        cases: of both test cohorts.
+        by_seed: for each seed the cases of both test cohorts, in the same order.
         constants: of the volume-aware loss.
         large_volume_mm3: from which on metastases are large.
     """
+    cases = pool_seeds(by_seed)
     lines = [*begin_page(page, READING), *show_constants(constants)]
-    lines += [*_table_1(cases, constants), *_show_directions(_directions_1(), cases, page)]
-    lines += [*_table_2(cases, large_volume_mm3), *_show_directions(_directions_2(), cases, page)]
-    lines += [*_table_3(cases), *_show_directions(_directions_3(), cases, page)]
+    lines += [*_table_1(cases, constants), *_show_directions(_directions_1(), by_seed, page)]
+    lines += [*_table_2(cases, large_volume_mm3), *_show_directions(_directions_2(), by_seed, page)]
+    lines += [*_table_3(cases), *_show_directions(_directions_3(), by_seed, page)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -205,19 +212,38 @@ def _of_system(system: System) -> Reader:
     return lambda case: case.systems[system]
 
 
-def _show_directions(directions: Sequence[Direction], cases: Sequence[Hu2019Case], page: Page) -> list[str]:
-    lines = ["", "| difference | figure | published | ours, 95 % interval | verdict |", "|---|---|---|---|---|"]
-    lines += [_show_direction(item, cases, enough=page.reached.enough) for item in directions]
+def _show_directions(directions: Sequence[Direction], by_seed: Sequence[Sequence[Hu2019Case]], page: Page) -> list[str]:
+    header = ("difference", "figure", "published", "ours, 95 % interval", SEEDS_HEADING, "verdict")
+    lines = ["", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    lines += [_show_direction(item, by_seed, enough=page.reached.enough) for item in directions]
     return [*lines, "", *show_notes(page.notes, [item.name for item in directions])]
 
 
-def _show_direction(item: Direction, cases: Sequence[Hu2019Case], *, enough: bool) -> str:
-    paired = compare_paired(
-        [item.before(case)[item.column] for case in cases], [item.after(case)[item.column] for case in cases]
+def _show_direction(item: Direction, by_seed: Sequence[Sequence[Hu2019Case]], *, enough: bool) -> str:
+    differences = np.array(
+        [[item.after(case)[item.column] - item.before(case)[item.column] for case in cases] for cases in by_seed]
     )
+    # A case's difference is the mean over the seeds in which both rows have a figure.
+    paired = compare_paired([0.0] * differences.shape[1], _mean_over_seeds(differences).tolist())
     ours = f"{paired.mean_difference:+.3f} [{paired.interval.low:+.3f}, {paired.interval.high:+.3f}], n {paired.cases}"
     if not paired.cases:
         ours = "no case has both figures"
     stated = "-" if item.published is None else f"{item.published:+.3f}"
     verdict = judge(item.published, paired, enough=enough)
-    return f"| {item.title} | {item.column} | {stated} | {ours} | {verdict} |"
+    seeds = show_seeds([_show_mean(one) for one in differences])
+    return f"| {item.title} | {item.column} | {stated} | {ours} | {seeds} | {verdict} |"
+
+
+def _show_mean(values: NDArray[np.float64]) -> str:
+    mean = _mean_of_known(values)
+    return "-" if np.isnan(mean) else f"{mean:+.3f}"
+
+
+def _mean_over_seeds(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shape (seeds, cases) to (cases,); NaN where no seed has a difference."""
+    return np.array([_mean_of_known(one) for one in differences.T])
+
+
+def _mean_of_known(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

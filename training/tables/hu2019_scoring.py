@@ -22,6 +22,7 @@ from metseg.predict.inputs import lay_inputs
 from metseg.prepare.prepare import prepare
 from metseg.run.pipeline import read
 from metseg.space.resampling import labels_to_source
+from training.data.cases import case_key
 from training.references import read_reference_map
 from training.tables.hu2019_experiment import MEMBERS_OF, Hu2019Experiment
 from training.tables.hu2019_published import LOSSES, Loss, System
@@ -113,7 +114,7 @@ def recall_hu2019(
 ) -> Hu2019Case:
     """A case's scores, from disk where the same networks made them before."""
     key = make_scores_key(engine, [SCORES_FORMAT, experiment.threshold, experiment.large_volume_mm3])
-    path = folder / key / f"{cohort}-{files.case_id}.json"
+    path = folder / key / f"{cohort}-{case_key(files)}.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         return Hu2019Case(**{**found, "tumour_voxels": tuple(found["tumour_voxels"])})

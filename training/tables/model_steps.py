@@ -52,12 +52,17 @@ class ScoredSteps:
     """What the tables are made of.
 
     Attributes:
-        cases: the test cases' scores, each the mean over the seeds.
+        by_seed: for each seed the test cases' scores, in the same order.
         device: where.
     """
 
-    cases: tuple[CaseScores, ...]
+    by_seed: tuple[tuple[CaseScores, ...], ...]
     device: str
+
+    @property
+    def cases(self) -> tuple[CaseScores, ...]:
+        """Each the mean over the seeds."""
+        return pool_seeds(self.by_seed)
 
 
 def train_model_steps(experiment: Experiment, request: TablesRequest) -> TrainedSteps:
@@ -77,8 +82,9 @@ def score_model_steps(experiment: Experiment, trained: TrainedSteps, request: Ta
     scored = []
     for seed in experiment.seeds:
         models = _freeze(experiment, seed, request)
-        scored.append([recall_scores(trained.cases[case_id], models, request.scores) for case_id in trained.split.test])
-    return ScoredSteps(pool_seeds(scored), models.engine.device.description)
+        test = (trained.cases[case_id] for case_id in trained.split.test)
+        scored.append(tuple(recall_scores(files, models, request.scores) for files in test))
+    return ScoredSteps(tuple(scored), models.engine.device.description)
 
 
 def _prepare_cohort(experiment: Experiment, request: TablesRequest) -> tuple[dict[str, CaseFiles], Split]:

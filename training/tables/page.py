@@ -10,6 +10,9 @@ from metseg.errors import UsageError
 from training.tables.experiment import Requirement
 from training.tables.trained import CURVE_POINTS, TrainedRun
 
+SEEDS_HEADING = "each seed"
+"""Of the column with every seed's mean difference: the interval is over cases and knows no luck of training."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:
@@ -90,6 +93,11 @@ def _show_training(runs: Sequence[TrainedRun]) -> list[str]:
         scores = [f"{value:.3f}" for value in np.mean(curves, axis=0)] if curves else ["-"] * CURVE_POINTS
         lines.append(f"| {model} | {steps} | {hours} | {' | '.join(scores)} |")
     return [*lines, ""]
+
+
+def show_seeds(differences: Sequence[str]) -> str:
+    """A cell of the column `SEEDS_HEADING`."""
+    return ", ".join(differences)
 
 
 def show_notes(notes: Mapping[str, str], directions: Iterable[str]) -> list[str]:

@@ -6,9 +6,9 @@ import numpy as np
 
 from training.tables.comparing import Difference, compare_rows
 from training.tables.experiment import Requirement, Variant
-from training.tables.page import Page, Reached, begin_page, show_notes
+from training.tables.page import SEEDS_HEADING, Page, Reached, begin_page, show_notes, show_seeds
 from training.tables.published import METRICS, PUBLISHED, TABLES, TITLES, Metric, Pair, Table
-from training.tables.scoring import CaseScores, average_regions, entry_name
+from training.tables.scoring import CaseScores, average_regions, entry_name, pool_seeds
 
 _DIGITS: dict[Metric, int] = {"lDSC": 2, "cDSC": 2, "lHD95": 0, "cHD95": 0, "FP": 2, "FN": 2}
 
@@ -16,7 +16,8 @@ _DIGITS: dict[Metric, int] = {"lDSC": 2, "cDSC": 2, "lHD95": 0, "cHD95": 0, "FP"
 READING = (
     "Figures are `ours (published)`. lDSC and lHD95 are lesion-wise Dice and HD95 in mm; cDSC and cHD95 are those of "
     "the whole masks. FP and FN count per patient. Each figure is the mean of WT, TC and ET, and of the seeds. "
-    "Differences are paired over cases and have the 95 % bootstrap interval of their mean. The verdict is "
+    "Differences are paired over cases and have the 95 % bootstrap interval of their mean; the interval does not know "
+    "how far two trainings of one model differ, for which each seed's mean stands beside it. The verdict is "
     "`reproduced` or `opposite` only if that interval excludes zero. Otherwise it is `undecided`, with the number of "
     "cases that would decide it at this mean and spread. About one interval in twenty excludes zero by chance."
 )
@@ -49,23 +50,24 @@ def name_directions(tables: Sequence[Table]) -> list[str]:
     return [_direction(pair, metric, table) for table in tables for pair in table.pairs for metric in METRICS]
 
 
-def render_report(page: Page, cases: Sequence[CaseScores], tables: Sequence[Table] = TABLES) -> str:
+def render_report(page: Page, by_seed: Sequence[Sequence[CaseScores]], tables: Sequence[Table] = TABLES) -> str:
     """The tables whose methods were all scored.
 
     Args:
         page: what is said beside them.
-        cases: the test cases' scores.
+        by_seed: for each seed the test cases' scores, in the same order.
         tables: all that there could be.
     """
     lines = begin_page(page, READING)
-    scored = set(cases[0].scores) if cases else set()
+    scored = {method for case in by_seed[0] for method in case.scores}
     for table in tables:
         if {entry_name(method, postprocessed=flag) for method, flag in table.rows} <= scored:
-            lines += _render_table(table, cases, page)
+            lines += _render_table(table, by_seed, page)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _render_table(table: Table, cases: Sequence[CaseScores], page: Page) -> list[str]:
+def _render_table(table: Table, by_seed: Sequence[Sequence[CaseScores]], page: Page) -> list[str]:
+    cases = pool_seeds(by_seed)
     name = f"Table {table.number}" if table.number else "Beyond the paper"
     lines = [f"### {name}: {table.title}", ""]
     lines += ["| method | n | " + " | ".join(METRICS) + " |", "|---|---|" + "---|" * len(METRICS)]
@@ -73,8 +75,8 @@ def _render_table(table: Table, cases: Sequence[CaseScores], page: Page) -> list
         _render_row(method, cases, postprocessed=postprocessed, table=table) for method, postprocessed in table.rows
     ]
     enough = page.reached.enough
-    differences = [item for pair in table.pairs for item in compare_rows(pair, cases, enough=enough)]
-    header = ("difference", "metric", "published", "ours, 95 % interval", "verdict", "where an opposite one comes from")
+    differences = [item for pair in table.pairs for item in compare_rows(pair, by_seed, enough=enough)]
+    header = ("difference", "metric", "published", "ours, 95 % interval", SEEDS_HEADING, "verdict", "an opposite one")
     lines += ["", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [_render_difference(item, table) for item in differences]
     return [*lines, "", *show_notes(page.notes, name_directions([table]))]
@@ -120,7 +122,8 @@ def _render_difference(item: Difference, table: Table) -> str:
         needed = item.cases_to_decide
         verdict += f": {needed} cases would decide" if needed is not None else ": not within 10,000 cases"
     made_of = f" {item.looked_into} |" if item.looked_into else " |"
-    return f"| {_pair_title(item.pair, table)} | {metric} | {published} | {ours} | {verdict} |{made_of}"
+    seeds = show_seeds([_signed(metric, value) for value in item.of_seeds])
+    return f"| {_pair_title(item.pair, table)} | {metric} | {published} | {ours} | {seeds} | {verdict} |{made_of}"
 
 
 def _number(metric: Metric, value: float) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metseg.errors import UsageError
+from metseg.files.atomic import write_atomically
 from metseg.predict.engine import Engine
 from training.cohort.settings import CohortSettings
 from training.cohort.writing import write_cohort
@@ -30,10 +32,14 @@ def complete_cohort(
     """Makes the cases from the first that is not there; a reference is written last: a case that has it is complete.
 
     A second process waits for the first and finds its cases.
+
+    Raises:
+        UsageError: the folder holds a cohort of another seed or other settings, as the file beside it says.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _require_same(settings, seed, folder)
         made = 0
         while made < cases:
             case_id = system.name_case(made)
@@ -45,6 +51,19 @@ def complete_cohort(
         )
         for written in remaining:
             logger.info("%s: %s, %d lesions", folder.name, written.case_id, len(written.lesions))
+
+
+def _require_same(settings: CohortSettings, seed: int, folder: Path) -> None:
+    """Nobody trains on cases of two simulators: `<folder>.json` keeps what they are made with, also without them."""
+    facts = {"seed": seed, "settings": settings.model_dump(mode="json")}
+    path = folder.with_suffix(".json")
+    if not path.exists():
+        write_atomically(path, json.dumps(facts, indent=1).encode())
+    elif json.loads(path.read_text(encoding="utf-8")) != facts:
+        raise UsageError(
+            f"{folder} was made with another seed or other settings ({path.name} has them)",
+            hint="Name another --output, or remove that folder, the file beside it, and the runs.",
+        )
 
 
 def split_in_order(names: Sequence[str], plan: CohortPlan) -> Split:

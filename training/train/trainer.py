@@ -278,7 +278,10 @@ class Trainer:
         decay = min(decay, (1 + self.progress.step) / (10 + self.progress.step))
         with torch.no_grad():
             for name, tensor in self.network.state_dict().items():
-                self.average[name].lerp_(tensor, 1 - decay)
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor, 1 - decay)
+                else:  # batch norm counts its batches
+                    self.average[name].copy_(tensor)
 
     def _validation_is_due(self, share_done: float) -> bool:
         """As the recipe says and at the end; once for each step, also when a resumed run begins there."""
