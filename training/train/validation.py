@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from metseg.decide.decision import decide
 from metseg.labels import LabelMap, Regions
 from metseg.predict.device import Device
-from metseg.predict.engine import Engine
+from metseg.predict.engine import Engine, Execution
 from metseg.predict.gpu import send
 from metseg.predict.members import MemberPrediction, Predictions
 from metseg.predict.passes import CaseNoise
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 HEADLINE = {"brats2023": "LesionWise_Score_Dice", "brats2026": "lesionwise_dsc_mean", "hu2019": "dsc"}
 """The column of each protocol that chooses the best checkpoint."""
+
+WINDOWS_AT_ONCE = 2
+"""As of crops in training: on a CPU a small one that comes alone may take ten times as long (`training.train.run`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,9 @@ def segment_channels(
     """
     plan = recipe.make_validation_plan()
     # Float32 input: autocast chooses the arithmetic of each layer, as in training.
-    engine = Engine(plan, members=(), device=replace(device, precision="float32"))
     layout = lay_windows(channels.shape[1:], brain, plan.window, plan.side_multiples)
+    execution = Execution(WINDOWS_AT_ONCE * math.prod(layout.window))
+    engine = Engine(plan, members=(), device=replace(device, precision="float32"), execution=execution)
     with torch.autocast(device.name.split(":")[0], dtype=device.dtype, enabled=device.precision != "float32"):
         if recipe.network.runs_in_tiles:
             logits = tiled_logits(network, list(channels), layout, engine.device)
