@@ -45,7 +45,7 @@ ALL_CROPS = 1_000_000
 """More than any step has."""
 
 CPU_CROPS = {"float32": 2, "bfloat16": 1}
-"""In float32 torch sends a small crop that comes alone to convolutions ten times slower
+"""In float32 torch sends a small crop that comes alone to convolutions several times slower
 (`python -m benchmarks.training --micro-batch 1`). In bfloat16 it does not, and one at a time takes the least memory."""
 
 

@@ -33,7 +33,7 @@ HEADLINE = {"brats2023": "LesionWise_Score_Dice", "brats2026": "lesionwise_dsc_m
 """The column of each protocol that chooses the best checkpoint."""
 
 WINDOWS_AT_ONCE = 2
-"""As of crops in training: on a CPU a small one that comes alone may take ten times as long (`training.train.run`)."""
+"""As of crops in training: on a CPU a small one that comes alone takes several times as long (`training.train.run`)."""
 
 
 @dataclass(frozen=True, slots=True)
